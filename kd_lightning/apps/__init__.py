@@ -1,0 +1,1 @@
+"""The commands behind ``kd-train``, ``kd-predict``, ``kd-evaluate`` and ``kd-distill``: the only place that knows Hydra."""

@@ -1,0 +1,136 @@
+"""What all commands share before anything heavy is imported: configs, resolvers, early checks, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_lightning.errors import UserError
+
+
+def config_dir() -> str:
+    """Return where the shipped configs live: in the installed package, or beside it in a bare checkout."""
+    if find_spec("kd_lightning.conf") is not None:
+        return "pkg://kd_lightning.conf"
+    return str(Path(__file__).parents[2] / "conf")
+
+
+def _installed_folder(package: str, folder: str, extra: str) -> str:
+    """Resolve ``${installed_folder:PACKAGE,FOLDER,EXTRA}``: a folder of an installed package."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"package {package} is not installed: pip install 'kd_lightning[{extra}]'")
+    return str(Path(spec.origin).parent / folder)
+
+
+def _wandb_offline() -> bool:
+    """Resolve ``${wandb_offline:}``: whether no key for wandb is at hand."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] != "online"
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return not (os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")))
+
+
+def encoder_shorthand(argv: list[str]) -> list[str]:
+    """Return the arguments with ``encoder=HUB-NAME-OR-FOLDER`` spelled out as ``encoder=pretrained encoder.path=...``.
+
+    A value is taken for a name or a folder if it has a character that no config name of ours has: ``/``, ``-`` or ``.``.
+    In ``kd-distill`` the teacher's encoder follows, unless it is chosen as well.
+    """
+    spelled = []
+    for argument in argv:
+        group, _, value = argument.partition("=")
+        if group in ("encoder", "encoder@teacher.encoder") and set(value) & set("/-.") and "," not in value:
+            node = "teacher.encoder" if "@" in group else "encoder"
+            spelled += [f"{group}=pretrained", f"{node}.path='{value}'"]
+            follows = not any(a.startswith(("encoder@teacher.encoder=", "teacher.encoder.path=")) for a in argv)
+            if node == "encoder" and follows and Path(argv[0]).name.startswith(("kd-distill", "distill")):
+                spelled.append(f"teacher.encoder.path='{value}'")
+        else:
+            spelled.append(argument)
+    return spelled
+
+
+def check_early(cfg: DictConfig) -> None:
+    """Raise UserError if a value is missing, cannot be resolved, or is of the wrong kind, before anything is imported."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
+    try:
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(str(cause).splitlines()[0]) from error
+    for key, low in (("seed", 0), ("batching.batch_size", 1), ("batching.eval_batch_size", 1), ("batching.window", 1)):
+        for prefix in ("", "teacher."):
+            value = OmegaConf.select(cfg, prefix + key)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+                raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
+    for key in ("optimizer.lr", "teacher.optimizer.lr"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not isinstance(value, int | float):
+            raise UserError(f"{key} is {value!r}, expected a number")
+
+
+def quiet() -> None:
+    """Keep other libraries' chatter out of our output, and idle threads off the processor; must precede their import.
+
+    Threads that spin while they wait cost a second process on the same cores up to ten times its speed.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def command(name: str, run: str) -> Callable[[], None]:
+    """Return the console script ``kd-NAME``: compose ``conf/NAME.yaml``, check it, then import and call ``run``.
+
+    Args:
+        name: The primary config, also the name of the command.
+        run: ``module:function`` that takes the composed config; imported only when the config is right.
+
+    Wrong configurations and other errors of the user are one line on standard error, and exit code 2.
+    """
+    OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+    started = False
+
+    @hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)
+    def task(cfg: DictConfig) -> Any:
+        nonlocal started
+        started = True
+        try:
+            check_early(cfg)
+            quiet()
+            module, function = run.split(":")
+            return getattr(importlib.import_module(module), function)(cfg)
+        except UserError as error:
+            print(f"kd-{name}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    def main() -> None:
+        sys.argv = encoder_shorthand(sys.argv)
+        try:
+            task()
+        except SystemExit as exit_:
+            if exit_.code == 1 and not started:  # Hydra has said what is wrong with the configuration
+                sys.exit(2)
+            raise
+
+    return main

@@ -1,0 +1,132 @@
+"""From rows of token tables to a ``Batch``: a handful of slices, no loop over tokens or rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kd_lightning.batch import Batch, TaskRows
+from kd_lightning.data.soft_targets import SoftTargets
+from kd_lightning.data.tokens import Ints, TokenTable
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one task from one split, with the soft targets of its teacher if there is one.
+
+    Raises:
+        UserError: If an example has neither label nor teacher, or no soft target of its own.
+    """
+
+    task: Task
+    split: str
+    tokens: TokenTable
+    soft_targets: SoftTargets | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every example can be learned from."""
+        if self.soft_targets is not None:
+            self.soft_targets.find(self.tokens.example_id)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have gold labels: all of a split's do, or none."""
+        return len(self.tokens) > 0 and not np.isnan(self.tokens.label[0])
+
+
+def gather(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> tuple[NDArray[np.int64], ...]:
+    """Return input ids, mask and token types ``[B, L]`` of some rows of some parts, padded to the longest.
+
+    Args:
+        parts: Where the rows are.
+        part_of: Part of each row, ``[B]``.
+        rows: Row within its part, ``[B]``.
+        pad_id: Token id of padding.
+    """
+    lengths = np.empty(len(rows), dtype=np.int64)
+    second = np.empty(len(rows), dtype=np.int64)
+    for number, part in enumerate(parts):
+        here = part_of == number
+        lengths[here] = part.tokens.lengths(rows[here])
+        second[here] = part.tokens.second[rows[here]]
+    column = np.arange(lengths.max(initial=1))
+    mask = column < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    for number, part in enumerate(parts):
+        here = np.flatnonzero(part_of == number)
+        if len(here):
+            place = part.tokens.starts(rows[here])[:, None] + column
+            inside = mask[here]
+            block = input_ids[here]
+            block[inside] = part.tokens.input_ids[place[inside]]
+            input_ids[here] = block
+    types = (column >= second[:, None]) & mask
+    return input_ids, mask.astype(np.int64), types.astype(np.int64)
+
+
+def collate(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> Batch:
+    """Return the batch of some rows of some parts; padding never changes a prediction.
+
+    Args:
+        parts: Where the rows are, parts of a task next to each other.
+        part_of: Part of each row, int64 ``[B]``.
+        rows: Row within its part, int64 ``[B]``.
+        pad_id: Token id of padding.
+    """
+    by_part = np.argsort(part_of, kind="stable")
+    part_of, rows = part_of[by_part], rows[by_part]
+    input_ids, mask, types = gather(parts, part_of, rows, pad_id)
+    ids = np.concatenate([parts[p].tokens.example_id[rows[part_of == p]] for p in np.unique(part_of)])
+    tasks: dict[str, TaskRows] = {}
+    for number in np.unique(part_of):
+        here = np.flatnonzero(part_of == number)
+        found = _task_rows(parts[number], here, rows[here])
+        name = parts[number].task.name
+        tasks[name] = _join(tasks[name], found) if name in tasks else found
+    return {
+        "example_id": torch.from_numpy(ids),
+        "input_ids": torch.from_numpy(input_ids),
+        "attention_mask": torch.from_numpy(mask),
+        "token_type_ids": torch.from_numpy(types),
+        "tasks": tasks,
+    }
+
+
+def _task_rows(part: Part, here: Ints, rows: Ints) -> TaskRows:
+    count, classes = len(here), part.task.num_labels
+    label = part.tokens.label[rows]
+    has_label = ~np.isnan(label)
+    label = np.where(has_label, label, 0.0)
+    if part.task.score_range is not None:
+        low, high = part.task.score_range
+        labels = torch.from_numpy(((label - low) / (high - low)).astype(np.float32))
+    else:
+        labels = torch.from_numpy(label.astype(np.int64))
+    if part.soft_targets is None:
+        teacher = torch.full((count, classes), float("nan"))
+    else:
+        teacher = part.soft_targets.logits[torch.from_numpy(part.soft_targets.find(part.tokens.example_id[rows]))]
+    return {
+        "rows": torch.from_numpy(here),
+        "labels": labels,
+        "has_label": torch.from_numpy(has_label),
+        "teacher_logits": teacher,
+        "has_teacher": torch.full((count,), part.soft_targets is not None),
+    }
+
+
+def _join(a: TaskRows, b: TaskRows) -> TaskRows:
+    return {name: torch.cat([a[name], b[name]]) for name in a}  # type: ignore[literal-required, return-value]
+
+
+def check_teachable(parts: Sequence[Part]) -> None:
+    """Raise UserError if a part has neither gold labels nor a teacher: there is nothing to learn from."""
+    for part in parts:
+        if not part.labelled and part.soft_targets is None:
+            raise UserError(f"task {part.task.name}: the {part.split} rows have neither labels nor a teacher; give it one")

@@ -1,0 +1,90 @@
+"""The data of one fit, for Lightning: a training stream and one evaluation stream per task and split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+from kd_lightning.data.collation import Part
+from kd_lightning.data.sampling import TaskSampler
+from kd_lightning.data.stream import EvaluationStream, TrainStream
+
+
+class MultiTaskData(pl.LightningDataModule):
+    """Examples to train on and to evaluate.
+
+    There are no loader processes: a batch is a handful of slices of memory-mapped arrays, built in less time than it
+    takes to hand it from one process to another.
+
+    Args:
+        train: Parts to train on, those of a task next to each other.
+        evaluation: Parts to evaluate.
+        task_sampler: How often each task is drawn.
+        batch_size: Rows of the global batch, over all ranks.
+        eval_batch_size: Rows of an evaluation batch on each rank.
+        window: Batches per length-sorted window (see ``TrainStream``).
+        epoch_rows: Rows of an epoch; None takes as many as there are examples.
+        seed: Seed of the order.
+        pad_id: Token id of padding.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[Part],
+        evaluation: Sequence[Part],
+        task_sampler: TaskSampler,
+        batch_size: int,
+        eval_batch_size: int,
+        window: int,
+        epoch_rows: int | None,
+        seed: int,
+        pad_id: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.evaluation, self.task_sampler = list(train), list(evaluation), task_sampler
+        self.batch_size, self.eval_batch_size, self.window = batch_size, eval_batch_size, window
+        self.epoch_rows, self.seed, self.pad_id = epoch_rows, seed, pad_id
+        self._stream: TrainStream | None = None
+        self._position: dict[str, Any] | None = None
+
+    def train_dataloader(self) -> TrainStream:
+        """Return this rank's share of the training stream, where it was left if the run is resumed."""
+        assert self.trainer is not None
+        self._stream = TrainStream(
+            self.train,
+            task_sampler=self.task_sampler,
+            batch_size=self.batch_size,
+            epochs=self.trainer.max_epochs or 1,
+            pad_id=self.pad_id,
+            window=self.window,
+            epoch_rows=self.epoch_rows,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        if self._position is not None:
+            self._stream.load_state_dict(self._position)
+        return self._stream
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the training stream, for the checkpoint."""
+        return {} if self._stream is None else self._stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the position of a checkpoint.
+
+        Lightning restores loaders itself, but not those it asked for before the checkpoint was read, as it does to
+        count the steps of the run.
+        """
+        self._position = state
+        if self._stream is not None:
+            self._stream.load_state_dict(state)
+
+    def val_dataloader(self) -> list[EvaluationStream]:
+        """Return this rank's share of each evaluated part."""
+        assert self.trainer is not None
+        shared = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pad_id": self.pad_id}
+        return [EvaluationStream(part, batch_size=self.eval_batch_size, **shared) for part in self.evaluation]

@@ -1,0 +1,191 @@
+"""Where rows come from: the Hub or a folder in its layout, files of your own, or the grammar that ships with us."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from kd_lightning.data import grammar
+from kd_lightning.data.folders import locked, new_folder
+from kd_lightning.data.reading import check_columns, read_file
+from kd_lightning.data.rows import Rows, cache_rows
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """A place that has splits of tasks."""
+
+    def key(self, task: Task, split: str) -> str | None:
+        """Return a hash of the split's content, or None where the source has no such split."""
+        ...
+
+    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+        """Yield the split's checked rows, in order; all splits but ``unlabelled`` and ``test`` must have labels."""
+        ...
+
+    def where(self, task: Task, split: str) -> str:
+        """Say where the split is, or would have to be."""
+        ...
+
+
+def is_labelled(split: str) -> bool:
+    """Tell whether the rows of a split must carry gold labels."""
+    return split not in ("unlabelled", "test")
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Files:
+    """Files of your own: each task names its file of each split (``Task.files``)."""
+
+    def where(self, task: Task, split: str) -> str:
+        """Return the file the task names for the split."""
+        return task.files.get(split, f"no file named (add `files: {{{split}: PATH}}` to the task)")
+
+    def key(self, task: Task, split: str) -> str | None:
+        """Return the hash of the split's file, or None where the task names none."""
+        if split not in task.files:
+            return None
+        path = Path(task.files[split])
+        return _file_hash(path) if path.is_file() else "absent"  # reading it says what is wrong
+
+    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+        """Yield the checked rows of the split's file."""
+        return read_file(Path(task.files[split]), task, labelled=is_labelled(split))
+
+
+class ParquetFolder:
+    """A folder ``ROOT/TASK/SPLIT.parquet`` in the columns of the Hub's ``nyu-mll/glue``.
+
+    Args:
+        root: The folder; None fetches the splits from the Hub once, into ``download``.
+        repo: Dataset on the Hub, one configuration per task.
+        download: Where fetched splits are kept.
+
+    Raises:
+        UserError: If the root is not a folder.
+    """
+
+    def __init__(self, root: str | None, repo: str = "nyu-mll/glue", download: str = ".cache/hub") -> None:
+        if root is not None and not Path(root).is_dir():
+            raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({Path(root).absolute()})")
+        self.root = None if root is None else Path(root)
+        self.repo, self.download = repo, Path(download)
+
+    def _path(self, task: Task, split: str) -> Path:
+        root = self.root if self.root is not None else self.download / self.repo
+        return root / task.name / f"{split}.parquet"
+
+    def where(self, task: Task, split: str) -> str:
+        """Return the split's file."""
+        return str(self._path(task, split))
+
+    def key(self, task: Task, split: str) -> str | None:
+        """Return the hash of the split's file, or None where there is none."""
+        path = self._path(task, split)
+        if self.root is None and not path.is_file():
+            self._fetch(task, split)
+        return _file_hash(path) if path.is_file() else None
+
+    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+        """Yield the checked rows of the split's file."""
+        return read_file(self._path(task, split), task, labelled=is_labelled(split))
+
+    def _fetch(self, task: Task, split: str) -> None:
+        import datasets
+
+        folder = self._path(task, split).parent
+        with locked(folder):
+            if folder.is_dir():
+                return
+            try:
+                found = datasets.load_dataset(self.repo, task.name)
+            except Exception as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"the Hub dataset {self.repo}, {task.name}, cannot be fetched ({type(error).__name__}: {reason}): "
+                    "without a network, give data.root=FOLDER with TASK/SPLIT.parquet, or data=embedded"
+                ) from error
+            with new_folder(folder) as part:
+                for name, dataset in found.items():
+                    dataset.to_parquet(str(part / f"{name}.parquet"))
+
+
+class Embedded:
+    """Toy tasks written by the grammar that ships with the package; labels need word order and negation.
+
+    Args:
+        seed: Seed of the grammar; other seeds give other rows.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def where(self, task: Task, split: str) -> str:
+        """Return the name of the grammar's split."""
+        return f"embedded {task.name} {split}"
+
+    def key(self, task: Task, split: str) -> str | None:
+        """Return a hash of the grammar's own source and seed, or None where it has no such split."""
+        if task.name not in grammar.TASKS:
+            raise UserError(f"task {task.name} is not embedded: expected one of {', '.join(grammar.TASKS)}, or another data=")
+        if split not in grammar.SIZES:
+            return None
+        return hashlib.sha256(Path(grammar.__file__).read_bytes() + str(self.seed).encode()).hexdigest()
+
+    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+        """Yield the rows that the grammar writes."""
+        columns = grammar.columns(task.name, split, seed=self.seed)
+        yield check_columns(columns, task, labelled=is_labelled(split), source=self.where(task, split))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All data of a run: a source for tasks in general, their own files for tasks that name some, and the cache.
+
+    Args:
+        source: Serves the tasks that name no files.
+        cache: Folder of checked rows and token arrays; safe to delete.
+    """
+
+    source: Source
+    cache: Path
+
+    def rows(self, task: Task, split: str) -> Rows | None:
+        """Return the split's rows, or None where there is no such split.
+
+        Raises:
+            UserError: If the split is there and wrong; the message names file, row and column.
+        """
+        source = Files() if task.files else self.source
+        content = source.key(task, split)
+        if content is None:
+            return None
+        key = hashlib.sha256((content + json.dumps(asdict(task), sort_keys=True)).encode()).hexdigest()[:16]
+        folder = self.cache / "rows" / f"{task.name}-{split}-{key}"
+        return cache_rows(folder, lambda: source.read(task, split), source.where(task, split))
+
+    def require(self, task: Task, split: str) -> Rows:
+        """Return the split's rows.
+
+        Raises:
+            UserError: If there is no such split.
+        """
+        found = self.rows(task, split)
+        if found is None:
+            source = Files() if task.files else self.source
+            raise UserError(f"task {task.name} has no {split} split: expected it at {source.where(task, split)}")
+        return found

@@ -1,0 +1,187 @@
+"""The order of training: which rows make which batch, as a pure function of the seed and the position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_lightning.batch import Batch
+from kd_lightning.data.collation import Part, check_teachable, collate
+from kd_lightning.data.sampling import TaskSampler, probabilities
+from kd_lightning.data.tokens import Ints
+from kd_lightning.errors import UserError
+
+
+class TrainStream:
+    """An endless stream of full mixed batches; an epoch is ``len(stream)`` of them.
+
+    The stream is cut into windows of some batches. Each window draws rows from every task by the task sampler's law
+    (to the row: fractions are carried over to the next window), walking through a fresh shuffle of the task's rows before
+    any row comes again. The window's rows are then sorted by length and cut into batches, whose order is shuffled:
+    padding shrinks, the law of sampling stays as it is. Everything follows from ``seed`` and the number of batches
+    taken, which is all the state there is: a resumed run continues to the row, on any number of ranks.
+
+    Args:
+        parts: Examples to train on, parts of a task next to each other.
+        task_sampler: How often each task is drawn.
+        batch_size: Rows of the global batch, over all ranks.
+        epochs: Epochs of the run, for samplers that change with progress.
+        pad_id: Token id of padding.
+        window: Batches per window; 1 gives plain shuffled batches.
+        epoch_rows: Rows of an epoch; None takes as many as there are examples.
+        seed: Seed of the order.
+        rank: This process; it takes the rows ``rank, rank + world_size, ...`` of each global batch.
+        world_size: Number of processes; it divides the batch size.
+
+    Raises:
+        UserError: If there is nothing to learn from, or the batch cannot be divided.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        task_sampler: TaskSampler,
+        batch_size: int,
+        epochs: int,
+        pad_id: int,
+        window: int = 64,
+        epoch_rows: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_teachable(parts)
+        if batch_size % world_size:
+            raise UserError(f"batching.batch_size is {batch_size}, expected a multiple of the {world_size} processes")
+        self.parts = list(parts)
+        self.task_sampler, self.batch_size, self.window, self.seed = task_sampler, batch_size, window, seed
+        self.pad_id, self.rank, self.world_size = pad_id, rank, world_size
+        names = list(dict.fromkeys(part.task.name for part in parts))
+        self._parts_of = [np.flatnonzero([p.task.name == name for p in parts]) for name in names]
+        self._ends = [np.cumsum([len(parts[i].tokens) for i in numbers]) for numbers in self._parts_of]
+        self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
+        rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
+        self._length = max(1, -(-rows // batch_size))
+        self._total = self._length * epochs
+        self._taken = 0
+        self._shuffles: dict[int, tuple[int, NDArray[np.int32]]] = {}
+        self._ledger = [(np.zeros(len(names), dtype=np.int64), np.zeros(len(names)))]  # rows drawn and due, by window
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield an epoch of batches from the position where the stream stands."""
+        for _ in range(self._length):
+            number, place = divmod(self._taken, self.window)
+            if place == 0 or number != getattr(self, "_number", None):
+                self._number, self._plan = number, self.plan(number)
+                for part in self.parts:
+                    part.tokens.release()
+            part_of, rows = (x[place, self.rank :: self.world_size] for x in self._plan)
+            batch = collate(self.parts, part_of, rows, self.pad_id)
+            self._taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: the number of batches taken, and the settings it is counted in."""
+        return {"taken": self._taken, **self._settings()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a position.
+
+        Raises:
+            UserError: If it was counted in a stream of other settings.
+        """
+        for name, value in self._settings().items():
+            if state[name] != value:
+                raise UserError(f"the checkpoint's data stream has {name} {state[name]}, this run {value}: cannot continue")
+        self._taken = state["taken"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {"seed": self.seed, "batch_size": self.batch_size, "window": self.window, "sizes": dict(self.sizes)}
+
+    def _quotas(self, number: int) -> tuple[Ints, Ints]:
+        """Return rows drawn from each task before window ``number``, and in it."""
+        rows = self.window * self.batch_size
+        while len(self._ledger) <= number + 1:
+            done, due = self._ledger[-1]
+            progress = min(1.0, (len(self._ledger) - 1) * self.window / self._total)
+            due = due + rows * probabilities(self.task_sampler, self.sizes, progress)
+            quota = np.maximum(0, np.floor(due - done).astype(np.int64))
+            left = rows - int(quota.sum())  # fewer than there are tasks; below 0 only if a task was ahead of its due
+            quota[np.argmax(quota)] += min(0, left)
+            quota[np.argsort(done + quota - due, kind="stable")[: max(0, left)]] += 1
+            self._ledger.append((done + quota, due))
+        before = self._ledger[number][0]
+        return before, self._ledger[number + 1][0] - before
+
+    def _draw(self, task: int, start: int, count: int) -> Ints:
+        """Return rows ``start`` to ``start + count`` of the endless walk through shuffles of the task's rows."""
+        size = self._ends[task][-1]
+        drawn = []
+        while count:
+            cycle, offset = divmod(start, size)
+            if self._shuffles.get(task, (-1, None))[0] != cycle:
+                order = np.random.default_rng([self.seed, task, cycle]).permutation(size).astype(np.int32)
+                self._shuffles[task] = (int(cycle), order)
+            piece = self._shuffles[task][1][offset : offset + count]
+            drawn.append(piece)
+            start, count = start + len(piece), count - len(piece)
+        return np.concatenate(drawn).astype(np.int64) if drawn else np.empty(0, dtype=np.int64)
+
+    def plan(self, number: int) -> tuple[Ints, Ints]:
+        """Return window ``number``: part and row of every example, each ``[window, batch_size]``."""
+        done, quota = self._quotas(number)
+        part_of, rows, lengths = [], [], []
+        for task in range(len(self.sizes)):
+            drawn = self._draw(task, int(done[task]), int(quota[task]))
+            which = np.searchsorted(self._ends[task], drawn, side="right")
+            local = drawn - np.concatenate([[0], self._ends[task]])[which]
+            length = np.empty(len(drawn), dtype=np.int64)
+            for i, part in enumerate(self._parts_of[task]):
+                length[which == i] = self.parts[part].tokens.lengths(local[which == i])
+            part_of.append(self._parts_of[task][which])
+            rows.append(local)
+            lengths.append(length)
+        random = np.random.default_rng([self.seed, number, 2**31])
+        mixed = random.permutation(self.window * self.batch_size)  # rows of equal length come in random order
+        order = mixed[np.argsort(np.concatenate(lengths)[mixed], kind="stable")]
+        shape = (self.window, self.batch_size)
+        batches = random.permutation(self.window)
+        return np.concatenate(part_of)[order].reshape(shape)[batches], np.concatenate(rows)[order].reshape(shape)[batches]
+
+
+class EvaluationStream:
+    """All examples of one part, once each, sorted by length.
+
+    Args:
+        part: The examples.
+        batch_size: Rows of a batch, on each rank.
+        pad_id: Token id of padding.
+        rank: This process; ranks share the rows without overlap.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, part: Part, *, batch_size: int, pad_id: int, rank: int = 0, world_size: int = 1) -> None:
+        self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
+        lengths = part.tokens.lengths(np.arange(len(part.tokens)))
+        self._order = np.argsort(-lengths, kind="stable")[rank::world_size]
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self._order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches, longest first: a batch that does not fit fails at once."""
+        for start in range(0, len(self._order), self.batch_size):
+            rows = self._order[start : start + self.batch_size]
+            batch = collate([self.part], np.zeros(len(rows), dtype=np.int64), rows, self.pad_id)
+            batch["split"] = self.part.split
+            yield batch
+        self.part.tokens.release()

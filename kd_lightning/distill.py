@@ -1,0 +1,10 @@
+"""The command ``kd-distill``; see ``kd-distill --help``."""
+
+from __future__ import annotations
+
+from kd_lightning.apps.cli import command
+
+main = command("distill", "kd_lightning.apps.distill:run")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the systems ask of an encoder, and what the commands ask of the recipe that builds one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol, Self
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+
+class Encoder(Protocol):
+    """Anything that turns token ids into one vector per row; bring your own by having these members."""
+
+    output_dim: int
+    """H."""
+    num_layers: int
+    """Number of stacked layers, for layer-wise learning rates."""
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return ``[B, H]`` of token ids, mask and token types ``[B, L]``; padding must not change the result."""
+        ...
+
+    def depth(self, name: str) -> int:
+        """Return the depth of a parameter: 0 embeddings, i + 1 layer i, ``num_layers + 1`` what follows them."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder's weights and configuration into the folder, so that ``EncoderSpec.saved`` rebuilds it."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Return the parameters by name (as ``torch.nn.Module`` does)."""
+        ...
+
+
+class EncoderSpec(Protocol):
+    """The recipe of an encoder, in plain values: what a file of ``conf/encoder`` describes."""
+
+    max_length: int
+    """Longest input in tokens; longer texts are cut, the longer one of a pair first."""
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything the new encoder depends on, weights included, but no path."""
+        ...
+
+    def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; one that learns its vocabulary learns it from ``texts``."""
+        ...
+
+    def build(self, vocab_size: int) -> Encoder:
+        """Return a new encoder, with the pre-trained or with random weights (from torch's global generator)."""
+        ...
+
+    def saved(self, folder: Path) -> Self:
+        """Return the recipe of the encoder that ``Encoder.save`` wrote into the folder."""
+        ...

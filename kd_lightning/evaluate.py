@@ -1,0 +1,10 @@
+"""The command ``kd-evaluate``; see ``kd-evaluate --help``."""
+
+from __future__ import annotations
+
+from kd_lightning.apps.cli import command
+
+main = command("evaluate", "kd_lightning.apps.evaluate:run")
+
+if __name__ == "__main__":
+    main()

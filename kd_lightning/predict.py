@@ -1,0 +1,10 @@
+"""The command ``kd-predict``; see ``kd-predict --help``."""
+
+from __future__ import annotations
+
+from kd_lightning.apps.cli import command
+
+main = command("predict", "kd_lightning.apps.predict:run")
+
+if __name__ == "__main__":
+    main()

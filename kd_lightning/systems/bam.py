@@ -1,0 +1,54 @@
+"""BAM: born-again multi-task networks, with teacher annealing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.annealing import AnnealingSchedule
+from kd_lightning.batch import Batch
+from kd_lightning.losses import gold_loss, logit_mse
+from kd_lightning.systems.base import NLUSystem
+
+
+class BamStudent(NLUSystem):
+    """Teach one student by the teachers of its tasks, moving from their predictions to the gold labels.
+
+    The paper mixes targets, ``loss(lambda y + (1 - lambda) teacher, student)``; we mix losses,
+    ``lambda loss(y, student) + (1 - lambda) loss(teacher, student)``. For cross-entropy both are equal, for squared
+    error they differ by a constant, so the gradient is the paper's; mixing losses also serves other distillation losses.
+    A row without a gold label follows its teacher, a row without a teacher its label.
+
+    Args:
+        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classification; scores always use the
+            squared error.
+        annealing: Progress in [0, 1] -> gold weight (the paper's lambda).
+        **parts: See ``NLUSystem``.
+
+    Source: Clark et al. 2019, arXiv:1907.04829, section 3.
+    """
+
+    def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.annealing = annealing
+        self.distill_losses = {t.name: logit_mse if t.kind == "regression" else distill_loss for t in self.tasks}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the annealed loss of the batch."""
+        gold_weight = self.annealing(self.progress)  # lambda: 0 -> 1
+        hidden = self.encode(batch)  # [B, H]
+        losses = {}
+        for name, rows in batch["tasks"].items():
+            student = self.heads[name](hidden[rows["rows"]])  # [n, C]
+            gold = gold_loss(student, rows["labels"])  # [n]
+            # A row without a teacher teaches itself: no gradient, and weight 0 below.
+            has_teacher, has_label = rows["has_teacher"], rows["has_label"]
+            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach().float())
+            soft = self.distill_losses[name](student, teacher)  # [n]
+            weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
+            losses[name] = {"gold_loss": gold, "soft_loss": soft, "loss": weight * gold + (1.0 - weight) * soft}
+        loss = self.reduce([task["loss"] for task in losses.values()])
+        self.log_losses(loss, losses, gold_weight=gold_weight)
+        return loss

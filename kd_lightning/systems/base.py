@@ -1,0 +1,158 @@
+"""What all systems share: parts, evaluation, prediction, optimisation. The method itself is each child's training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.batch import Batch
+from kd_lightning.encoders import Encoder
+from kd_lightning.heads import HeadFactory
+from kd_lightning.optim import LearningRateSchedule
+from kd_lightning.tasks import Task, glue_average
+
+
+class NLUSystem(pl.LightningModule):
+    """An encoder, one head per task, and everything except the training step.
+
+    Args:
+        encoder: Shared by all tasks.
+        tasks: The tasks that are trained; each gets a head of its own.
+        head: Builds a task's head.
+        optimizer: (encoder, heads) -> torch optimiser.
+        scheduler: Progress in [0, 1] -> factor on the learning rate.
+        reduction: ``"mean"`` over the rows of the global batch, or their ``"sum"`` as in BAM's code (there the global
+            norm is clipped at 1, so the clip is nearly always active).
+        seed: Dropout masks are a function of (seed, step, rank), so that an interrupted run continues to the bit.
+        log_every_n_steps: How often losses go to the loggers.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        tasks: Sequence[Task],
+        head: HeadFactory,
+        optimizer: Callable[[Encoder, nn.Module], torch.optim.Optimizer],
+        scheduler: LearningRateSchedule,
+        reduction: Literal["mean", "sum"] = "mean",
+        seed: int = 0,
+        log_every_n_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction is '{reduction}', expected 'mean' or 'sum'")
+        self.encoder = encoder
+        self.tasks = tuple(tasks)
+        self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
+        self.metrics = nn.ModuleDict(
+            {metric_key(t.name, split): t.build_metrics() for t in tasks for split in t.evaluation}
+        )
+        self.make_optimizer, self.schedule = optimizer, scheduler
+        self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
+
+    @property
+    def progress(self) -> float:
+        """Optimiser steps done over the true total of the run: 0 at the first step, below 1 before the last."""
+        return self.trainer.global_step / self.trainer.estimated_stepping_batches
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return one vector per row, ``[B, H]``."""
+        return self.encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return task -> logits ``[n, C]`` of the task's rows."""
+        hidden = self.encode(batch)
+        return {name: self.heads[name](hidden[rows["rows"]]) for name, rows in batch["tasks"].items()}
+
+    def reduce(self, losses: Sequence[Tensor]) -> Tensor:
+        """Return the batch's loss of per-row losses ``[n]``, the same for any number of ranks at the same global batch."""
+        rows = torch.cat(list(losses))
+        if self.reduction == "sum":
+            return rows.sum() * self.trainer.world_size  # the ranks' gradients are averaged
+        return rows.mean()
+
+    def log_losses(self, loss: Tensor, tasks: Mapping[str, Mapping[str, Tensor]], **values: float) -> None:
+        """Send the loss, each task's mean losses and other values to the loggers, every ``log_every_n_steps`` steps."""
+        step = self.trainer.global_step
+        if step % self.log_every_n_steps and step + 1 != self.trainer.estimated_stepping_batches:
+            return
+        scalars = {f"train/{task}/{name}": x.detach().mean() for task, parts in tasks.items() for name, x in parts.items()}
+        scalars |= {f"train/{name}": torch.tensor(value) for name, value in values.items()}
+        scalars["train/lr"] = torch.tensor(self.optimizers().param_groups[-1]["lr"])
+        scalars["train/loss"] = loss.detach()
+        for logger in self.trainer.loggers:
+            logger.log_metrics({name: value.item() for name, value in scalars.items()}, step=step)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from (seed, batch number, rank)."""
+        number = self.trainer.fit_loop.total_batch_idx
+        torch.manual_seed(((self.seed * 1_000_003 + number) * 1_009 + self.global_rank) % 2**63)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Feed the metrics of the batch's task and split."""
+        for name, logits in self(batch).items():
+            labels = batch["tasks"][name]["labels"]
+            predictions = logits.squeeze(-1).float() if labels.is_floating_point() else logits.argmax(-1)
+            self.metrics[metric_key(name, batch["split"])].update(predictions, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/TASK/METRIC`` (further splits: ``val/TASK/SPLIT/METRIC``) and ``val/average``."""
+        scores = self.scores()
+        values = {f"val/{name}/{metric}": v for name, metrics in scores.items() for metric, v in metrics.items()}
+        main = {t.name: scores[t.name] for t in self.tasks if t.name in scores}
+        if main:
+            values["val/average"] = glue_average(main)
+        self.log_dict(values, logger=True, batch_size=1)
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the metrics of the evaluation just done: task (``task/split`` for further splits) -> metric -> value."""
+        scores = {}
+        for task in self.tasks:
+            for split in task.evaluation:
+                metric = self.metrics[metric_key(task.name, split)]
+                if next(iter(metric.values())).update_called:
+                    key = task.name if split == task.evaluation[0] else f"{task.name}/{split}"
+                    scores[key] = {name: value.item() for name, value in metric.compute().items()}
+        return scores
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return ``example_id [B]`` and ``logits [B, C]`` of a batch of one task."""
+        ((_, logits),) = self(batch).items()
+        return {"example_id": batch["example_id"], "logits": logits.float()}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the global norm of the gradient at ``gradient_clip_val``.
+
+        Lightning refuses to clip under mixed precision with a fused optimiser, which is right for fp16 (its gradients
+        are still scaled here) and needless for bf16 (which has no scaler).
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and the schedule over the true total of steps."""
+        optimizer = self.make_optimizer(self.encoder, self.heads)
+        total = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step / total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def metric_key(task: str, split: str) -> str:
+    """Return the name of a split's metrics in ``NLUSystem.metrics``."""
+    return f"{task}:{split}"

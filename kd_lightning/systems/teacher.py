@@ -1,0 +1,29 @@
+"""Training on gold labels alone: the teachers, and the Single and Multi baselines of BAM's table 1."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kd_lightning.batch import Batch
+from kd_lightning.losses import gold_loss
+from kd_lightning.systems.base import NLUSystem
+
+
+class Teacher(NLUSystem):
+    """Fine-tune an encoder with one head per task on gold labels.
+
+    The loss is the unweighted sum (or mean) over the rows of all tasks; see ``NLUSystem`` for the arguments.
+
+    Source: Clark et al. 2019 (BAM), arXiv:1907.04829, section 2 (multi-task objective).
+    """
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of the batch against gold labels."""
+        hidden = self.encode(batch)  # [B, H]
+        losses = {}
+        for name, rows in batch["tasks"].items():
+            logits = self.heads[name](hidden[rows["rows"]])  # [n, C]
+            losses[name] = {"gold_loss": gold_loss(logits, rows["labels"])}  # [n]
+        loss = self.reduce([task["gold_loss"] for task in losses.values()])
+        self.log_losses(loss, losses)
+        return loss

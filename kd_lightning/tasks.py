@@ -1,0 +1,155 @@
+"""A task is data, not a class: which columns to read, which labels to expect, which metrics to report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from kd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+METRICS = {
+    "classification": ("accuracy", "f1", "matthews_corrcoef"),
+    "regression": ("pearson", "spearman", "mse"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A supervised task over one text or a pair of texts.
+
+    Args:
+        name: Name of the task, also of its head and of its folder in a data root.
+        kind: ``"classification"`` or ``"regression"``.
+        texts: The one or two columns that hold the text.
+        metrics: Names of the reported metrics; the first is the task's main one. Classification: ``accuracy``,
+            ``f1`` (of the class with index 1; two classes), ``matthews_corrcoef``. Regression: ``pearson``,
+            ``spearman``, ``mse``.
+        labels: Class names, in the order of the class index (classification only).
+        score_range: Lowest and highest score (regression only); scores are mapped to [0, 1] by this range.
+        label: Column that holds the label: a class name or index, or a score.
+        id: Column that holds a unique id; None numbers the rows of each split.
+        both_orders: Train on both orders of the pair (symmetric pairs, as BAM does for MRPC and STS-B). The swapped
+            copy of example i has the id ``~i`` and soft targets of its own.
+        evaluation: The evaluated splits, the first of which gives the task's score.
+        files: Split name -> file (csv, tsv, jsonl, parquet), for data of your own.
+        head: Predict with the head of this other task (the AX diagnostic set uses MNLI's); such a task is not trained.
+
+    Raises:
+        UserError: If the fields do not fit together; the message names the task and the field.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    texts: tuple[str, ...]
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    score_range: tuple[float, float] | None = None
+    label: str = "label"
+    id: str | None = None
+    both_orders: bool = False
+    evaluation: tuple[str, ...] = ("validation",)
+    files: Mapping[str, str] = field(default_factory=dict)
+    head: str | None = None
+
+    def __post_init__(self) -> None:
+        """Turn lists (as YAML has them) into tuples and check that the fields fit together."""
+        for name in ("texts", "metrics", "labels", "evaluation"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise UserError(f"task {self.name}: {name} is the text '{value}', expected a list: [{value}]")
+            object.__setattr__(self, name, tuple(value))
+        if self.score_range is not None:
+            object.__setattr__(self, "score_range", tuple(float(bound) for bound in self.score_range))
+        object.__setattr__(self, "files", dict(self.files or {}))
+        self._check()
+
+    def _check(self) -> None:
+        def fail(text: str) -> UserError:
+            return UserError(f"task {self.name}: {text}")
+
+        if self.kind not in METRICS:
+            raise fail(f"kind is '{self.kind}', expected one of {', '.join(METRICS)}")
+        if len(self.texts) not in (1, 2):
+            raise fail(f"texts names {len(self.texts)} columns, expected one or two")
+        if not self.metrics:
+            raise fail(f"metrics is empty, expected some of {', '.join(METRICS[self.kind])}")
+        for metric in self.metrics:
+            if metric not in METRICS[self.kind]:
+                known = ", ".join(METRICS[self.kind])
+                raise fail(f"metric '{metric}' does not fit {self.kind}, expected some of {known}")
+        if self.kind == "classification":
+            if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+                raise fail(f"labels is {list(self.labels)}, expected at least two distinct names")
+            if self.score_range is not None:
+                raise fail("score_range belongs to regression; remove it or set kind: regression")
+            if "f1" in self.metrics and len(self.labels) != 2:
+                raise fail(f"f1 is that of two classes, labels has {len(self.labels)}; use accuracy")
+        else:
+            if self.labels:
+                raise fail("labels belongs to classification; remove it or set kind: classification")
+            if self.score_range is None or len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]:
+                raise fail(f"score_range is {self.score_range}, expected [lowest, highest]")
+        if self.both_orders and not self.is_pair:
+            raise fail("both_orders needs two text columns, texts has one")
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the task reads two texts."""
+        return len(self.texts) == 2
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the task's logits: the number of classes, or 1 for a score."""
+        return len(self.labels) or 1
+
+    @property
+    def metric(self) -> str:
+        """The task's main metric."""
+        return self.metrics[0]
+
+    @property
+    def head_name(self) -> str:
+        """The task whose head predicts this one."""
+        return self.head or self.name
+
+    def build_metrics(self) -> MetricCollection:
+        """Return the task's metrics, fed with (predictions, targets).
+
+        Predictions are class indices ``[B]`` (classification) or scores ``[B]``; targets are of the same kind.
+        """
+        from torchmetrics import MatthewsCorrCoef, MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+        from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
+
+        build = {
+            "accuracy": lambda: MulticlassAccuracy(num_classes=self.num_labels, average="micro"),
+            "f1": BinaryF1Score,
+            "matthews_corrcoef": lambda: MatthewsCorrCoef(task="multiclass", num_classes=self.num_labels),
+            "pearson": PearsonCorrCoef,
+            "spearman": SpearmanCorrCoef,
+            "mse": MeanSquaredError,
+        }
+        return MetricCollection({name: build[name]() for name in self.metrics}, compute_groups=False)
+
+
+def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the mean over tasks of the mean over each task's metrics, as the GLUE benchmark averages.
+
+    Args:
+        scores: Task -> metric -> value, for the tasks present.
+
+    Raises:
+        ValueError: If there is no task.
+
+    Source: Wang et al. 2019, arXiv:1804.07461, section 4.
+
+    Example:
+        >>> glue_average({"rte": {"accuracy": 0.5}, "mrpc": {"accuracy": 0.8, "f1": 0.9}})
+        0.675
+    """
+    if not scores:
+        raise ValueError("no scores to average")
+    return sum(sum(metrics.values()) / len(metrics) for metrics in scores.values()) / len(scores)

@@ -1,0 +1,10 @@
+"""The command ``kd-train``; see ``kd-train --help``."""
+
+from __future__ import annotations
+
+from kd_lightning.apps.cli import command
+
+main = command("train", "kd_lightning.apps.train:run")
+
+if __name__ == "__main__":
+    main()
