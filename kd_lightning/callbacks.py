@@ -38,7 +38,9 @@ class ResumeCheckpoint(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time; all processes save at the same step."""
+        """Save when it is time, all processes at the same step; the end of an epoch waits for its evaluation."""
+        if trainer.is_last_batch:
+            return
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if not due and self.every_minutes is not None:
             late = time.monotonic() - self._saved_at > 60 * self.every_minutes

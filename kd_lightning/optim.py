@@ -71,7 +71,9 @@ class LayerwiseOptimizer:
         ValueError: If a value is out of range.
     """
 
-    def __init__(self, optimizer: TorchOptimizer, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, optimizer: TorchOptimizer, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
+    ) -> None:
         if not lr > 0:
             raise ValueError(f"optimizer.lr is {lr}, expected a number above 0")
         if not 0 < layer_decay <= 1:

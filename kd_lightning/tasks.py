@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kd_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
 
 METRICS = {
     "classification": ("accuracy", "f1", "matthews_corrcoef"),
@@ -67,34 +67,40 @@ class Task:
         object.__setattr__(self, "files", dict(self.files or {}))
         self._check()
 
-    def _check(self) -> None:
-        def fail(text: str) -> UserError:
-            return UserError(f"task {self.name}: {text}")
+    def _fail(self, text: str) -> UserError:
+        return UserError(f"task {self.name}: {text}")
 
+    def _check(self) -> None:
         if self.kind not in METRICS:
-            raise fail(f"kind is '{self.kind}', expected one of {', '.join(METRICS)}")
+            raise self._fail(f"kind is '{self.kind}', expected one of {', '.join(METRICS)}")
         if len(self.texts) not in (1, 2):
-            raise fail(f"texts names {len(self.texts)} columns, expected one or two")
-        if not self.metrics:
-            raise fail(f"metrics is empty, expected some of {', '.join(METRICS[self.kind])}")
-        for metric in self.metrics:
-            if metric not in METRICS[self.kind]:
-                known = ", ".join(METRICS[self.kind])
-                raise fail(f"metric '{metric}' does not fit {self.kind}, expected some of {known}")
-        if self.kind == "classification":
-            if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-                raise fail(f"labels is {list(self.labels)}, expected at least two distinct names")
-            if self.score_range is not None:
-                raise fail("score_range belongs to regression; remove it or set kind: regression")
-            if "f1" in self.metrics and len(self.labels) != 2:
-                raise fail(f"f1 is that of two classes, labels has {len(self.labels)}; use accuracy")
-        else:
-            if self.labels:
-                raise fail("labels belongs to classification; remove it or set kind: classification")
-            if self.score_range is None or len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]:
-                raise fail(f"score_range is {self.score_range}, expected [lowest, highest]")
+            raise self._fail(f"texts names {len(self.texts)} columns, expected one or two")
         if self.both_orders and not self.is_pair:
-            raise fail("both_orders needs two text columns, texts has one")
+            raise self._fail("both_orders needs two text columns, texts has one")
+        known = METRICS[self.kind]
+        if not self.metrics:
+            raise self._fail(f"metrics is empty, expected some of {', '.join(known)}")
+        for metric in self.metrics:
+            if metric not in known:
+                raise self._fail(f"metric '{metric}' does not fit {self.kind}, expected some of {', '.join(known)}")
+        if self.kind == "classification":
+            self._check_labels()
+        else:
+            self._check_range()
+
+    def _check_labels(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise self._fail(f"labels is {list(self.labels)}, expected at least two distinct names")
+        if self.score_range is not None:
+            raise self._fail("score_range belongs to regression; remove it or set kind: regression")
+        if "f1" in self.metrics and len(self.labels) != 2:
+            raise self._fail(f"f1 is that of two classes, labels has {len(self.labels)}; use accuracy")
+
+    def _check_range(self) -> None:
+        if self.labels:
+            raise self._fail("labels belongs to classification; remove it or set kind: classification")
+        if self.score_range is None or len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]:
+            raise self._fail(f"score_range is {self.score_range}, expected [lowest, highest]")
 
     @property
     def is_pair(self) -> bool:
@@ -124,7 +130,7 @@ class Task:
         from torchmetrics import MatthewsCorrCoef, MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
         from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
 
-        build = {
+        build: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: MulticlassAccuracy(num_classes=self.num_labels, average="micro"),
             "f1": BinaryF1Score,
             "matthews_corrcoef": lambda: MatthewsCorrCoef(task="multiclass", num_classes=self.num_labels),

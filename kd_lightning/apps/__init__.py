@@ -1,1 +1,1 @@
-"""The commands behind ``kd-train``, ``kd-predict``, ``kd-evaluate`` and ``kd-distill``: the only place that knows Hydra."""
+"""The commands ``kd-train``, ``kd-predict``, ``kd-evaluate`` and ``kd-distill``: the only place that knows Hydra."""

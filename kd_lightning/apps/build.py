@@ -131,7 +131,9 @@ class Materials:
         return table
 
 
-def build_system(cfg: Config, tasks: Sequence[Task], spec: EncoderSpec, tokenizer: PreTrainedTokenizerBase) -> NLUSystem:
+def build_system(
+    cfg: Config, tasks: Sequence[Task], spec: EncoderSpec, tokenizer: PreTrainedTokenizerBase
+) -> NLUSystem:
     """Return the system of a configuration, with a new encoder."""
     make = build(cfg["system"])
     system: NLUSystem = make(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -44,7 +47,7 @@ def _wandb_offline() -> bool:
 def encoder_shorthand(argv: list[str]) -> list[str]:
     """Return the arguments with ``encoder=HUB-NAME-OR-FOLDER`` spelled out as ``encoder=pretrained encoder.path=...``.
 
-    A value is taken for a name or a folder if it has a character that no config name of ours has: ``/``, ``-`` or ``.``.
+    A value with a character that no config name of ours has (``/``, ``-`` or ``.``) is taken for a name or a folder.
     In ``kd-distill`` the teacher's encoder follows, unless it is chosen as well.
     """
     spelled = []
@@ -62,7 +65,7 @@ def encoder_shorthand(argv: list[str]) -> list[str]:
 
 
 def check_early(cfg: DictConfig) -> None:
-    """Raise UserError if a value is missing, cannot be resolved, or is of the wrong kind, before anything is imported."""
+    """Raise UserError if a value is missing, unresolvable or of the wrong kind, before anything is imported."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
@@ -93,9 +96,26 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("WANDB_SILENT", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def one_line(message: str) -> str:
+    """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near."""
+    text = message.split("Config search path:")[0].split("Set the environment variable")[0]
+    found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
+    if found is not None:
+        group, _, name = found[1].rpartition("/")
+        options = found[3].split()
+        near = difflib.get_close_matches(name, options, n=1)
+        hint = f"did you mean {group}={near[0]}?" if near else f"expected one of {', '.join(options)}"
+        return f"no option '{name}' in the group {group}: {hint}"
+    found = re.search(r"Could not override '(.+?)'", text)
+    if found is not None:
+        return f"there is no setting '{found[1]}': see --help for all settings (a new one needs a + in front)"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def command(name: str, run: str) -> Callable[[], None]:
@@ -109,12 +129,12 @@ def command(name: str, run: str) -> Callable[[], None]:
     """
     OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
-    started = False
+    said = io.StringIO()  # what Hydra says while it composes
 
     @hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)
     def task(cfg: DictConfig) -> Any:
-        nonlocal started
-        started = True
+        if sys.stderr is said:
+            sys.stderr = sys.__stderr__
         try:
             check_early(cfg)
             quiet()
@@ -126,11 +146,19 @@ def command(name: str, run: str) -> Callable[[], None]:
 
     def main() -> None:
         sys.argv = encoder_shorthand(sys.argv)
+        if "HYDRA_FULL_ERROR" not in os.environ:
+            sys.stderr = said
         try:
             task()
         except SystemExit as exit_:
-            if exit_.code == 1 and not started:  # Hydra has said what is wrong with the configuration
+            if exit_.code == 1 and sys.stderr is said:  # the configuration is wrong
+                print(f"kd-{name}: error: {one_line(said.getvalue())}", file=sys.__stderr__)
+                said.truncate(said.seek(0))
                 sys.exit(2)
             raise
+        finally:
+            if sys.stderr is said:
+                sys.stderr = sys.__stderr__
+                sys.stderr.write(said.getvalue())
 
     return main

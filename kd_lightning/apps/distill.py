@@ -126,7 +126,7 @@ def train_teachers(cfg: Config, materials: Materials, watch: Stopwatch) -> dict[
 def label(
     cfg: Config, materials: Materials, teachers: dict[str, list[TrainedModel]], watch: Stopwatch
 ) -> dict[tuple[str, str], SoftTargets]:
-    """Return (task, split) -> soft targets on all rows the student trains on; those of several teachers as their mean."""
+    """Return (task, split) -> soft targets on all rows the student trains on; of several teachers, their mean."""
     found: dict[tuple[str, str], SoftTargets] = {}
     by_name = {task.name: task for task in materials.tasks}
     with watch.stage("soft_targets"):
@@ -138,7 +138,7 @@ def label(
 
 def train_students(cfg: Config, materials: Materials, soft_targets: SoftTargetMap, watch: Stopwatch) -> dict[str, Path]:
     """Return task -> folder of its student."""
-    students = {}
+    students: dict[str, Path] = {}
     scope = cfg["student"]["scope"]
     with watch.stage("student"):
         for tasks in scopes(materials.tasks, scope):
@@ -151,7 +151,7 @@ def train_students(cfg: Config, materials: Materials, soft_targets: SoftTargetMa
 
 def train_baselines(cfg: Config, materials: Materials, watch: Stopwatch) -> dict[str, Path]:
     """Return task -> folder of the student without a teacher: gold labels alone, for the same number of steps."""
-    baselines = {}
+    baselines: dict[str, Path] = {}
     scope = cfg["student"]["scope"]
     parts = ("_target_", "_partial_", "reduction", "head")
     with watch.stage("baseline"):
@@ -177,7 +177,7 @@ def result_of(folder: Path) -> Config:
 
 def merged_scores(folders: dict[str, Path]) -> dict[str, dict[str, float]]:
     """Return task -> metric -> value, each task's from its own model."""
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for task, folder in folders.items():
         found = result_of(folder)["scores"]
         scores |= {name: values for name, values in found.items() if name == task or name.startswith(f"{task}/")}

@@ -51,7 +51,9 @@ def identity(cfg: Config, materials: Materials, soft_targets: SoftTargetMap) -> 
     value = {
         "encoder": materials.spec.fingerprint(),
         "tasks": [{**asdict(task), "files": None} for task in materials.tasks],
-        "rows": {f"{t}/{s}": r.fingerprint for (t, s), r in {**materials.training_rows, **materials.evaluation_rows}.items()},
+        "rows": {
+            f"{t}/{s}": r.fingerprint for (t, s), r in {**materials.training_rows, **materials.evaluation_rows}.items()
+        },
         "soft_targets": {f"{t}/{s}": found.identity for (t, s), found in soft_targets.items()},
         "trainer": {k: v for k, v in cfg["trainer"].items() if k not in NOT_OF_THE_RESULT},
         "precision": choose_precision(cfg),
@@ -187,18 +189,17 @@ def run_fit(
     rows = sum(len(part.tokens) for part in data.train)
     how = f"{rows:,} examples, {len(data.train_dataloader()):,} steps an epoch, {trainer.precision}"
     log.info("%s: %s%s", stage, how, f", from {checkpoint}" if checkpoint else "")
-    stale = list(folder.glob("hpc_ckpt_*.ckpt"))
-    for path in stale:
-        path.unlink()
+    for stale in folder.glob("hpc_ckpt_*.ckpt"):
+        stale.unlink()
     try:
-        path = None if checkpoint is None else str(checkpoint)
-        trainer.fit(system, datamodule=data, ckpt_path=path, weights_only=True)
+        resume = None if checkpoint is None else str(checkpoint)
+        trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
     finally:
         if "wandb" in sys.modules:
             sys.modules["wandb"].finish()
     if trainer.interrupted:
         raise KeyboardInterrupt
-    result = {
+    result: Config = {
         "stage": stage,
         "identity": address,
         "scores": scores_of(trainer.callback_metrics),
@@ -270,7 +271,9 @@ def read_config(folder: Path) -> Config:
     """
     for name in ("config.yaml", "heads.safetensors", "encoder"):
         if not (folder / name).exists():
-            raise UserError(f"{folder} holds no {name}, expected the folder of a finished fit (kd-train's, or .../student)")
+            raise UserError(
+                f"{folder} holds no {name}, expected the folder of a finished fit (kd-train's, or .../student)"
+            )
     cfg = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(cfg, dict)
     return {str(key): value for key, value in cfg.items()}

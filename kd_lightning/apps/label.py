@@ -94,8 +94,9 @@ class TrainedModel:
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])
         order = ids.argsort()
-        if len(ids) != len(table) or len(ids.unique()) != len(ids):
-            raise RuntimeError(f"predicted {len(ids)} rows ({len(ids.unique())} distinct) of {len(table)}")
+        distinct = len(set(ids.tolist()))
+        if not len(ids) == distinct == len(table):
+            raise RuntimeError(f"predicted {len(ids)} rows ({distinct} distinct) of {len(table)}")
         return ids[order], logits[order]
 
     def manifest(self, task: Task, split: str, rows: Rows) -> Manifest:
@@ -118,7 +119,9 @@ class TrainedModel:
         manifest = self.manifest(task, split, rows)
         own = tokenizer_fingerprint(self.loaded[1])
         if own != manifest.tokenizer:
-            raise UserError(f"{self.folder}: the tokenizer is not the one the model was trained with; restore the folder")
+            raise UserError(
+                f"{self.folder}: the tokenizer is not the one the model was trained with; restore the folder"
+            )
         ids, logits = self.logits(task, split, rows, both_orders=manifest.both_orders)
         SoftTargets.write(folder, manifest, ids, logits)
         return manifest

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def open_run(cfg: DictConfig) -> tuple[TrainedModel, Materials]:
-    """Return the model of ``run=`` and the data to feed it: the run's own, unless ``task`` or ``data`` say otherwise."""
+    """Return the model of ``run=`` and the data to feed it: the run's own, unless ``task`` or ``data`` are chosen."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(plain["run"])
     if (folder / "student" / "fit.json").is_file():
@@ -33,7 +33,9 @@ def open_run(cfg: DictConfig) -> tuple[TrainedModel, Materials]:
     settings = {name: plain[name] for name in kept if plain.get(name)}
     settings["paths"] = plain["paths"]
     settings["trainer"] = {**model.cfg["trainer"], **plain["trainer"]}
-    return TrainedModel(folder, {**model.cfg, **settings, "task": model.cfg["task"]}), Materials({**model.cfg, **settings})
+    return TrainedModel(folder, {**model.cfg, **settings, "task": model.cfg["task"]}), Materials(
+        {**model.cfg, **settings}
+    )
 
 
 def run(cfg: DictConfig) -> None:

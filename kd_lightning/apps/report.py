@@ -39,7 +39,9 @@ def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
     rows: list[Row] = []
     for name, task in summary["tasks"].items():
         cells = [percent(task[role]) for role in roles]
-        rows.append([f"{name} ({task['metric']})", *cells, *([gain(task["student"], task["baseline"])] if with_gain else [])])
+        rows.append(
+            [f"{name} ({task['metric']})", *cells, *([gain(task["student"], task["baseline"])] if with_gain else [])]
+        )
     average = summary["average"]
     cells = [percent(average.get(role)) for role in roles]
     rows.append(["average", *cells, *([gain(average["student"], average["baseline"])] if with_gain else [])])
@@ -100,7 +102,8 @@ def write_report(folder: Path, summary: Config) -> None:
 {markdown(*distillation_rows(summary))}
 
 Scores are percentages on the validation splits; `gain` is student minus baseline, in points. The baseline is the same
-student without a teacher, on the same number of steps. `average` is GLUE's: a task with several metrics counts with their mean.
+student without a teacher, on the same number of steps. `average` is GLUE's: a task with several metrics counts with
+their mean.
 
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
 - seconds by stage: {seconds}
@@ -111,7 +114,7 @@ student without a teacher, on the same number of steps. `average` is GLUE's: a t
 
 
 def write_train_report(folder: Path, cfg: Config, result: Config, tasks: Sequence[Task]) -> None:
-    """Write ``summary.json`` and ``report.md`` of a single fit, in the layout of a distillation with a student alone."""
+    """Write ``summary.json`` and ``report.md`` of a single fit, laid out as a distillation with a student alone."""
     summary = summarise(cfg, tasks, {"student": result["scores"]}, result["data"], result["versions"])
     summary["config_hash"] = result["identity"]
     summary["parameters"]["student"] = result["parameters"]

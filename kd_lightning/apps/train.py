@@ -49,8 +49,8 @@ def open_soft_targets(cfg: Config, materials: Materials) -> dict[tuple[str, str]
             for field, value in wanted.items():
                 if getattr(targets.manifest, field) != value:
                     raise UserError(
-                        f"soft targets {folder}: field {field} is {getattr(targets.manifest, field)}, expected {value}; "
-                        "write them again with kd-predict format=soft_targets"
+                        f"soft targets {folder}: field {field} is {getattr(targets.manifest, field)}, "
+                        f"expected {value}; write them again with kd-predict format=soft_targets"
                     )
             found[name, split] = targets
     return found
@@ -82,8 +82,6 @@ def find_checkpoint(
         if (other / "identity").is_file() and (other / "identity").read_text() == address:
             return other, checkpoint
     raise UserError(
-        f"ckpt_path=last: none of the {len(others)} runs under {folder.parent} with a checkpoint has these settings and "
-        "this data; leave ckpt_path out to start anew"
+        f"ckpt_path=last: none of the {len(others)} runs under {folder.parent} with a checkpoint has these settings "
+        "and this data; leave ckpt_path out to start anew"
     )
-
-

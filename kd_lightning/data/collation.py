@@ -129,4 +129,6 @@ def check_teachable(parts: Sequence[Part]) -> None:
     """Raise UserError if a part has neither gold labels nor a teacher: there is nothing to learn from."""
     for part in parts:
         if not part.labelled and part.soft_targets is None:
-            raise UserError(f"task {part.task.name}: the {part.split} rows have neither labels nor a teacher; give it one")
+            raise UserError(
+                f"task {part.task.name}: the {part.split} rows have neither labels nor a teacher; give it one"
+            )

@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of ``folder`` when the block ends well, and vanishes when it fails."""
+    """Give a temporary folder that becomes ``folder`` when the block ends well, and vanishes when it fails."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -1,4 +1,5 @@
 """Placeholder."""
+
 TASKS: tuple[str, ...] = ()
 SIZES: dict[str, int] = {}
 

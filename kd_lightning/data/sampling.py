@@ -48,7 +48,9 @@ def annealed(sizes: Weights, progress: float = 0.0, *, decay: float = 0.8) -> We
     return sizes ** (1.0 - decay * progress)
 
 
-def temperature(sizes: Weights, progress: float = 0.0, *, temperature: float = 2.0, cap: float | None = None) -> Weights:
+def temperature(
+    sizes: Weights, progress: float = 0.0, *, temperature: float = 2.0, cap: float | None = None
+) -> Weights:
     """Draw tasks by ``min(size, cap) ** (1 / temperature)`` (T5, arXiv:1910.10683, section 3.5.2).
 
     Raises:

@@ -145,7 +145,9 @@ class SoftTargets:
         missing = example_id[self.example_id[place] != example_id]
         if len(missing):
             first = ", ".join(map(str, missing[:3]))
-            raise _refusal(self.folder, f"{len(missing)} of {len(example_id)} example_id have no soft target, first: {first}")
+            raise _refusal(
+                self.folder, f"{len(missing)} of {len(example_id)} example_id have no soft target, first: {first}"
+            )
         return self.order[place]
 
 

@@ -81,7 +81,9 @@ class ParquetFolder:
 
     def __init__(self, root: str | None, repo: str = "nyu-mll/glue", download: str = ".cache/hub") -> None:
         if root is not None and not Path(root).is_dir():
-            raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({Path(root).absolute()})")
+            raise UserError(
+                f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({Path(root).absolute()})"
+            )
         self.root = None if root is None else Path(root)
         self.repo, self.download = repo, Path(download)
 
@@ -141,7 +143,9 @@ class Embedded:
     def key(self, task: Task, split: str) -> str | None:
         """Return a hash of the grammar's own source and seed, or None where it has no such split."""
         if task.name not in grammar.TASKS:
-            raise UserError(f"task {task.name} is not embedded: expected one of {', '.join(grammar.TASKS)}, or another data=")
+            raise UserError(
+                f"task {task.name} is not embedded: expected one of {', '.join(grammar.TASKS)}, or another data="
+            )
         if split not in grammar.SIZES:
             return None
         return hashlib.sha256(Path(grammar.__file__).read_bytes() + str(self.seed).encode()).hexdigest()

@@ -19,10 +19,10 @@ class TrainStream:
     """An endless stream of full mixed batches; an epoch is ``len(stream)`` of them.
 
     The stream is cut into windows of some batches. Each window draws rows from every task by the task sampler's law
-    (to the row: fractions are carried over to the next window), walking through a fresh shuffle of the task's rows before
-    any row comes again. The window's rows are then sorted by length and cut into batches, whose order is shuffled:
-    padding shrinks, the law of sampling stays as it is. Everything follows from ``seed`` and the number of batches
-    taken, which is all the state there is: a resumed run continues to the row, on any number of ranks.
+    (to the row: fractions are carried over to the next window), walking through a shuffle of the task's rows before any
+    row comes again. The window's rows are then sorted by length and cut into batches, whose order is shuffled: padding
+    shrinks, the law of sampling stays as it is. Everything follows from ``seed`` and the number of batches taken, which
+    is all the state there is: a resumed run continues to the row, on any number of ranks.
 
     Args:
         parts: Examples to train on, parts of a task next to each other.
@@ -62,7 +62,7 @@ class TrainStream:
         self.pad_id, self.rank, self.world_size = pad_id, rank, world_size
         names = list(dict.fromkeys(part.task.name for part in parts))
         self._parts_of = [np.flatnonzero([p.task.name == name for p in parts]) for name in names]
-        self._ends = [np.cumsum([len(parts[i].tokens) for i in numbers]) for numbers in self._parts_of]
+        self._ends = [np.cumsum([len(parts[int(i)].tokens) for i in numbers]) for numbers in self._parts_of]
         self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
         rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
         self._length = max(1, -(-rows // batch_size))
@@ -100,7 +100,9 @@ class TrainStream:
         """
         for name, value in self._settings().items():
             if state[name] != value:
-                raise UserError(f"the checkpoint's data stream has {name} {state[name]}, this run {value}: cannot continue")
+                raise UserError(
+                    f"the checkpoint's data stream has {name} {state[name]}, this run {value}: cannot continue"
+                )
         self._taken = state["taken"]
 
     def _settings(self) -> dict[str, Any]:
@@ -154,7 +156,9 @@ class TrainStream:
         order = mixed[np.argsort(np.concatenate(lengths)[mixed], kind="stable")]
         shape = (self.window, self.batch_size)
         batches = random.permutation(self.window)
-        return np.concatenate(part_of)[order].reshape(shape)[batches], np.concatenate(rows)[order].reshape(shape)[batches]
+        return np.concatenate(part_of)[order].reshape(shape)[batches], np.concatenate(rows)[order].reshape(shape)[
+            batches
+        ]
 
 
 class EvaluationStream:
@@ -166,9 +170,16 @@ class EvaluationStream:
         pad_id: Token id of padding.
         rank: This process; ranks share the rows without overlap.
         world_size: Number of processes.
+
+    Raises:
+        UserError: If there are fewer examples than processes.
     """
 
     def __init__(self, part: Part, *, batch_size: int, pad_id: int, rank: int = 0, world_size: int = 1) -> None:
+        if len(part.tokens) < world_size:
+            raise UserError(
+                f"task {part.task.name}: {part.split} has {len(part.tokens)} rows for {world_size} processes"
+            )
         self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
         lengths = part.tokens.lengths(np.arange(len(part.tokens)))
         self._order = np.argsort(-lengths, kind="stable")[rank::world_size]

@@ -154,7 +154,11 @@ def encode(
     if swapped:
         texts.reverse()
     encoded = tokenizer(
-        *texts, truncation="longest_first", max_length=max_length, return_token_type_ids=True, return_attention_mask=False
+        *texts,
+        truncation="longest_first",
+        max_length=max_length,
+        return_token_type_ids=True,
+        return_attention_mask=False,
     )
     ends = np.cumsum([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     input_ids = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]])
@@ -164,7 +168,9 @@ def encode(
     second = (ends - starts - ones).astype(np.int32)
     expected = np.arange(len(types)) - np.repeat(starts, ends - starts) >= np.repeat(second, ends - starts)
     if not np.array_equal(types, expected):
-        raise UserError(f"{type(tokenizer).__name__} does not lay out a pair as first text, second text: cannot be used")
+        raise UserError(
+            f"{type(tokenizer).__name__} does not lay out a pair as first text, second text: cannot be used"
+        )
     ids = batch.column("example_id").to_numpy()
     return {
         "input_ids": input_ids,

@@ -45,7 +45,9 @@ class TransformerEncoder(nn.Module):
         self._layers_name, layers = _layers(model)
         if num_layers is not None:
             if not 1 <= num_layers <= len(layers):
-                raise UserError(f"encoder.num_layers is {num_layers}, the model has {len(layers)}: choose 1 to {len(layers)}")
+                raise UserError(
+                    f"encoder.num_layers is {num_layers}, the model has {len(layers)}: choose 1 to {len(layers)}"
+                )
             del layers[num_layers:]
             model.config.num_hidden_layers = num_layers
         if pooling == "pooler" and getattr(model, "pooler", None) is None:
@@ -81,7 +83,7 @@ class TransformerEncoder(nn.Module):
 def _weights_hash(folder: Path) -> str:
     """Return a hash of a model folder's configuration and weights."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + [folder / "config.json"]:
+    for path in [*sorted(folder.glob("*.safetensors")), folder / "config.json"]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -10,7 +10,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from kd_lightning.errors import UserError
 
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -48,7 +54,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer at '{path}': expected a hub name or a folder with tokenizer.json ({error})") from error
+        raise UserError(
+            f"no tokenizer at '{path}': expected a hub name or a folder with tokenizer.json ({error})"
+        ) from error
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of '{path}' has no fast version, expected a tokenizer.json beside it")
     if tokenizer.pad_token_id is None:

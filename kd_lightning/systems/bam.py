@@ -18,11 +18,11 @@ class BamStudent(NLUSystem):
 
     The paper mixes targets, ``loss(lambda y + (1 - lambda) teacher, student)``; we mix losses,
     ``lambda loss(y, student) + (1 - lambda) loss(teacher, student)``. For cross-entropy both are equal, for squared
-    error they differ by a constant, so the gradient is the paper's; mixing losses also serves other distillation losses.
+    error they differ by a constant: the gradient is the paper's, and other distillation losses fit in as well.
     A row without a gold label follows its teacher, a row without a teacher its label.
 
     Args:
-        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classification; scores always use the
+        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
             squared error.
         annealing: Progress in [0, 1] -> gold weight (the paper's lambda).
         **parts: See ``NLUSystem``.
@@ -50,5 +50,5 @@ class BamStudent(NLUSystem):
             weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
             losses[name] = {"gold_loss": gold, "soft_loss": soft, "loss": weight * gold + (1.0 - weight) * soft}
         loss = self.reduce([task["loss"] for task in losses.values()])
-        self.log_losses(loss, losses, gold_weight=gold_weight)
+        self.log_losses(losses, gold_weight=gold_weight)
         return loss

@@ -1,4 +1,4 @@
-"""What all systems share: parts, evaluation, prediction, optimisation. The method itself is each child's training step."""
+"""What all systems share: evaluation, prediction, optimisation. The method is each child's training step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder
@@ -49,9 +50,7 @@ class NLUSystem(pl.LightningModule):
         self.encoder = encoder
         self.tasks = tuple(tasks)
         self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
-        self.metrics = nn.ModuleDict(
-            {metric_key(t.name, split): t.build_metrics() for t in tasks for split in t.evaluation}
-        )
+        self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
 
@@ -70,24 +69,43 @@ class NLUSystem(pl.LightningModule):
         return {name: self.heads[name](hidden[rows["rows"]]) for name, rows in batch["tasks"].items()}
 
     def reduce(self, losses: Sequence[Tensor]) -> Tensor:
-        """Return the batch's loss of per-row losses ``[n]``, the same for any number of ranks at the same global batch."""
+        """Return the batch's loss from losses per row ``[n]``; its gradient does not depend on the number of ranks."""
         rows = torch.cat(list(losses))
         if self.reduction == "sum":
             return rows.sum() * self.trainer.world_size  # the ranks' gradients are averaged
         return rows.mean()
 
-    def log_losses(self, loss: Tensor, tasks: Mapping[str, Mapping[str, Tensor]], **values: float) -> None:
-        """Send the loss, each task's mean losses and other values to the loggers, every ``log_every_n_steps`` steps."""
-        step = self.trainer.global_step
-        if step % self.log_every_n_steps and step + 1 != self.trainer.estimated_stepping_batches:
+    def log_losses(self, tasks: Mapping[str, Mapping[str, Tensor]], **values: float) -> None:
+        """Send mean losses per row to the loggers every ``log_every_n_steps`` steps, over the global batch.
+
+        Args:
+            tasks: Task -> name -> losses ``[n]``; all tasks have the same names, and train on the last of them.
+            **values: Further scalars, the same on all ranks.
+        """
+        step, last = self.trainer.global_step, self.trainer.estimated_stepping_batches - 1
+        if step % self.log_every_n_steps and step != last:
             return
-        scalars = {f"train/{task}/{name}": x.detach().mean() for task, parts in tasks.items() for name, x in parts.items()}
-        scalars |= {f"train/{name}": torch.tensor(value) for name, value in values.items()}
-        scalars["train/lr"] = torch.tensor(self.optimizers().param_groups[-1]["lr"])
-        scalars["train/loss"] = loss.detach()
+        names = list(next(iter(tasks.values())))
+        none = torch.zeros(0, device=self.device)
+        parts = [[tasks.get(task.name, {}).get(name, none).detach() for name in names] for task in self.tasks]
+        sums = torch.stack(
+            [torch.stack([x.sum(), torch.tensor(len(x), device=x.device)]) for row in parts for x in row]
+        )
+        if self.trainer.world_size > 1:  # one collective, of the same shape whatever tasks a rank has
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        total = sums.view(len(self.tasks), len(names), 2).tolist()
+        scalars = {
+            f"train/{task.name}/{name}": value / count
+            for task, row in zip(self.tasks, total, strict=True)
+            for name, (value, count) in zip(names, row, strict=True)
+            if count
+        }
+        loss = sum(row[-1][0] for row in total) / sum(row[-1][1] for row in total)
+        scalars |= {"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[-1]["lr"]}
+        scalars |= {f"train/{name}": value for name, value in values.items()}
         for logger in self.trainer.loggers:
-            logger.log_metrics({name: value.item() for name, value in scalars.items()}, step=step)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
+            logger.log_metrics(scalars, step=step)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from (seed, batch number, rank)."""
@@ -99,7 +117,7 @@ class NLUSystem(pl.LightningModule):
         for name, logits in self(batch).items():
             labels = batch["tasks"][name]["labels"]
             predictions = logits.squeeze(-1).float() if labels.is_floating_point() else logits.argmax(-1)
-            self.metrics[metric_key(name, batch["split"])].update(predictions, labels)
+            self.metric(name, batch["split"]).update(predictions, labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/TASK/METRIC`` (further splits: ``val/TASK/SPLIT/METRIC``) and ``val/average``."""
@@ -108,17 +126,24 @@ class NLUSystem(pl.LightningModule):
         main = {t.name: scores[t.name] for t in self.tasks if t.name in scores}
         if main:
             values["val/average"] = glue_average(main)
-        self.log_dict(values, logger=True, batch_size=1)
-        for metric in self.metrics.values():
-            metric.reset()
+        self.log_dict(values, batch_size=1, sync_dist=True)  # the metrics are of all ranks already
+        for task in self.tasks:
+            for split in task.evaluation:
+                self.metric(task.name, split).reset()
+
+    def metric(self, task: str, split: str) -> MetricCollection:
+        """Return the metrics of a task's split."""
+        found = self.metrics[f"{task}:{split}"]
+        assert isinstance(found, MetricCollection)
+        return found
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of the evaluation just done: task (``task/split`` for further splits) -> metric -> value."""
+        """Return the metrics of this evaluation: task (``task/split`` for further splits) -> metric -> value."""
         scores = {}
         for task in self.tasks:
             for split in task.evaluation:
-                metric = self.metrics[metric_key(task.name, split)]
-                if next(iter(metric.values())).update_called:
+                metric = self.metric(task.name, split)
+                if all(m.update_called for m in metric.values()):
                     key = task.name if split == task.evaluation[0] else f"{task.name}/{split}"
                     scores[key] = {name: value.item() for name, value in metric.compute().items()}
         return scores
@@ -151,8 +176,3 @@ class NLUSystem(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step / total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def metric_key(task: str, split: str) -> str:
-    """Return the name of a split's metrics in ``NLUSystem.metrics``."""
-    return f"{task}:{split}"

@@ -25,5 +25,5 @@ class Teacher(NLUSystem):
             logits = self.heads[name](hidden[rows["rows"]])  # [n, C]
             losses[name] = {"gold_loss": gold_loss(logits, rows["labels"])}  # [n]
         loss = self.reduce([task["gold_loss"] for task in losses.values()])
-        self.log_losses(loss, losses)
+        self.log_losses(losses)
         return loss

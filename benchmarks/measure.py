@@ -1,0 +1,282 @@
+"""What the benchmarks share: a fixed environment, alternating rounds, one table per comparison, small pieces of data.
+
+Rules: systems take turns within one run, for at least five rounds; wall and CPU time are given as minimum and median;
+ratios of medians decide, and the ratio of minima stands beside them. Equal work is checked before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import platform
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+GLUE = Path(__file__).parents[2] / "shared" / "data" / "glue"
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "disabled",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+@dataclass
+class Sample:
+    """One timed run: seconds of wall and CPU time (children included), per unit of ``work``."""
+
+    wall: float
+    cpu: float
+    work: float = 1.0
+
+
+def parser(doc: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
+    """Return an argument parser with what all benchmarks take."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=rounds, help="times that every system is measured (%(default)s)")
+    made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (%(default)s)")
+    made.add_argument("--data", type=Path, default=GLUE, help="folder with TASK/SPLIT.parquet (%(default)s)")
+    return made
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment in which everything is measured."""
+    return {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "KD_BENCHMARK": str(threads)}
+
+
+def start(args: argparse.Namespace) -> None:
+    """Fix environment and threads; libraries read some of it when they load, so the script starts once more if need be."""
+    if os.environ.get("KD_BENCHMARK") != str(args.threads):
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment(args.threads))
+    import torch
+
+    torch.set_num_threads(args.threads)
+
+
+def skip(reason: str) -> NoReturn:
+    """End the script without an error, and say why."""
+    print(f"skipped: {reason}")
+    sys.exit(0)
+
+
+def need_data(root: Path, *tasks: str) -> None:
+    """Skip if a task's data is not there."""
+    for task in tasks:
+        if not (root / task / "train.parquet").is_file():
+            skip(f"no {root / task / 'train.parquet'}; give --data FOLDER with TASK/SPLIT.parquet")
+
+
+def need_packages(*names: str) -> None:
+    """Skip if a rival is not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            skip(f"{name} is not installed: pip install --no-deps -r benchmarks/requirements.txt")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a folder that vanishes with the block."""
+    folder = Path(tempfile.mkdtemp(prefix="kd_benchmark_"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def config(command: str, work: Path, *overrides: str) -> dict[str, Any]:
+    """Return the resolved configuration of a command, as the command itself would see it; its paths are under ``work``."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    from kd_lightning.apps import cli
+
+    cli.command(command, "")  # registers the resolvers
+    paths = [f"paths.{name}={work / name}" for name in ("output", "store", "cache")]
+    with initialize_config_module("kd_lightning.conf", version_base="1.3"):
+        cfg = compose(command, overrides=[*paths, *overrides])
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return plain
+
+
+def subset(root: Path, folder: Path, task: str, *, train: int | None = None, validation: int | None = 64) -> Path:
+    """Write the first rows of a task's splits under ``folder``, and return ``folder``; None takes all rows."""
+    import pyarrow.parquet as pq
+
+    for split, rows in (("train", train), ("validation", validation)):
+        path = folder / task / f"{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pq.read_table(root / task / f"{split}.parquet").slice(0, rows), path)
+    return folder
+
+
+def write_toy(folder: Path, *, train: int, validation: int = 64, chunk: int = 50_000) -> Path:
+    """Write SST-2-like rows of made-up words (2 to 30 a sentence) under ``folder``, and return ``folder``."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    random = np.random.default_rng(0)
+    letters = random.integers(97, 123, size=(5000, 8), dtype=np.uint8)
+    words = [bytes(row[: 2 + i % 7]).decode() for i, row in enumerate(letters)]
+    schema = pa.schema([("sentence", pa.string()), ("label", pa.int64()), ("idx", pa.int64())])
+    for split, rows in (("train", train), ("validation", validation)):
+        path = folder / "sst2" / f"{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(path, schema) as writer:
+            for first in range(0, rows, chunk):
+                count = min(chunk, rows - first)
+                ends = np.cumsum(2 + random.geometric(0.12, size=count).clip(max=28))
+                drawn = [words[i] for i in (5000 * random.random(int(ends[-1])) ** 2).astype(int)]
+                texts = [" ".join(drawn[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+                labels, numbers = random.integers(0, 2, size=count), np.arange(first, first + count)
+                writer.write_table(pa.table([texts, labels, numbers], schema=schema))
+    return folder
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its ended children."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usage)
+
+
+@contextmanager
+def timed() -> Iterator[Sample]:
+    """Give a sample that holds the block's times once it has ended."""
+    gc.collect()
+    sample = Sample(0.0, 0.0)
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    yield sample
+    sample.wall, sample.cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+
+
+def run_command(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Sample, int, float, str]:
+    """Return the times, exit code, peak resident memory (MiB) and error output of a command."""
+    read, write = os.pipe()
+    begun = time.perf_counter()
+    redirect = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0), (os.POSIX_SPAWN_DUP2, write, 2)]
+    pid = os.posix_spawn(argv[0], list(argv), dict(env), file_actions=[*redirect, (os.POSIX_SPAWN_CLOSE, read)])
+    os.close(write)
+    with os.fdopen(read, errors="replace") as pipe:
+        errors = pipe.read()
+    _, status, usage = os.wait4(pid, 0)
+    sample = Sample(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime)
+    return sample, os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024, errors
+
+
+def alternate(systems: Mapping[str, Callable[[int], Sample]], rounds: int) -> dict[str, list[Sample]]:
+    """Return every system's samples; each round runs all of them once, starting with another one each time.
+
+    Args:
+        systems: Name -> a function that takes the number of the round, runs once, and returns what it took.
+        rounds: How many rounds.
+    """
+    samples: dict[str, list[Sample]] = {name: [] for name in systems}
+    names = list(systems)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(systems[name](number))
+            took = samples[name][-1]
+            print(f"  round {number + 1}/{rounds} {name}: {took.wall:.3g} s wall, {took.cpu:.3g} s CPU", file=sys.stderr)
+    return samples
+
+
+def per_unit(samples: Sequence[Sample], clock: str) -> list[float]:
+    """Return the seconds per unit of work of each sample."""
+    return [getattr(sample, clock) / sample.work for sample in samples]
+
+
+def ratio(a: Sequence[Sample], b: Sequence[Sample], clock: str = "wall") -> dict[str, float]:
+    """Return how many times as long ``a`` took as ``b``: of the minima, of the medians, and the median over rounds."""
+    x, y = per_unit(a, clock), per_unit(b, clock)
+    return {
+        "min": min(x) / min(y),
+        "median": statistics.median(x) / statistics.median(y),
+        "paired": statistics.median(p / q for p, q in zip(x, y, strict=True)),
+    }
+
+
+def show(
+    title: str,
+    samples: Mapping[str, Sequence[Sample]],
+    ours: str,
+    *,
+    unit: str = "s",
+    scale: float = 1.0,
+    invert: bool = False,
+) -> None:
+    """Print a Markdown table of seconds (times ``scale``) per unit of work, and the ratio to ours.
+
+    Args:
+        title: Heading of the table.
+        samples: Name -> samples.
+        ours: Which of the names is ours.
+        unit: Unit of the printed numbers.
+        scale: Factor from seconds per unit of work to ``unit``.
+        invert: Print work per second (times ``scale``) instead of seconds per work.
+    """
+
+    def number(seconds: float) -> str:
+        value = scale / seconds if invert else scale * seconds
+        return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+    best = "max" if invert else "min"
+    print(f"\n### {title}\n")
+    print(f"| system | wall {best}, {unit} | wall median | CPU {best} | CPU median "
+          "| time / ours: wall medians | wall minima | round by round | CPU medians |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, taken in samples.items():
+        cells = [name]
+        for clock in ("wall", "cpu"):
+            values = per_unit(taken, clock)
+            cells += [number(min(values)), number(statistics.median(values))]
+        wall, cpu = ratio(taken, samples[ours]), ratio(taken, samples[ours], "cpu")
+        cells += [f"{wall[key]:.3f}" for key in ("median", "min", "paired")] + [f"{cpu['median']:.3f}"]
+        print("| " + " | ".join(cells) + " |")
+
+
+def verdict(what: str, value: float, target: float, *, at_most: bool) -> None:
+    """Print whether a measured ratio is within its target."""
+    met = value <= target if at_most else value >= target
+    print(f"\n{what}: **{value:.3g}** (target: at {'most' if at_most else 'least'} {target:g}): {'met' if met else 'MISSED'}")
+
+
+def same_losses(name: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> None:
+    """Print that two runs have the same losses; end the script if not."""
+    pairs = list(zip(ours, theirs, strict=True))
+    worst = max(abs(a - b) / max(abs(a), 1e-9) for a, b in pairs)
+    if not worst <= tolerance:
+        shown = ", ".join(f"{a:.5f} / {b:.5f}" for a, b in pairs)
+        sys.exit(f"not the same work: losses of ours / {name} are {shown} (largest difference {worst:.2g})")
+    print(f"equal work: the first {len(pairs)} losses of {name} and ours agree (largest relative difference {worst:.1g})")
+
+
+def machine(threads: int, *packages: str) -> None:
+    """Print where this is measured, and with which versions."""
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "unknown")
+    found = []
+    for name in ("torch", "pytorch-lightning", "transformers", *packages):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} absent")
+    load = "/".join(f"{x:.1f}" for x in os.getloadavg())
+    print(f"{model}, {os.cpu_count()} cores, {threads} threads, load {load}; Python {platform.python_version()}, " + ", ".join(found))
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
