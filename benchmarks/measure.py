@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import platform
 import resource
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +67,9 @@ def start(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def skip(reason: str) -> NoReturn:
@@ -191,7 +196,9 @@ def alternate(systems: Mapping[str, Callable[[int], Sample]], rounds: int) -> di
         for name in names[first:] + names[:first]:
             samples[name].append(systems[name](number))
             took = samples[name][-1]
-            print(f"  round {number + 1}/{rounds} {name}: {took.wall:.3g} s wall, {took.cpu:.3g} s CPU", file=sys.stderr)
+            print(
+                f"  round {number + 1}/{rounds} {name}: {took.wall:.3g} s wall, {took.cpu:.3g} s CPU", file=sys.stderr
+            )
     return samples
 
 
@@ -236,8 +243,10 @@ def show(
 
     best = "max" if invert else "min"
     print(f"\n### {title}\n")
-    print(f"| system | wall {best}, {unit} | wall median | CPU {best} | CPU median "
-          "| time / ours: wall medians | wall minima | round by round | CPU medians |")
+    print(
+        f"| system | wall {best}, {unit} | wall median | CPU {best} | CPU median "
+        "| time / ours: wall medians | wall minima | round by round | CPU medians |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, taken in samples.items():
         cells = [name]
@@ -252,7 +261,9 @@ def show(
 def verdict(what: str, value: float, target: float, *, at_most: bool) -> None:
     """Print whether a measured ratio is within its target."""
     met = value <= target if at_most else value >= target
-    print(f"\n{what}: **{value:.3g}** (target: at {'most' if at_most else 'least'} {target:g}): {'met' if met else 'MISSED'}")
+    print(
+        f"\n{what}: **{value:.3g}** (target: at {'most' if at_most else 'least'} {target:g}): {'met' if met else 'MISSED'}"
+    )
 
 
 def same_losses(name: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> None:
@@ -262,7 +273,9 @@ def same_losses(name: str, ours: Sequence[float], theirs: Sequence[float], toler
     if not worst <= tolerance:
         shown = ", ".join(f"{a:.5f} / {b:.5f}" for a, b in pairs)
         sys.exit(f"not the same work: losses of ours / {name} are {shown} (largest difference {worst:.2g})")
-    print(f"equal work: the first {len(pairs)} losses of {name} and ours agree (largest relative difference {worst:.1g})")
+    print(
+        f"equal work: the first {len(pairs)} losses of {name} and ours agree (largest relative difference {worst:.1g})"
+    )
 
 
 def machine(threads: int, *packages: str) -> None:
@@ -275,7 +288,10 @@ def machine(threads: int, *packages: str) -> None:
         except PackageNotFoundError:
             found.append(f"{name} absent")
     load = "/".join(f"{x:.1f}" for x in os.getloadavg())
-    print(f"{model}, {os.cpu_count()} cores, {threads} threads, load {load}; Python {platform.python_version()}, " + ", ".join(found))
+    print(
+        f"{model}, {os.cpu_count()} cores, {threads} threads, load {load}; Python {platform.python_version()}, "
+        + ", ".join(found)
+    )
 
 
 def _lines(path: str) -> list[str]:

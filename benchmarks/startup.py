@@ -33,7 +33,11 @@ def main() -> None:
         "python, import transformers and Lightning": [sys.executable, "-c", heavy],
     }
     measure.machine(args.threads)
-    for name, word, expected in (("kd-train --help", "", 0), ("kd-train foo=1", "foo", 2), ("kd-train task=rtx", "rtx", 2)):
+    for name, word, expected in (
+        ("kd-train --help", "", 0),
+        ("kd-train foo=1", "foo", 2),
+        ("kd-train task=rtx", "rtx", 2),
+    ):
         _, code, _, errors = measure.run_command(commands[name], env)  # also warms the file cache
         lines = [line for line in errors.splitlines() if line.strip()]
         said = f", says: {next((line for line in lines if word in line), lines[0])}" if lines else ""

@@ -240,7 +240,7 @@ def finish(
     summary = summarise(cfg, materials.tasks, scores, data, versions())
     first = next(iter(students))
     with watch.stage("latency"):
-        summary["latency_ms"]["student"] = latency(TrainedModel(students[first], only(cfg, materials.tasks)), materials)
+        summary["latency_ms"]["student"] = latency(TrainedModel.open(students[first], paths=cfg["paths"]), materials)
         if teachers:
             summary["latency_ms"]["teacher"] = latency(teachers[first][0], materials)
     summary["parameters"] = {

@@ -19,6 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning import __version__
 from kd_lightning.apps.build import Config, Materials, build, build_system, choose_precision, parameter_count
@@ -136,8 +137,9 @@ def build_trainer(cfg: Config, folder: Path, stage: str, **settings: Any) -> pl.
     return trainer
 
 
-def silence_lightning() -> None:
-    """Drop Lightning's advice that does not hold here: batches are built without loader processes, on purpose."""
+def silence_libraries() -> None:
+    """Drop advice that does not hold here (batches are built without loader processes on purpose), and foreign bars."""
+    disable_progress_bar()
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -174,7 +176,7 @@ def run_fit(
     Returns:
         The content of ``fit.json``: scores, steps, seconds, parameters, data and versions.
     """
-    silence_lightning()
+    silence_libraries()
     started = time.perf_counter()
     data = build_data(cfg, materials, soft_targets)
     pl.seed_everything(cfg["seed"], verbose=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.apps.build import Config, load_system
-from kd_lightning.apps.fit import build_trainer, finished, read_config, silence_lightning
+from kd_lightning.apps.fit import build_trainer, finished, read_config, silence_libraries
 from kd_lightning.data import EvaluationStream, Manifest, Part, Rows, SoftTargets, TokenTable, tokenise
 from kd_lightning.data.folders import locked
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
@@ -79,7 +79,7 @@ class TrainedModel:
         if task.head_name not in system.heads:
             known = ", ".join(system.heads)
             raise UserError(f"the model in {self.folder} has no head for {task.head_name}, it has {known}")
-        silence_lightning()
+        silence_libraries()
         table = self.tokens(task, split, rows, both_orders=both_orders)
         # The rows go to the head that predicts them, under that head's name.
         head = next(t for t in system.tasks if t.name == task.head_name)

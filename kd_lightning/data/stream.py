@@ -30,7 +30,7 @@ class TrainStream:
         batch_size: Rows of the global batch, over all ranks.
         epochs: Epochs of the run, for samplers that change with progress.
         pad_id: Token id of padding.
-        window: Batches per window; 1 gives plain shuffled batches.
+        window: Batches per window, at most; 1 gives plain shuffled batches.
         epoch_rows: Rows of an epoch; None takes as many as there are examples.
         seed: Seed of the order.
         rank: This process; it takes the rows ``rank, rank + world_size, ...`` of each global batch.
@@ -58,7 +58,7 @@ class TrainStream:
         if batch_size % world_size:
             raise UserError(f"batching.batch_size is {batch_size}, expected a multiple of the {world_size} processes")
         self.parts = list(parts)
-        self.task_sampler, self.batch_size, self.window, self.seed = task_sampler, batch_size, window, seed
+        self.task_sampler, self.batch_size, self.seed = task_sampler, batch_size, seed
         self.pad_id, self.rank, self.world_size = pad_id, rank, world_size
         names = list(dict.fromkeys(part.task.name for part in parts))
         self._parts_of = [np.flatnonzero([p.task.name == name for p in parts]) for name in names]
@@ -66,6 +66,8 @@ class TrainStream:
         self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
         rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
         self._length = max(1, -(-rows // batch_size))
+        windows = -(-self._length // window)
+        self.window = -(-self._length // windows)  # an epoch is whole windows, or examples are missed and repeated
         self._total = self._length * epochs
         self._taken = 0
         self._shuffles: dict[int, tuple[int, NDArray[np.int32]]] = {}

@@ -49,7 +49,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Return the fast tokenizer of a hub name or folder.
 
     Raises:
-        UserError: If there is none, or it has no padding token.
+        UserError: If there is none, or it has no vocabulary or no padding token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -59,6 +59,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         ) from error
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of '{path}' has no fast version, expected a tokenizer.json beside it")
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what transformers makes up where there is no file
+        raise UserError(f"no tokenizer at '{path}': found special tokens only, expected a tokenizer.json beside the model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of '{path}' has no padding token, expected an encoder's tokenizer")
     return tokenizer

@@ -44,7 +44,7 @@ def test_kl_of_a_model_with_itself_is_zero(temperature):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_kl_is_positive(temperature):
     """A divergence in the other sign maximises the distance to the teacher."""
-    assert (kl_divergence(logits(), logits(seed=1), temperature) > 0.01).all()
+    assert (kl_divergence(logits(), logits(seed=1), temperature) > 1e-3).all()
 
 
 def test_one_hot_teacher_is_gold():

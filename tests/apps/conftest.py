@@ -1,0 +1,83 @@
+"""Commands in this process: compose as the console script does, then call the command's function."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+
+import kd_lightning.apps.cli  # registers the resolvers
+from kd_lightning.apps import distill, evaluate, predict, train
+
+CONF = Path(__file__).parents[2] / "conf"
+RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "distill": distill.run}
+COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]
+
+
+def write_animals(path, rows, seed):
+    """Write pairs of animals that are the same or not."""
+    generator = random.Random(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["first", "second", "label"])
+        for _ in range(rows):
+            one = f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
+            other = one if generator.random() < 0.5 else f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
+            writer.writerow([one, other, "same" if one == other else "different"])
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A working directory with two small tasks of one's own in ``mine/task``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    for name, rows in (("animals", 96), ("beasts", 48)):
+        write_animals(tmp_path / f"{name}-train.csv", rows, seed=1)
+        write_animals(tmp_path / f"{name}-dev.csv", 32, seed=2)
+        task = {
+            "_target_": "kd_lightning.tasks.Task",
+            "name": name,
+            "kind": "classification",
+            "texts": ["first", "second"],
+            "labels": ["different", "same"],
+            "metrics": ["accuracy", "f1"],
+            "both_orders": True,
+            "files": {"train": f"{name}-train.csv", "validation": f"{name}-dev.csv"},
+        }
+        (tmp_path / "mine" / "task" / f"{name}.yaml").write_text(yaml.safe_dump({name: task}))
+    return tmp_path
+
+
+@pytest.fixture
+def kd(workplace):
+    """Call a command: ``kd("train", "task=animals")`` returns its run folder."""
+    count = 0
+
+    def call(command, *overrides, folder=None):
+        nonlocal count
+        count += 1
+        output = workplace / (folder or f"outputs/{command}/{count}")
+        output.mkdir(parents=True, exist_ok=True)
+        small = ["encoder.hidden_size=32", "encoder.num_layers=1"] if command in ("train", "distill") else []
+        common = [f"hydra.searchpath=[file://{workplace}/mine]", f"hydra.run.dir={output}"]
+        if command in ("train", "distill"):
+            common += ["data=files", "encoder=tiny", "trainer.precision=32-true", "accelerator=cpu"]
+        if command == "distill":
+            small += ["teacher.encoder.hidden_size=32", "teacher.encoder.num_layers=1"]
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(command, overrides=[*common, *small, *overrides], return_hydra_config=True)
+            with open_dict(cfg):
+                cfg.hydra.runtime.output_dir = str(output)
+            HydraConfig.instance().set_config(cfg)
+            plain = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+            kd_lightning.apps.cli.check_early(plain)
+            RUN[command](plain)
+        return output
+
+    return call

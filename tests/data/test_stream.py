@@ -1,0 +1,359 @@
+"""The order of training: it follows the law, misses no example, and continues to the row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from kd_lightning.data import EvaluationStream, Part, TokenTable, TrainStream
+from kd_lightning.data.sampling import annealed, probabilities, proportional, size_power, sqrt, temperature, uniform
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+SAMPLERS = [
+    pytest.param(proportional, id="proportional"),
+    pytest.param(uniform, id="uniform"),
+    pytest.param(size_power, id="size_power"),
+    pytest.param(sqrt, id="sqrt"),
+    pytest.param(annealed, id="annealed"),
+    pytest.param(partial(temperature, temperature=3.0, cap=40.0), id="temperature"),
+]
+SIZES = {"a": 7, "b": 40, "c": 133}
+
+
+def part(name: str, count: int, split: str = "train", first: int = 0, label: float = 0.0) -> Part:
+    """Return examples whose tokens tell their task and id; task names are of one letter."""
+    task = Task(name=name, kind="classification", texts=("text",), labels=("x", "y"), metrics=("accuracy",))
+    lengths = np.random.default_rng([ord(name), first]).integers(3, 40, count)
+    ids = np.arange(first, first + count) * 2 + 1
+    tokens = TokenTable(
+        input_ids=np.repeat(1000 * ord(name) + ids, lengths).astype(np.int32),
+        ends=np.cumsum(lengths),
+        second=lengths.astype(np.int32),
+        example_id=ids,
+        label=np.full(count, label, np.float32),
+        cut=0,
+        fingerprint=name,
+    )
+    return Part(task, split, tokens)
+
+
+def stream(sizes: dict[str, int] = SIZES, **settings: Any) -> TrainStream:
+    """Return a stream over one part per task."""
+    settings = {"task_sampler": proportional, "batch_size": 10, "epochs": 3, "pad_id": 0, "window": 4, **settings}
+    return TrainStream([part(name, count) for name, count in sizes.items()], **settings)
+
+
+def examples(batch: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return (task, example id) of the batch's rows, each checked against its tokens."""
+    found = [("", 0)] * len(batch["example_id"])
+    for name, rows in batch["tasks"].items():
+        for row in rows["rows"].tolist():
+            found[row] = (name, int(batch["example_id"][row]))
+            assert batch["input_ids"][row, 0] == 1000 * ord(name) + found[row][1]
+    return found
+
+
+def drawn(found: TrainStream, batches: int) -> list[list[tuple[str, int]]]:
+    """Return the examples of the next batches, over as many epochs as it takes."""
+    left, taken = batches, []
+    while left:
+        epoch = [examples(batch) for batch in islice(found, left)]
+        taken += epoch
+        left -= len(epoch)
+    return taken
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Tell whether two batches are the same to the bit, missing teachers (NaN) included."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+    return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("window", [1, 6])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_frequencies_follow_the_law(sampler, window):
+    """Every paper's result stands on its sampling; a stream of another law trains without a word."""
+    found = stream(task_sampler=sampler, window=window, epochs=10)
+    windows = 10 * len(found) // window
+    counts = Counter(name for batch in drawn(found, windows * window) for name, _ in batch)
+    progress = np.arange(windows) / windows
+    expected = window * 10 * sum(probabilities(sampler, SIZES, p) for p in progress)
+    observed = np.array([counts[name] for name in SIZES])
+    assert observed.sum() == pytest.approx(expected.sum())
+    assert ((observed - expected) ** 2 / expected).sum() < chi2.ppf(0.5, df=len(SIZES) - 1)
+    assert abs(observed - expected).max() <= 1 + 0.01 * observed.sum() * (sampler is annealed)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_window_keeps_its_due(sampler):
+    """Fractions that are dropped: a task with less than a row per window is never drawn at all."""
+    found = stream({"a": 1, "b": 40, "c": 400}, task_sampler=sampler, window=1, batch_size=6, epochs=2)
+    due, done = np.zeros(3), np.zeros(3)
+    for number in range(150):
+        p = probabilities(sampler, found.sizes, min(1.0, number * found.window / (2 * len(found))))
+        due += 6 * p
+        part_of, _ = found.plan(number)
+        done += np.bincount(part_of.ravel(), minlength=3)
+        assert abs(done - due).max() < 1 + 1e-9
+
+
+def test_annealed_goes_from_one_law_to_another():
+    """Progress that stays 0, or that counts one epoch for all, keeps PALs at proportional or ends it early."""
+    found = stream(task_sampler=partial(annealed, decay=1.0), epochs=4, window=3, batch_size=9)
+    batches = drawn(found, 4 * len(found))
+    tenth = len(batches) // 10
+    first, last = (Counter(n for b in some for n, _ in b) for some in (batches[:tenth], batches[-tenth:]))
+    np.testing.assert_allclose([first[n] / first.total() for n in SIZES], [7 / 180, 40 / 180, 133 / 180], atol=0.04)
+    np.testing.assert_allclose([last[n] / last.total() for n in SIZES], [1 / 3] * 3, atol=0.04)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("window", [1, 5])
+def test_all_before_any_again(sampler, window):
+    """Drawing with replacement leaves a third of a small task unseen for an epoch."""
+    found = stream(task_sampler=sampler, window=window, epochs=6)
+    seen: Counter[tuple[str, int]] = Counter()
+    for number in range(60):
+        part_of, rows = found.plan(number)
+        seen.update(zip(part_of.ravel().tolist(), rows.ravel().tolist(), strict=True))
+        for task, size in enumerate(SIZES.values()):
+            counts = [seen[task, row] for row in range(size)]
+            assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("window", [1, 7, 64, 1000])
+@pytest.mark.parametrize("sizes", [{"a": 320}, {"a": 30, "b": 90}, {"a": 7, "b": 40, "c": 133}], ids=str)
+def test_proportional_covers_each_epoch(sizes, window):
+    """A window longer than an epoch: a fifth of a small data set unseen after three epochs, the rest up to seven times."""
+    found = stream(sizes, window=window)
+    total = sum(sizes.values())
+    assert len(found) == -(-total // 10)
+    seen: Counter[tuple[str, int]] = Counter()
+    for epoch in range(1, 4):
+        seen.update(row for batch in drawn(found, len(found)) for row in batch)
+        assert len(seen) == total
+        assert set(seen.values()) <= {epoch, epoch + 1}
+        assert sum(seen.values()) == epoch * 10 * len(found)
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_large_windows_end_near_the_epoch(window):
+    """The same law where an epoch is no whole number of windows: few rows are early or late."""
+    found = stream({"a": 830, "b": 170}, window=window, batch_size=9, epochs=3)
+    seen = Counter(row for batch in drawn(found, 3 * len(found)) for row in batch)
+    assert len(seen) == 1000
+    assert sum(count == 3 for count in seen.values()) > 940
+
+
+def test_seed_is_the_order():
+    """Runs that cannot be repeated, or five seeds that are one."""
+    one, same, other = (drawn(stream(seed=seed), 40) for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert drawn(stream(seed=3), 18) == one[:18]
+
+
+def test_order_differs_from_epoch_to_epoch():
+    """Trap 2: a batch sampler that Lightning never tells the epoch replays one order."""
+    found = stream()
+    epochs = [drawn(found, len(found)) for _ in range(4)]
+    assert len({tuple(batch[0] for batch in epoch) for epoch in epochs}) == 4
+    batches = [frozenset(batch) for epoch in epochs for batch in epoch]
+    assert len(set(batches)) > 0.95 * len(batches)
+
+
+def test_window_one_is_a_plain_shuffle():
+    """Without buckets batches must not be sorted by length, nor by task."""
+    batches = drawn(stream({"a": 90, "b": 90}, window=1, task_sampler=uniform, batch_size=30), 60)
+    for batch in batches:
+        assert Counter(name for name, _ in batch) == {"a": 15, "b": 15}
+    first = [batch[0][1] for batch in batches]
+    assert np.corrcoef(first, np.arange(60))[0, 1] < 0.5
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+@pytest.mark.parametrize("window", [1, 4])
+def test_ranks_share_the_global_batch(world_size, window):
+    """Ranks that draw for themselves see examples twice, and two processes are another experiment than one."""
+    alone = stream(window=window)
+    ranks = [stream(window=window, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert {len(rank) for rank in ranks} == {len(alone)}
+    for whole, *shares in zip(drawn(alone, 40), *(drawn(rank, 40) for rank in ranks), strict=True):
+        assert {len(share) for share in shares} == {10 // world_size}
+        assert Counter(row for share in shares for row in share) == Counter(whole)
+
+
+def test_ranks_must_divide_the_batch():
+    """A batch of 10 on 3 processes would be of 9 or of 12 rows."""
+    with pytest.raises(UserError, match="batch_size is 10, expected a multiple of the 3 processes"):
+        stream(rank=0, world_size=3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"window": 1}, id="window 1"),
+        pytest.param({"window": 4}, id="window 4"),
+        pytest.param({"window": 1000}, id="one window an epoch"),
+        pytest.param({"task_sampler": annealed, "window": 4}, id="annealed"),
+        pytest.param({"task_sampler": size_power, "window": 3, "epoch_rows": 70}, id="short epochs"),
+        pytest.param({"task_sampler": size_power, "rank": 1, "world_size": 2}, id="rank 1 of 2"),
+    ],
+)
+def test_resume_anywhere(settings):
+    """A resumed run that repeats or skips rows is another run; one that rewinds the annealing is another method."""
+    whole = stream(**settings)
+    epochs = [list(whole) for _ in range(3)]
+    batches = [batch for epoch in epochs for batch in epoch]
+    for position in range(len(batches)):
+        again = stream(**settings)
+        again.load_state_dict({**whole.state_dict(), "taken": position})
+        assert again.state_dict()["taken"] == position
+        following = list(islice(again, 2)) + list(islice(again, 2))
+        assert len(following) == 4
+        for found, expected in zip(following, batches[position : position + 4], strict=False):
+            assert equal(found, expected), position
+
+
+def test_state_follows_the_batches():
+    """A position that runs ahead of training by a prefetched batch loses a batch at each interruption."""
+    found = stream()
+    assert found.state_dict()["taken"] == 0
+    for number, _ in enumerate(found, start=1):
+        assert found.state_dict()["taken"] == number
+    assert len(list(found)) == len(found)
+    assert found.state_dict()["taken"] == 2 * len(found)
+
+
+def test_position_moves_a_stream_in_use():
+    """Lightning asks for the loader first and restores it later: a plan made before must not be used after."""
+    found, other = stream(), stream()
+    batches = drawn(other, 30)
+    drawn(found, 6)
+    found.load_state_dict({**found.state_dict(), "taken": 20})
+    assert drawn(found, 4) == batches[20:24]
+    found.load_state_dict({**found.state_dict(), "taken": 1})
+    assert drawn(found, 4) == batches[1:5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        pytest.param({"seed": 1}, "seed", id="seed"),
+        pytest.param({"batch_size": 5}, "batch_size", id="batch size"),
+        pytest.param({"window": 3}, "window", id="window"),
+        pytest.param({"sizes": {"a": 7, "b": 40, "c": 134}}, "sizes", id="another row"),
+        pytest.param({"sizes": {"a": 7, "b": 40}}, "sizes", id="a task less"),
+    ],
+)
+def test_state_of_other_settings_is_refused(changes, name):
+    """A position counted in other batches points at other rows."""
+    state = stream().state_dict()
+    with pytest.raises(UserError, match=f"the checkpoint's data stream has {name} .*, this run .*: cannot continue"):
+        stream(**changes).load_state_dict(state)
+
+
+def test_any_number_of_ranks_continues():
+    """A run that was interrupted on one process may go on on two."""
+    alone = stream()
+    whole = drawn(alone, 30)
+    ranks = [stream(rank=rank, world_size=2) for rank in range(2)]
+    for rank in ranks:
+        rank.load_state_dict({**alone.state_dict(), "taken": 25})
+    shares = [drawn(rank, 5) for rank in ranks]
+    assert [Counter(a + b) for a, b in zip(*shares, strict=True)] == [Counter(batch) for batch in whole[25:]]
+
+
+def waste(found: TrainStream, batches: int) -> float:
+    """Return the padding's share of all positions."""
+    masks = [batch["attention_mask"] for batch in islice(found, batches)]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def test_windows_save_padding_and_nothing_else():
+    """Buckets that change who is drawn buy speed with another law of sampling."""
+    sizes = {"a": 400, "b": 1600}
+    settings = {"task_sampler": uniform, "batch_size": 16, "epoch_rows": 16 * 128}
+    plain, bucketed = stream(sizes, window=1, **settings), stream(sizes, window=64, **settings)
+    assert waste(bucketed, 128) < 0.05 < 0.3 < waste(plain, 128)
+    for number in range(3):
+        rows = [Counter(), Counter()]
+        part_of, row = bucketed.plan(number)
+        rows[0].update(zip(part_of.ravel().tolist(), row.ravel().tolist(), strict=True))
+        for small in range(64 * number, 64 * number + 64):
+            part_of, row = plain.plan(small)
+            rows[1].update(zip(part_of.ravel().tolist(), row.ravel().tolist(), strict=True))
+        assert rows[0] == rows[1]
+
+
+def test_batches_of_a_window_come_in_no_order():
+    """Sorted batches that also arrive sorted: short texts first is a curriculum nobody asked for."""
+    found = stream({"a": 2000}, window=64, batch_size=10)
+    lengths = [batch["input_ids"].shape[1] for batch in islice(found, 50)]
+    assert abs(np.corrcoef(lengths, np.arange(50))[0, 1]) < 0.5
+
+
+def test_parts_of_a_task_are_one_task():
+    """Unlabelled rows counted as a task of their own take another share."""
+    parts = [part("a", 20), part("a", 60, split="unlabelled", first=500), part("b", 40)]
+    found = TrainStream(parts, task_sampler=uniform, batch_size=8, epochs=1, pad_id=0, window=2)
+    assert found.sizes == {"a": 80, "b": 40}
+    batches = drawn(found, 20)
+    assert Counter(name for batch in batches for name, _ in batch) == {"a": 80, "b": 80}
+    assert len({row for batch in batches for row in batch if row[0] == "a"}) == 80
+
+
+@pytest.mark.parametrize(("epoch_rows", "expected"), [(None, 18), (10, 1), (11, 2), (1, 1), (1000, 100)])
+def test_length_of_an_epoch(epoch_rows, expected):
+    """Progress, schedules and evaluation all count in epochs."""
+    found = stream(epoch_rows=epoch_rows)
+    assert len(found) == len(list(found)) == expected
+
+
+def test_full_batches_only():
+    """A short last batch weighs its rows more, and gives ranks unequal shares."""
+    assert {len(batch["example_id"]) for _ in range(2) for batch in stream({"a": 13}, batch_size=5)} == {5}
+
+
+def test_nothing_to_learn_from_is_refused():
+    """Rows without label and teacher would be trained as class 0."""
+    with pytest.raises(UserError, match="task a: the unlabelled rows have neither labels nor a teacher"):
+        TrainStream(
+            [part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, epochs=1, pad_id=0
+        )
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_evaluation_sees_each_example_once(world_size):
+    """Trap 3: predicting through a training sampler fills a cache with repeats and holes."""
+    whole = part("a", 47, split="validation")
+    ranks = [
+        EvaluationStream(whole, batch_size=8, pad_id=0, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for _ in range(2):
+        batches = [list(rank) for rank in ranks]
+        assert [len(found) for found in batches] == [len(rank) for rank in ranks]
+        ids = torch.cat([batch["example_id"] for found in batches for batch in found])
+        assert sorted(ids.tolist()) == whole.tokens.example_id.tolist()
+        assert {batch["split"] for found in batches for batch in found} == {"validation"}
+
+
+def test_evaluation_begins_with_the_longest():
+    """A batch that does not fit in memory should fail at once, not after an hour."""
+    lengths = [batch["input_ids"].shape[1] for batch in EvaluationStream(part("a", 47), batch_size=8, pad_id=0)]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_fewer_examples_than_processes_are_refused():
+    """A rank without a batch waits for ever in the next collective."""
+    with pytest.raises(UserError, match="task a: train has 2 rows for 3 processes"):
+        EvaluationStream(part("a", 2), batch_size=8, pad_id=0, rank=0, world_size=3)
