@@ -1,15 +1,16 @@
 """What a step of kd-train costs over a bare PyTorch loop that does the same.
 
-Compared, in milliseconds per step (median over the steps of a run, from the start of one training step to the next):
+Compared, in milliseconds per step (from the start of one training step to the start of the next):
 
 - kd-train: Lightning's Trainer as ``kd-train`` builds it (csv logger, resume checkpoint), our system, our data stream,
   which builds each batch when it is needed;
-- bare loop: the same model on the same batches in the same order, built beforehand; autocast, loss, backward, clip, fused
-  AdamW in two groups (with and without weight decay), LambdaLR. No logging, no dropout seeds, no checkpoint.
+- bare loop: the same model on the same batches in the same order, built beforehand; autocast, loss, backward, clip,
+  fused AdamW in two groups (with and without weight decay), LambdaLR. No logging, no dropout seeds, no checkpoint.
 
 Model: a new BERT of 2 layers x 128 with a vocabulary of up to 8000 word pieces, batch 32, SST-2 (or made-up sentences
 where there is no data). Checked first: the losses of ten steps agree, with the bare loop's dropout seeded as ours.
-Target: at most 1.05.
+Every batch's fastest time over the rounds counts, summed over the batches, so
+that other work on the machine hardly shows. Target: at most 1.05.
 
     python benchmarks/overhead.py                     # about 1 minute
     python benchmarks/overhead.py --profile           # where the time of kd-train's step goes
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import functools
+import itertools
 import pstats
 import statistics
 import sys
@@ -78,10 +80,8 @@ class Watch:
     def sample(self) -> Sample:
         """Return the median wall time and the mean CPU time of a step; the first ten are left out."""
         wall, cpu = self.wall[CHECKED:], self.cpu[CHECKED:]
-        if len(wall) < 2:
-            return Sample(float("nan"), float("nan"))
-        steps = [b - a for a, b in zip(wall, wall[1:], strict=False)]
-        return Sample(statistics.median(steps), (cpu[-1] - cpu[0]) / len(steps))
+        steps = [b - a for a, b in itertools.pairwise(wall)]
+        return Sample(statistics.median(steps), (cpu[-1] - cpu[0]) / len(steps), steps=steps)
 
 
 def new_system(cfg: Config, materials: Materials) -> NLUSystem:
@@ -151,8 +151,8 @@ def settings(args: argparse.Namespace, work: Path, data: Path, steps: int) -> Co
 
 
 def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.add_argument("--steps", type=int, default=300, help="steps of a run (%(default)s)")
+    parser = measure.parser(__doc__, rounds=10)
+    parser.add_argument("--steps", type=int, default=200, help="steps of a run (%(default)s)")
     parser.add_argument("--rows", type=int, default=20_000, help="rows of the data (%(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
@@ -193,8 +193,11 @@ def main() -> None:
             args.rounds,
         )
     measure.show(f"Step of training, {args.precision}, batch {args.batch}", samples, "kd-train", unit="ms", scale=1000)
-    paired = measure.ratio(samples["kd-train"], samples["bare loop"])
-    measure.verdict("kd-train / bare loop, time of a step", paired["paired"], TARGET, at_most=True)
+    fastest, paired = measure.step_ratios(samples["kd-train"], samples["bare loop"])
+    print(
+        f"\nkd-train / bare loop, each batch's fastest round: {fastest:.3f}; median over pairs of steps: {paired:.3f}"
+    )
+    measure.verdict("kd-train / bare loop, time of a step", fastest, TARGET, at_most=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Seconds until a command answers: its help, and two mistakes that must be found before anything heavy is loaded.
 
 Compared: ``kd-train --help``, ``kd-train foo=1`` (no such setting), ``kd-train task=rtx`` (no such task), beside
-``python -c "import torch"`` and ``python -c "import transformers, pytorch_lightning"``, which any command that loads its
-libraries first would pay. Checked first: help ends with 0, the mistakes with 2 and one line that names them.
+``python -c "import torch"`` and ``python -c "import transformers, pytorch_lightning"``, which any command that loads
+its libraries first would pay. Checked first: help ends with 0, the mistakes with 2 and one line that names them.
 Target: below 2 s each.
 
     python benchmarks/startup.py
@@ -40,8 +40,9 @@ def main() -> None:
     ):
         _, code, _, errors = measure.run_command(commands[name], env)  # also warms the file cache
         lines = [line for line in errors.splitlines() if line.strip()]
-        said = f", says: {next((line for line in lines if word in line), lines[0])}" if lines else ""
-        print(f"{name}: exit code {code} (expected {expected}), {len(lines)} lines of errors{said}")
+        if code != expected or len(lines) != bool(word) or word not in "".join(lines):
+            sys.exit(f"{name}: exit code {code}, expected {expected}; it said:\n{errors}")
+        print(f"{name}: exit code {code}" + "".join(f", says: {line}" for line in lines))
 
     def run(argv: list[str]) -> Sample:
         return measure.run_command(argv, env)[0]

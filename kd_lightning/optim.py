@@ -36,7 +36,7 @@ def layerwise_groups(
         weight_decay: Decoupled weight decay, not applied to biases and normalisation layers.
 
     Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``depth``, deepest last.
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``depth``, the heads' last.
 
     Source: Clark et al. 2019 (BAM), arXiv:1907.04829, section 3, after Howard and Ruder 2018.
     """
@@ -46,7 +46,8 @@ def layerwise_groups(
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for depth, name, parameter in placed:
         if parameter.requires_grad:
-            groups.setdefault((depth, _decays(name, parameter)), []).append(parameter)
+            where = depth if layer_decay < 1 else top  # one rate for all needs no groups by depth
+            groups.setdefault((where, _decays(name, parameter)), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -1,4 +1,4 @@
-"""Toys that every test may use: three small tasks, a tokenizer trained on them, and a tiny random BERT.
+"""Toys that every test may use: three small tasks, a tokenizer trained on them, and a tiny random transformer.
 
 The tasks have the shapes that matter: one text with two classes, a pair with three, a pair with scores from 1 to 5 in
 both orders. Their rows have ids of their own, so that a join by position gives wrong results.
@@ -14,15 +14,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from kd_lightning.data import Manifest, Part, Rows, SoftTargets, TokenTable, tokenise
+from kd_lightning.data import Manifest, MultiTaskData, Part, Rows, SoftTargets, TokenTable, tokenise
 from kd_lightning.data.reading import check_columns
 from kd_lightning.data.rows import cache_rows
+from kd_lightning.data.sampling import size_power
 from kd_lightning.encoders import NewTransformer
 from kd_lightning.tasks import Task
 
-FILLERS = "the a film plot man dog old new red cup sees holds has with under near".split()
+FILLERS = [
+    "the",
+    "a",
+    "film",
+    "plot",
+    "man",
+    "dog",
+    "old",
+    "new",
+    "red",
+    "cup",
+    "sees",
+    "holds",
+    "has",
+    "with",
+    "under",
+    "near",
+]
 
 MOOD = Task(
     name="mood", kind="classification", texts=("text",), labels=("bad", "good"), metrics=("accuracy", "f1"), id="id"
@@ -92,7 +111,7 @@ def toy_columns() -> dict[str, dict[str, list[Any]]]:
     return tables
 
 
-def write_rows(folder: Path, task: Task, columns: Mapping[str, Any], *, labelled: bool = True) -> Rows:
+def make_rows(folder: Path, task: Task, columns: Mapping[str, Any], *, labelled: bool = True) -> Rows:
     """Return the rows of a task, written into a folder of their own."""
     batch = check_columns(columns, task, labelled=labelled, source=task.name)
     return cache_rows(folder, lambda: [batch], task.name)
@@ -106,7 +125,7 @@ def seed() -> None:
 
 @pytest.fixture(scope="session")
 def spec() -> NewTransformer:
-    """Return the recipe of a BERT of two layers, without dropout."""
+    """Return the recipe of a transformer of two layers, without dropout."""
     return NewTransformer(hidden_size=16, num_layers=2, num_heads=2, vocab_size=150, max_length=32, dropout=0.0)
 
 
@@ -126,12 +145,18 @@ def toys(tmp_path_factory, spec, tokenizer) -> dict[str, Toy]:
     found = {}
     for task in (MOOD, NLI, NEAR):
         columns = toy_columns()[task.name]
-        rows = write_rows(cache / task.name, task, columns)
+        rows = make_rows(cache / task.name, task, columns)
         tokens = tokenise(
             rows, tokenizer, max_length=spec.max_length, both_orders=task.both_orders, cache=cache, name=task.name
         )
         found[task.name] = Toy(task, columns, rows, tokens)
     return found
+
+
+@pytest.fixture
+def write_rows(tmp_path) -> Callable[..., Rows]:
+    """Return a function that writes rows of a task: name, task, columns -> rows."""
+    return lambda name, task, columns, **settings: make_rows(tmp_path / name, task, columns, **settings)
 
 
 @pytest.fixture
@@ -179,3 +204,36 @@ def attach() -> Callable[..., Any]:
         return system
 
     return attach
+
+
+@pytest.fixture
+def make_data(tokenizer) -> Callable[..., MultiTaskData]:
+    """Return a function: parts to train on -> data of seven steps an epoch, evaluated on the same examples."""
+
+    def make_data(parts: list[Part], **settings: Any) -> MultiTaskData:
+        defaults = {"task_sampler": size_power, "batch_size": 10, "eval_batch_size": 16, "window": 3, "seed": 5}
+        evaluation = [replace(part, split=part.task.evaluation[0], soft_targets=None) for part in parts]
+        known = {"epoch_rows": None, "pad_id": tokenizer.pad_token_id}
+        return MultiTaskData(train=parts, evaluation=evaluation, **{**defaults, **known, **settings})
+
+    return make_data
+
+
+@pytest.fixture
+def make_trainer(tmp_path) -> Callable[..., pl.Trainer]:
+    """Return a function: name of its root folder, settings -> a trainer as the commands build it, on the CPU."""
+
+    def make_trainer(name: str = "fit", **settings: Any) -> pl.Trainer:
+        defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "gradient_clip_val": 1.0}
+        defaults |= {"log_every_n_steps": 1}
+        return pl.Trainer(
+            default_root_dir=str(tmp_path / name),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            **{**defaults, **settings},
+        )
+
+    return make_trainer

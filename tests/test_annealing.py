@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_from_teacher_to_gold(schedule):
     values = [schedule(progress) for progress in np.linspace(0, 1, 101)]
     assert values[0] == 0.0
     assert values[-1] == pytest.approx(1.0)
-    assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(values))
 
 
 @pytest.mark.parametrize("schedule", ALL)

@@ -44,19 +44,29 @@ def test_a_task_that_fits(fields):
 @pytest.mark.parametrize(
     ("fields", "change", "message"),
     [
-        pytest.param(CLASSES, {"kind": "ranking"}, "kind is 'ranking', expected one of classification, regr", id="kind"),
+        pytest.param(
+            CLASSES, {"kind": "ranking"}, "kind is 'ranking', expected one of classification, regr", id="kind"
+        ),
         pytest.param(CLASSES, {"texts": []}, "texts names 0 columns, expected one or two", id="no text"),
-        pytest.param(CLASSES, {"texts": ["a", "b", "c"]}, "texts names 3 columns, expected one or two", id="three texts"),
+        pytest.param(
+            CLASSES, {"texts": ["a", "b", "c"]}, "texts names 3 columns, expected one or two", id="three texts"
+        ),
         pytest.param(CLASSES, {"texts": "a"}, r"texts is the text 'a', expected a list: \[a\]", id="text for a list"),
         pytest.param(CLASSES, {"labels": "no"}, "labels is the text 'no', expected a list", id="label for a list"),
         pytest.param(CLASSES, {"metrics": "f1"}, "metrics is the text 'f1', expected a list", id="metric for a list"),
         pytest.param(CLASSES, {"evaluation": "test"}, "evaluation is the text 'test', expected a list", id="split"),
         pytest.param(CLASSES, {"metrics": []}, "metrics is empty, expected some of accuracy, f1", id="no metric"),
-        pytest.param(CLASSES, {"metrics": ["pearson"]}, "metric 'pearson' does not fit classification", id="its metric"),
+        pytest.param(
+            CLASSES, {"metrics": ["pearson"]}, "metric 'pearson' does not fit classification", id="its metric"
+        ),
         pytest.param(CLASSES, {"metrics": ["bleu"]}, "metric 'bleu' does not fit classification", id="unknown metric"),
         pytest.param(CLASSES, {"labels": []}, r"labels is \[\], expected at least two distinct", id="no labels"),
-        pytest.param(CLASSES, {"labels": ["no"]}, r"labels is \['no'\], expected at least two distinct", id="one label"),
-        pytest.param(CLASSES, {"labels": ["no", "no"]}, r"labels is \['no', 'no'\], expected at least", id="same labels"),
+        pytest.param(
+            CLASSES, {"labels": ["no"]}, r"labels is \['no'\], expected at least two distinct", id="one label"
+        ),
+        pytest.param(
+            CLASSES, {"labels": ["no", "no"]}, r"labels is \['no', 'no'\], expected at least", id="same labels"
+        ),
         pytest.param(CLASSES, {"score_range": [0, 1]}, "score_range belongs to regression", id="range of classes"),
         pytest.param(
             CLASSES,
@@ -66,8 +76,12 @@ def test_a_task_that_fits(fields):
         ),
         pytest.param(CLASSES, {"texts": ["a"], "both_orders": True}, "both_orders needs two text columns", id="orders"),
         pytest.param(SCORES, {"labels": ["a", "b"]}, "labels belongs to classification", id="labels of scores"),
-        pytest.param(SCORES, {"score_range": None}, r"score_range is None, expected \[lowest, highest\]", id="no range"),
-        pytest.param(SCORES, {"score_range": [5, 0]}, r"score_range is \(5.0, 0.0\), expected \[low", id="range reversed"),
+        pytest.param(
+            SCORES, {"score_range": None}, r"score_range is None, expected \[lowest, highest\]", id="no range"
+        ),
+        pytest.param(
+            SCORES, {"score_range": [5, 0]}, r"score_range is \(5.0, 0.0\), expected \[low", id="range reversed"
+        ),
         pytest.param(SCORES, {"score_range": [5, 5]}, r"score_range is \(5.0, 5.0\), expected \[low", id="empty range"),
         pytest.param(SCORES, {"score_range": [0, 1, 2]}, r"score_range is \(0.0, 1.0, 2.0\), exp", id="range of three"),
         pytest.param(SCORES, {"metrics": ["accuracy"]}, "metric 'accuracy' does not fit regression", id="class metric"),

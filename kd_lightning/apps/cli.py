@@ -159,6 +159,6 @@ def command(name: str, run: str) -> Callable[[], None]:
         finally:
             if sys.stderr is said:
                 sys.stderr = sys.__stderr__
-                sys.stderr.write(said.getvalue())
+                print(said.getvalue(), end="", file=sys.stderr)
 
     return main

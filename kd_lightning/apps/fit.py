@@ -147,6 +147,7 @@ def silence_libraries() -> None:
         ".*`srun` command is available.*",
         ".*smaller than the logging interval.*",
         ".*GPU available but not used.*",
+        ".*overridden `transfer_batch_to_device`.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*will save all targets and predictions in the buffer.*",
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,32 +41,42 @@ class Part:
         return len(self.tokens) > 0 and not np.isnan(self.tokens.label[0])
 
 
-def gather(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> tuple[NDArray[np.int64], ...]:
+class Run(NamedTuple):
+    """The rows of a batch that come from one part; they stand next to each other."""
+
+    part: int
+    rows: Ints
+    place: slice
+
+
+def runs_of(part_of: Ints, rows: Ints) -> list[Run]:
+    """Return the rows part by part, in the order of the parts."""
+    if len(part_of) == 0 or (part_of == part_of[0]).all():
+        return [Run(int(part_of[0]), rows, slice(0, len(rows)))] if len(part_of) else []
+    by_part = np.argsort(part_of, kind="stable")
+    cuts = np.flatnonzero(np.diff(part_of[by_part])) + 1
+    starts, ends = [0, *cuts], [*cuts, len(rows)]
+    return [Run(int(part_of[by_part[a]]), rows[by_part[a:b]], slice(a, b)) for a, b in zip(starts, ends, strict=True)]
+
+
+def gather(parts: Sequence[Part], runs: Sequence[Run], pad_id: int) -> tuple[NDArray[np.int64], ...]:
     """Return input ids, mask and token types ``[B, L]`` of some rows of some parts, padded to the longest.
 
     Args:
         parts: Where the rows are.
-        part_of: Part of each row, ``[B]``.
-        rows: Row within its part, ``[B]``.
+        runs: The rows, part by part.
         pad_id: Token id of padding.
     """
-    lengths = np.empty(len(rows), dtype=np.int64)
-    second = np.empty(len(rows), dtype=np.int64)
-    for number, part in enumerate(parts):
-        here = part_of == number
-        lengths[here] = part.tokens.lengths(rows[here])
-        second[here] = part.tokens.second[rows[here]]
-    column = np.arange(lengths.max(initial=1))
-    mask = column < lengths[:, None]
+    starts = np.concatenate([parts[run.part].tokens.starts(run.rows) for run in runs])
+    ends = np.concatenate([parts[run.part].tokens.ends[run.rows] for run in runs])
+    second = np.concatenate([parts[run.part].tokens.second[run.rows] for run in runs])
+    column = np.arange((ends - starts).max())
+    place = starts[:, None] + column
+    mask = place < ends[:, None]
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
-    for number, part in enumerate(parts):
-        here = np.flatnonzero(part_of == number)
-        if len(here):
-            place = part.tokens.starts(rows[here])[:, None] + column
-            inside = mask[here]
-            block = input_ids[here]
-            block[inside] = part.tokens.input_ids[place[inside]]
-            input_ids[here] = block
+    for run in runs:
+        inside = mask[run.place]
+        input_ids[run.place][inside] = parts[run.part].tokens.input_ids[place[run.place][inside]]
     types = (column >= second[:, None]) & mask
     return input_ids, mask.astype(np.int64), types.astype(np.int64)
 
@@ -79,15 +90,13 @@ def collate(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> Ba
         rows: Row within its part, int64 ``[B]``.
         pad_id: Token id of padding.
     """
-    by_part = np.argsort(part_of, kind="stable")
-    part_of, rows = part_of[by_part], rows[by_part]
-    input_ids, mask, types = gather(parts, part_of, rows, pad_id)
-    ids = np.concatenate([parts[p].tokens.example_id[rows[part_of == p]] for p in np.unique(part_of)])
+    runs = runs_of(part_of, rows)
+    input_ids, mask, types = gather(parts, runs, pad_id)
+    ids = np.concatenate([parts[run.part].tokens.example_id[run.rows] for run in runs])
     tasks: dict[str, TaskRows] = {}
-    for number in np.unique(part_of):
-        here = np.flatnonzero(part_of == number)
-        found = _task_rows(parts[number], here, rows[here])
-        name = parts[number].task.name
+    for run in runs:
+        found = _task_rows(parts[run.part], np.arange(run.place.start, run.place.stop), run.rows)
+        name = parts[run.part].task.name
         tasks[name] = _join(tasks[name], found) if name in tasks else found
     return {
         "example_id": torch.from_numpy(ids),

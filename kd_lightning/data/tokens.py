@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -40,7 +41,7 @@ class TokenTable:
         second: Where each example's second text begins (its number of tokens if there is none), int32 ``[N]``.
         example_id: int64 ``[N]``.
         label: Class index or raw score, float32 ``[N]``; NaN without a gold label.
-        cut: How many examples were longer than the limit.
+        cut: How many examples reach the limit: those that were cut, and those that just fit.
         fingerprint: Hash of the rows, the tokenizer, the limit and the doubling.
     """
 
@@ -125,6 +126,7 @@ def _write(
     part: Path, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool, name: str
 ) -> int:
     end, cut = 0, 0
+    tokenizer = copy.deepcopy(tokenizer)  # it remembers how it last truncated, which would change its fingerprint
     files = {array: (part / f"{array}.bin").open("wb") for array in ARRAYS}
     orders = (False, True) if both_orders else (False,)
     try:

@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormModel,
+)
 
 from kd_lightning.encoders.vocabulary import load_tokenizer, train_tokenizer
 from kd_lightning.errors import UserError
@@ -154,7 +161,10 @@ class PretrainedTransformer:
 
 @dataclass(frozen=True, kw_only=True)
 class NewTransformer:
-    """The recipe of a BERT with random weights and a vocabulary of its own.
+    """The recipe of a small BERT with random weights and a vocabulary of its own.
+
+    Layers are normalised before, not after, they add to their input (RoBERTa-PreLayerNorm), and the weights' spread is
+    BERT's 0.02 at 768 dimensions, times the root of 768 / hidden_size: small models learn from nothing that way.
 
     Args:
         hidden_size: H.
@@ -167,7 +177,7 @@ class NewTransformer:
 
     hidden_size: int = 128
     num_layers: int = 2
-    num_heads: int = 2
+    num_heads: int = 4
     vocab_size: int = 8000
     max_length: int = 128
     dropout: float = 0.1
@@ -181,18 +191,21 @@ class NewTransformer:
         return train_tokenizer(texts, self.vocab_size)
 
     def build(self, vocab_size: int) -> TransformerEncoder:
-        """Return a BERT with random weights."""
+        """Return the encoder with random weights."""
         sizes: dict[str, Any] = {
             "vocab_size": vocab_size,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": 4 * self.hidden_size,
-            "max_position_embeddings": self.max_length,
+            "max_position_embeddings": self.max_length + 1,  # positions count from pad_token_id + 1
+            "type_vocab_size": 2,
+            "pad_token_id": 0,
             "hidden_dropout_prob": self.dropout,
             "attention_probs_dropout_prob": self.dropout,
+            "initializer_range": 0.02 * (768 / self.hidden_size) ** 0.5,
         }
-        return TransformerEncoder(BertModel(BertConfig(**sizes)))
+        return TransformerEncoder(RobertaPreLayerNormModel(RobertaPreLayerNormConfig(**sizes)))
 
     def saved(self, folder: Path) -> PretrainedTransformer:
         """Return the recipe of the trained encoder in the folder."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections import Counter
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -19,26 +21,59 @@ SPECIAL = {
 }
 
 
+INSIDE = 0xF0000
+"""Offset of the private characters that stand for letters inside a word while a vocabulary is learned."""
+
+
+def learn_pieces(words: Iterable[str], vocab_size: int) -> dict[str, int]:
+    """Return word pieces learned by byte-pair merges: piece -> id, the special tokens first.
+
+    The WordPiece trainer of ``tokenizers`` gives another vocabulary at each call, its BPE trainer does not. Letters inside
+    a word are moved to characters of their own, so that pieces that begin a word and pieces that continue one (``##ing``)
+    are learned as different ones.
+
+    Args:
+        words: All words of the texts, as often as they occur.
+        vocab_size: Upper bound on the number of pieces.
+    """
+    counts = Counter(words)
+    room = sys.maxunicode - INSIDE  # words with rarer letters teach nothing
+    shifted = {w: w[0] + "".join(chr(INSIDE + ord(c)) for c in w[1:]) for w in counts if max(map(ord, w)) <= room}
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    lines = (" ".join([shifted[word]] * count) for word, count in counts.items() if word in shifted)
+    special = list(SPECIAL.values())
+    learner.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    )
+
+    def spelled(piece: str) -> str:
+        plain = "".join(chr(ord(c) - INSIDE) if ord(c) >= INSIDE else c for c in piece)
+        return f"##{plain}" if ord(piece[0]) >= INSIDE else plain
+
+    return {piece if piece in special else spelled(piece): number for piece, number in learner.get_vocab().items()}
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Return a lower-casing WordPiece tokenizer trained on the texts, with BERT's layout of single texts and pairs.
+
+    The same texts give the same tokenizer, on every machine and at every call.
 
     Args:
         texts: Training texts; only these may shape the vocabulary.
         vocab_size: Upper bound on the number of word pieces, special tokens included.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = (word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    pieces = learn_pieces(words, vocab_size)
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    cls, sep = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls_token", "sep_token"))
+    tokenizer.add_special_tokens(list(SPECIAL.values()))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
+        special_tokens=[(token, pieces[token]) for token in (SPECIAL["cls_token"], SPECIAL["sep_token"])],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=["input_ids", "token_type_ids", "attention_mask"], **SPECIAL
@@ -60,7 +95,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of '{path}' has no fast version, expected a tokenizer.json beside it")
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what transformers makes up where there is no file
-        raise UserError(f"no tokenizer at '{path}': found special tokens only, expected a tokenizer.json beside the model")
+        raise UserError(
+            f"no tokenizer at '{path}': found special tokens only, expected a tokenizer.json beside the model"
+        )
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of '{path}' has no padding token, expected an encoder's tokenizer")
     return tokenizer

@@ -107,10 +107,19 @@ class NLUSystem(pl.LightningModule):
             logger.log_metrics(scalars, step=step)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch on the device; on the processor it is there already."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from (seed, batch number, rank)."""
         number = self.trainer.fit_loop.total_batch_idx
-        torch.manual_seed(((self.seed * 1_000_003 + number) * 1_009 + self.global_rank) % 2**63)
+        value = ((self.seed * 1_000_003 + number) * 1_009 + self.global_rank) % 2**63
+        torch.default_generator.manual_seed(value)  # torch.manual_seed asks every kind of device, at half a millisecond
+        if self.device.type != "cpu":
+            torch.manual_seed(value)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Feed the metrics of the batch's task and split."""
@@ -168,7 +177,8 @@ class NLUSystem(pl.LightningModule):
         if scaled or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the schedule over the true total of steps."""

@@ -23,7 +23,7 @@ class Teacher(NLUSystem):
         losses = {}
         for name, rows in batch["tasks"].items():
             logits = self.heads[name](hidden[rows["rows"]])  # [n, C]
-            losses[name] = {"gold_loss": gold_loss(logits, rows["labels"])}  # [n]
+            losses[name] = {"gold_loss": gold_loss(logits, rows["labels"]) * rows["has_label"]}  # [n]
         loss = self.reduce([task["gold_loss"] for task in losses.values()])
         self.log_losses(losses)
         return loss

@@ -54,9 +54,9 @@ def test_soft_targets_by_hand(kd):
         "train", "system=bam", "task=animals", "+soft_targets.animals=targets/animals-train", "trainer.max_epochs=1"
     )
     assert "train/gold_weight" in (student / "metrics.csv").read_text()
+    with open("animals-train.csv", "a") as file:
+        file.write("red cat,red dog,different\n")
     with pytest.raises(UserError, match="field data"):
-        with open("animals-train.csv", "a") as file:
-            file.write("red cat,red dog,different\n")
         kd("train", "system=bam", "task=animals", "+soft_targets.animals=targets/animals-train")
 
 

@@ -98,5 +98,5 @@ def test_temperature_refuses(settings):
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
 def test_unusable_weights_are_refused(weight):
     """A task of weight 0 is trained on nothing and reported as if it had been."""
-    with pytest.raises(ValueError, match="task weights must be positive and finite, got .*'b'"):
+    with pytest.raises(ValueError, match=r"task weights must be positive and finite, got .*'b'"):
         probabilities(lambda sizes, progress: np.array([1.0, weight]), {"a": 1, "b": 2}, 0.0)

@@ -77,7 +77,7 @@ def test_too_many_layers_are_refused(layers):
 
 def test_no_pooler_is_refused():
     """A pooler that is not there would be left out, or made up at random."""
-    with pytest.raises(UserError, match="has no pooler: set encoder.pooling=first_token"):
+    with pytest.raises(UserError, match=r"has no pooler: set encoder.pooling=first_token"):
         TransformerEncoder(bert(pooler=False))
     with pytest.raises(UserError, match="DistilBertModel has no pooler"):
         TransformerEncoder(distilbert())
@@ -197,8 +197,29 @@ def test_new_transformer_is_as_ordered(spec):
     encoder = NewTransformer(hidden_size=24, num_layers=3, num_heads=3, max_length=10, dropout=0.2).build(50)
     config = encoder.model.config
     assert (encoder.output_dim, encoder.num_layers, config.num_attention_heads) == (24, 3, 3)
-    assert (config.vocab_size, config.max_position_embeddings, config.intermediate_size) == (50, 10, 96)
+    assert (config.vocab_size, config.intermediate_size) == (50, 96)
     assert {m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)} == {0.2}
+
+
+def test_new_transformer_reads_its_longest_input():
+    """One position too few: an index out of range at the first text that is cut, in the middle of an epoch."""
+    encoder = NewTransformer(hidden_size=8, num_layers=1, max_length=10).build(40).eval()
+    full = inputs(length=10)
+    with torch.no_grad():
+        assert encoder(**full).shape == (3, 8)
+        torch.testing.assert_close(encoder(**full), encoder(**full), rtol=0, atol=0)
+        one_type = {**full, "token_type_ids": torch.zeros_like(full["token_type_ids"])}
+        assert not torch.allclose(encoder(**full), encoder(**one_type), atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 5, 9])
+def test_padding_changes_nothing_in_a_new_one(length):
+    """Positions that count the padding, or a mask that is not passed on."""
+    encoder = NewTransformer(hidden_size=16, num_layers=2, max_length=10).build(40).eval()
+    batch = inputs(length=length)
+    batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(**padded(batch, 10 - length)), encoder(**batch), rtol=1e-4, atol=1e-5)
 
 
 def test_longer_than_the_positions_is_refused(tmp_path):
@@ -213,7 +234,7 @@ def test_pickled_weights_are_refused(tmp_path):
     model = bert()
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="cannot be loaded: expected a folder with config.json and model.safetensors"):
+    with pytest.raises(UserError, match=r"cannot be loaded: expected a folder with config.json and model.safetensors"):
         PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
 
 
@@ -225,8 +246,24 @@ def test_vocabulary_is_of_the_given_texts():
     letters = set("catspurrsleep")
     assert all(word.startswith("[") or set(word.removeprefix("##")) <= letters for word in known)
     assert tokenizer.tokenize("CATS purr dog") == ["cats", "purr", "[UNK]"]
-    texts = ["cats purr and dogs bark"] * 5
-    assert len(train_tokenizer(texts, 35)) <= 35 < len(train_tokenizer(texts, 60))
+    texts = ["cats purr and dogs bark while birds sing songs of springtime"] * 5
+    assert len(train_tokenizer(texts, 50)) <= 50 < len(train_tokenizer(texts, 90))
+
+
+def test_one_text_one_tokenizer():
+    """Ties broken by a hash table: each process has a vocabulary of its own, and no cache fits another."""
+    texts = ["the old man sees a red dog", "a new cup holds the film and a plot"] * 3
+    one, other = (train_tokenizer(texts, 60) for _ in range(2))
+    assert one.get_vocab() == other.get_vocab()
+    assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
+
+
+@pytest.mark.parametrize("letter", ["\U0001f600", "\U0002ceb0", "\U00030000", "\U000f1234", "\u0301"], ids=ascii)
+def test_rare_letters_do_no_harm(letter):
+    """One rare letter in a million rows must not stop the fit before its first step."""
+    tokenizer = train_tokenizer([f"cats a{letter}b purr"] * 3, 60)
+    assert tokenizer.tokenize(f"cats a{letter}b purr")[0] == "cats"
+    assert tokenizer.tokenize(f"cats a{letter}b purr")[-1] == "purr"
 
 
 def test_layout_is_berts():
@@ -251,5 +288,5 @@ def test_tokenizer_comes_back(tmp_path, tokenizer):
 def test_no_tokenizer_is_refused(tmp_path):
     """A folder without one must not fall back on some default vocabulary."""
     bert().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no tokenizer at .* expected a tokenizer.json"):
+    with pytest.raises(UserError, match=r"no tokenizer at .* expected a tokenizer.json"):
         load_tokenizer(str(tmp_path))

@@ -187,7 +187,7 @@ def test_against_numpy(name, build, temperature):
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_is_refused(module, temperature):
     """Temperature 0 divides by zero in the first step, hours after the typing error."""
-    with pytest.raises(ValueError, match="temperature is .*, expected a number above 0"):
+    with pytest.raises(ValueError, match=r"temperature is .*, expected a number above 0"):
         module(temperature)
 
 

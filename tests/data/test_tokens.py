@@ -1,0 +1,179 @@
+"""Token tables: what the tokenizer says, row by row, built once, and never a row fewer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kd_lightning.data import TokenTable, tokenise
+from kd_lightning.data import tokens as tokens_module
+from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer
+
+
+@pytest.fixture
+def table(tmp_path, toys, tokenizer):
+    """Return a function: task name, changes -> its token table, cached in the test's folder."""
+
+    def table(name, **changes):
+        toy = toys[name]
+        settings = {"tokenizer": tokenizer, "max_length": 32, "both_orders": toy.task.both_orders, "rows": toy.rows}
+        settings |= {"cache": tmp_path / "cache", "name": name, **changes}
+        return tokenise(settings.pop("rows"), settings.pop("tokenizer"), **settings)
+
+    return table
+
+
+def row(found: TokenTable, number: int) -> list[int]:
+    """Return the token ids of an example."""
+    start = found.starts(np.array([number]))[0]
+    return found.input_ids[start : found.ends[number]].tolist()
+
+
+@pytest.mark.parametrize("max_length", [32, 8])
+@pytest.mark.parametrize("name", ["mood", "nli", "near"])
+def test_rows_are_the_tokenizers(table, toys, tokenizer, name, max_length):
+    """An offset wrong by one shifts every text after the first."""
+    found, toy = table(name, max_length=max_length), toys[name]
+    texts = [toy.columns[column] for column in toy.task.texts]
+    count = len(toy.columns["id"])
+    for number in range(count):
+        pair = [column[number] for column in texts]
+        for place, words in [(number, pair)] + ([(count + number, pair[::-1])] if toy.task.both_orders else []):
+            expected = tokenizer(*words, truncation="longest_first", max_length=max_length)
+            assert row(found, place) == expected["input_ids"]
+            types = expected["token_type_ids"]
+            assert found.second[place] == (types.index(1) if 1 in types else len(types))
+            assert found.lengths(np.array([place])) == len(types) <= max_length
+
+
+def test_cut_takes_the_longer_text_first(table):
+    """Cut from the end, a long premise leaves no hypothesis at all."""
+    found = table("nli", max_length=9)
+    lengths = found.lengths(np.arange(len(found)))
+    second = lengths - found.second - 1
+    first = found.second - 2
+    cut = lengths == 9
+    assert cut.sum() > 10
+    assert (first[cut] > 0).all()
+    assert (second[cut] > 0).all()
+    assert found.cut == cut.sum() == (table("nli").lengths(np.arange(len(found))) > 9).sum()
+    assert table("nli").cut == 0
+
+
+@pytest.mark.parametrize("name", ["mood", "nli", "near"])
+def test_no_row_is_lost(table, toys, name):
+    """Counts before and after: a filter that drops the last incomplete chunk loses rows in silence."""
+    found, toy = table(name), toys[name]
+    copies = 2 if toy.task.both_orders else 1
+    assert len(found) == copies * toy.rows.count == copies * len(toy.columns["id"])
+    ids = toy.columns["id"]
+    assert found.example_id.tolist() == ids + ([~i for i in ids] if copies == 2 else [])
+    labels = [toy.task.labels.index(y) if toy.task.labels else y for y in toy.columns["label"]]
+    assert found.label.tolist() == labels * copies
+
+
+def test_chunks_are_one_table(table, monkeypatch):
+    """Ends that start again at 0 with each chunk: all chunks after the first read the first one's tokens."""
+    whole = table("near")
+    monkeypatch.setattr(tokens_module, "CHUNK", 5)
+    pieces = table("near", cache=whole.input_ids.filename.parents[2] / "other")
+    for name in tokens_module.ARRAYS:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
+
+
+def test_a_lost_row_is_an_error(table, monkeypatch):
+    """If the tokenizer ever returns fewer rows than it was given, nobody may train on the rest."""
+    encode = tokens_module.encode
+    monkeypatch.setattr(tokens_module, "encode", lambda batch, *others: encode(batch.slice(1), *others))
+    with pytest.raises(RuntimeError, match="23 examples from 24 rows, expected 24"):
+        table("mood")
+
+
+def test_built_once(table, monkeypatch):
+    """A cache that is never hit tokenises millions of rows at each start."""
+    first = table("mood")
+    monkeypatch.setattr(tokens_module, "encode", lambda *_: pytest.fail("tokenised again"))
+    again = table("mood")
+    assert again.fingerprint == first.fingerprint
+    np.testing.assert_array_equal(again.input_ids, first.input_ids)
+
+
+def test_the_tokenizer_stays_as_it_was(table, toys):
+    """It remembers how it last truncated: its hash, and with it every cache, would depend on what was read before."""
+    fresh = train_tokenizer(toys["near"].columns["first"], 40)
+    before = tokenizer_fingerprint(fresh)
+    table("near", tokenizer=fresh, max_length=8)
+    assert tokenizer_fingerprint(fresh) == before
+    assert len(fresh("the " * 20)["input_ids"]) >= 22
+
+
+def test_memory_mapped(table):
+    """Tables in memory, one per process, are what stops large data."""
+    found = table("mood")
+    assert all(isinstance(getattr(found, name), np.memmap) for name in tokens_module.ARRAYS)
+    found.release()
+    assert row(found, 0) == row(table("mood"), 0)
+
+
+@pytest.fixture
+def changes(write_rows, toys):
+    """Return what a table depends on, each in another value."""
+    toy = toys["near"]
+    fewer = {name: values[1:] for name, values in toy.columns.items()}
+    relabelled = {**toy.columns, "label": [6 - y for y in toy.columns["label"]]}
+    return {
+        "tokenizer": {"tokenizer": train_tokenizer(toy.columns["first"], 40)},
+        "max_length": {"max_length": 31},
+        "both_orders": {"both_orders": False},
+        "rows": {"rows": write_rows("fewer", toy.task, fewer)},
+        "labels": {"rows": write_rows("relabelled", toy.task, relabelled)},
+    }
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "max_length", "both_orders", "rows", "labels"])
+def test_another_input_another_folder(table, changes, tmp_path, change):
+    """Cached features reused by name: BAM's code trains on the old task set after a change."""
+    one, other = table("near"), table("near", **changes[change])
+    assert one.fingerprint != other.fingerprint
+    assert one.input_ids.filename.parent != other.input_ids.filename.parent
+    assert len([folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]) == 2
+
+
+@pytest.mark.parametrize("array", list(tokens_module.ARRAYS))
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_file_is_built_again(table, caplog, array, damage):
+    """A full disk leaves half a file; reading it ends in a crash, or in other texts."""
+    found = table("mood")
+    expected = {name: np.array(getattr(found, name)) for name in tokens_module.ARRAYS}
+    path = getattr(found, array).filename
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        path.unlink()
+    again = table("mood")
+    assert "is damaged: building it again" in caplog.text
+    for name, values in expected.items():
+        np.testing.assert_array_equal(getattr(again, name), values)
+
+
+def test_a_failure_leaves_nothing(table, tmp_path, monkeypatch):
+    """Half a table under its final name is a whole one to the next run."""
+    monkeypatch.setattr(tokens_module, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        table("mood")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    monkeypatch.undo()
+    assert len(table("mood")) == 24
+
+
+def test_another_layout_of_pairs_is_refused(table, tokenizer):
+    """A tokenizer that puts the second text first: the student reads every pair the wrong way round."""
+    from tokenizers import processors
+
+    other = train_tokenizer(["the cup sees"] * 5, 40)
+    ids = [(token, other.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    other.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $B:1 [SEP]:1 $A [SEP]", special_tokens=ids
+    )
+    with pytest.raises(Exception, match="does not lay out a pair as first text, second text: cannot be used"):
+        table("nli", tokenizer=other)

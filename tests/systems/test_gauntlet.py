@@ -1,0 +1,495 @@
+"""What every system must pass: it learns, padding means nothing to it, it comes back from disk and from a crash.
+
+A new system is one more line in SYSTEMS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional as F
+
+from kd_lightning.annealing import Linear
+from kd_lightning.callbacks import MetricsCsv, ResumeCheckpoint, resume_path
+from kd_lightning.data import Part, collate, tokenise
+from kd_lightning.heads import linear_head
+from kd_lightning.losses import SoftCrossEntropy
+from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
+from kd_lightning.systems import BamStudent, NLUSystem, Teacher
+
+SYSTEMS: dict[str, Callable[..., NLUSystem]] = {
+    "teacher": Teacher,
+    "bam": partial(BamStudent, distill_loss=SoftCrossEntropy(), annealing=Linear()),
+}
+LEARN_FROM_TEACHERS = ["bam"]
+ANNEALED = ["bam"]
+
+every_system = pytest.mark.parametrize("name", SYSTEMS)
+distilled = pytest.mark.parametrize("name", LEARN_FROM_TEACHERS)
+annealed = pytest.mark.parametrize("name", ANNEALED)
+
+
+@pytest.fixture
+def build(spec, tokenizer, toys):
+    """Return a function: name, changes -> a new system of the three toy tasks."""
+
+    def build(name: str, *, dropout: float = 0.0, weights: int = 0, lr: float = 1e-3, **changes: Any) -> NLUSystem:
+        torch.manual_seed(weights)
+        settings = {
+            "encoder": replace(spec, dropout=dropout).build(len(tokenizer)),
+            "tasks": [toy.task for toy in toys.values()],
+            "head": partial(linear_head, dropout=dropout),
+            "optimizer": LayerwiseOptimizer(partial(BertAdam), lr=lr, layer_decay=0.9, weight_decay=0.01),
+            "scheduler": LinearWarmup(0.1),
+            "seed": 3,
+            "log_every_n_steps": 1,
+        }
+        system = SYSTEMS[name](**{**settings, **changes})
+        return system.train()
+
+    return build
+
+
+@pytest.fixture
+def taught(parts, teach):
+    """Return the examples of the three tasks, each with the logits of some teacher."""
+    return [teach(part, seed) for seed, part in enumerate(parts)]
+
+
+@pytest.fixture
+def batch_of(tokenizer):
+    """Return a function: parts, how many rows of each -> a batch of its first rows."""
+
+    def batch_of(parts, count=None):
+        counts = [len(part.tokens) if count is None else count for part in parts]
+        part_of = np.repeat(np.arange(len(parts)), counts)
+        return collate(parts, part_of, np.concatenate([np.arange(n) for n in counts]), tokenizer.pad_token_id)
+
+    return batch_of
+
+
+def one_row(part: Part, row: int, tokenizer: Any) -> dict[str, Any]:
+    """Return a batch of a single example."""
+    return collate([part], np.array([0]), np.array([row]), tokenizer.pad_token_id)
+
+
+def lively(system: NLUSystem) -> NLUSystem:
+    """Return the system with weights large enough to tell texts apart."""
+    with torch.no_grad():
+        for parameter in system.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return system
+
+
+def quietly(system: NLUSystem) -> NLUSystem:
+    """Return a system that logs rarely: outside a trainer there is nowhere to log."""
+    system.log_every_n_steps = 10**9
+    return system
+
+
+class Again:
+    """One batch, some times (trap 4: overfit_batches=1 takes another batch each epoch)."""
+
+    def __init__(self, batch: dict[str, Any], times: int) -> None:
+        self.batch, self.times = batch, times
+
+    def __len__(self) -> int:
+        """Return how many times."""
+        return self.times
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the batch."""
+        yield from [self.batch] * self.times
+
+
+@every_system
+def test_one_batch_is_learned_exactly(build, batch_of, taught, make_trainer, name):
+    """A system that cannot learn twelve rows by heart has a wrong join, a frozen part or a reversed sign."""
+    batch = batch_of(taught, 6)
+    system = lively(build(name, lr=0.006))
+    trainer = make_trainer(max_epochs=1, gradient_clip_val=5.0)
+    trainer.fit(system, Again(batch, 120), Again({**batch, "split": "validation"}, 1))
+    scores = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    assert {scores["val/mood/accuracy"], scores["val/nli/accuracy"]} == {1.0}
+    assert scores["val/near/pearson"] > 0.95
+
+
+@every_system
+def test_gradient_reaches_what_is_used(build, batch_of, taught, attach, name):
+    """A detached encoder trains heads on random features; a head that drifts without its task forgets it."""
+    system = attach(quietly(build(name)))
+    system.training_step(batch_of(taught[:1]), 0).backward()
+    for parameter_name, parameter in system.named_parameters():
+        if parameter_name.startswith(("heads.nli", "heads.near")):
+            assert parameter.grad is None, parameter_name
+        else:
+            assert parameter.grad is not None, parameter_name
+            if not parameter_name.endswith("key.bias"):  # adds the same to all attention scores: no effect
+                assert parameter.grad.any(), parameter_name
+
+
+@every_system
+def test_padding_changes_nothing(build, batch_of, taught, tokenizer, name):
+    """An example whose prediction depends on its company: scores move with the batch size."""
+    system = lively(build(name)).eval()
+    batch = batch_of(taught)
+    more = 32 - batch["input_ids"].shape[1]
+    assert more > 10
+    wide = {key: F.pad(x, (0, more)) if getattr(x, "ndim", 0) == 2 else x for key, x in batch.items()}
+    with torch.no_grad():
+        together, padded = system(batch), system(wide)
+        for part in taught:
+            logits = together[part.task.name]
+            torch.testing.assert_close(padded[part.task.name], logits, rtol=1e-4, atol=1e-5)
+            assert logits.std(0).min() > 1e-2
+            for row in range(0, len(part.tokens), 5):
+                (alone,) = system(one_row(part, row, tokenizer)).values()
+                torch.testing.assert_close(logits[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@every_system
+def test_saved_system_predicts_the_same(build, batch_of, taught, spec, tokenizer, tmp_path, name):
+    """What is published must be what was measured."""
+    system, batch = lively(build(name)).eval(), batch_of(taught)
+    system.encoder.save(tmp_path / "encoder")
+    torch.save(system.heads.state_dict(), tmp_path / "heads")
+    again = build(name, weights=9, encoder=spec.saved(tmp_path / "encoder").build(len(tokenizer)))
+    again.heads.load_state_dict(torch.load(tmp_path / "heads", weights_only=True))
+    with torch.no_grad():
+        before, after = system(batch), again.eval()(batch)
+    for task, logits in before.items():
+        torch.testing.assert_close(after[task], logits, rtol=0, atol=0)
+
+
+@every_system
+def test_predictions_carry_their_ids(build, batch_of, taught, name):
+    """Logits written under the wrong ids are another example's teacher."""
+    system = lively(build(name)).eval()
+    part = taught[1]
+    order = np.random.default_rng(0).permutation(len(part.tokens))
+    batch = collate([part], np.zeros(len(order), int), order, 0)
+    with torch.no_grad():
+        found, straight = system.predict_step(batch, 0), system(batch_of([part]))["nli"]
+    assert found["example_id"].tolist() == part.tokens.example_id[order].tolist()
+    torch.testing.assert_close(found["logits"], straight[torch.from_numpy(order)], rtol=1e-4, atol=1e-5)
+
+
+def loss_of(system: NLUSystem, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the loss of a batch."""
+    with torch.no_grad():
+        return system.training_step(batch, 0)
+
+
+@every_system
+def test_batch_loss_is_the_mean_of_its_rows(build, batch_of, taught, attach, tokenizer, name):
+    """Rows weighted by the size of their task (BAM does not), or joined with another row's teacher."""
+    system = attach(quietly(lively(build(name))), step=3)
+    alone = [loss_of(system, one_row(part, row, tokenizer)) for part in taught for row in range(len(part.tokens))]
+    torch.testing.assert_close(loss_of(system, batch_of(taught)), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
+
+
+@every_system
+def test_sum_and_mean(build, batch_of, taught, attach, name):
+    """BAM's code sums, and clips: a mean under that recipe is another optimiser."""
+    batch = batch_of(taught)
+    mean, total = (
+        attach(quietly(lively(build(name, weights=1, reduction=how)))).training_step(batch, 0)
+        for how in ("mean", "sum")
+    )
+    torch.testing.assert_close(total, mean * len(batch["example_id"]))
+
+
+@every_system
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_any_number_of_ranks_has_one_gradient(build, batch_of, taught, attach, tokenizer, name, reduction):
+    """DDP averages gradients: without the factor, two processes train a summed loss at half the rate."""
+    system = quietly(lively(build(name, reduction=reduction)))
+    whole = loss_of(attach(system), batch_of(taught[:1], 12))
+    attach(system, world_size=2)
+    halves = [collate(taught[:1], np.zeros(6, int), np.arange(12)[i::2], tokenizer.pad_token_id) for i in (0, 1)]
+    torch.testing.assert_close(torch.stack([loss_of(system, half) for half in halves]).mean(), whole)
+
+
+def test_reduction_is_refused(build):
+    """A misspelt reduction that falls back on the other one."""
+    with pytest.raises(ValueError, match="reduction is 'avg', expected 'mean' or 'sum'"):
+        build("teacher", reduction="avg")
+
+
+@pytest.fixture
+def unlabelled(toys, tokenizer, write_rows, tmp_path):
+    """Return rows of a toy task without labels."""
+
+    def unlabelled(name):
+        toy = toys[name]
+        columns = {column: values for column, values in toy.columns.items() if column != "label"}
+        rows = write_rows("unlabelled", toy.task, columns, labelled=False)
+        tokens = tokenise(rows, tokenizer, max_length=32, both_orders=False, cache=tmp_path, name="unlabelled")
+        return Part(toy.task, "unlabelled", tokens)
+
+    return unlabelled
+
+
+def soft_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return the distillation loss of one row, as the papers write it."""
+    if student.shape[-1] == 1:
+        return (student - teacher).square().mean()
+    return -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
+
+
+@distilled
+@pytest.mark.parametrize("task", ["mood", "near"])
+def test_an_unlabelled_row_follows_its_teacher(build, attach, unlabelled, teach, tokenizer, name, task):
+    """A missing label read as class 0: augmented text teaches one class only, more so as gold takes over."""
+    system = attach(quietly(lively(build(name))), step=8)
+    part = teach(unlabelled(task), 2)
+    for row in range(4):
+        batch = one_row(part, row, tokenizer)
+        rows = batch["tasks"][task]
+        expected = soft_loss(system(batch)[task], rows["teacher_logits"])
+        torch.testing.assert_close(loss_of(system, batch), expected.detach())
+        other = {**rows, "labels": 1 - rows["labels"]}
+        torch.testing.assert_close(loss_of(system, {**batch, "tasks": {task: other}}), expected.detach())
+
+
+@distilled
+@pytest.mark.parametrize("task", ["mood", "near"])
+def test_a_row_without_teacher_follows_gold(build, attach, toys, tokenizer, name, task):
+    """A missing teacher is NaN: weighed by zero it makes the whole batch's loss NaN."""
+    system = attach(quietly(lively(build(name))), step=1)
+    part = toys[task].part
+    for row in range(4):
+        batch = one_row(part, row, tokenizer)
+        logits, label = system(batch)[task], batch["tasks"][task]["labels"]
+        expected = (logits[0] - label).square().mean() if task == "near" else F.cross_entropy(logits, label)
+        loss = system.training_step(batch, 0)
+        torch.testing.assert_close(loss, expected)
+        found = torch.autograd.grad(loss, list(system.heads[task].parameters()))
+        assert all(gradient.isfinite().all() and gradient.any() for gradient in found)
+
+
+@distilled
+def test_mixed_company(build, batch_of, attach, toys, teach, unlabelled, tokenizer, name):
+    """Rows with and without teacher in one batch: a NaN that leaks, or a weight for all rows."""
+    system = attach(quietly(lively(build(name))), step=4)
+    parts = [toys["mood"].part, teach(unlabelled("mood"), 1), teach(toys["nli"].part, 2), toys["near"].part]
+    alone = [loss_of(system, one_row(part, row, tokenizer)) for part in parts for row in range(len(part.tokens))]
+    loss = system.training_step(batch_of(parts), 0)
+    torch.testing.assert_close(loss, torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in system.parameters())
+
+
+@every_system
+def test_no_row_teaches_a_label_it_has_not(build, attach, unlabelled, teach, tokenizer, name):
+    """A system of gold labels alone that is given unlabelled rows must not learn that all of them are class 0."""
+    part = teach(unlabelled("mood"), 1)
+    system = attach(quietly(lively(build(name))), step=8)
+    batch = one_row(part, 0, tokenizer)
+    rows = batch["tasks"]["mood"]
+    losses = [
+        loss_of(system, {**batch, "tasks": {"mood": {**rows, "labels": torch.tensor([label])}}}) for label in (0, 1)
+    ]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
+
+
+class Crash(Exception):
+    """What ends a run in the middle."""
+
+
+class CrashBefore(pl.Callback):
+    """Raise before a given optimiser step, counted from 0."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        """Raise if it is time."""
+        if trainer.global_step == self.step:
+            raise Crash
+
+
+@pytest.fixture
+def fit(build, make_data, make_trainer, taught, tmp_path):
+    """Return a function that trains for two epochs of seven steps, from a checkpoint or until a crash."""
+
+    def fit(name, folder, *, resume=False, crash=None, weights=0, **changes):
+        system = build(name, dropout=0.2, weights=weights, **changes)
+        callbacks = [ResumeCheckpoint(every_minutes=None, every_n_steps=3)]
+        callbacks += [] if crash is None else [CrashBefore(crash)]
+        root = tmp_path / folder
+        trainer = make_trainer(folder, callbacks=callbacks, logger=[MetricsCsv(str(root))])
+        path = str(resume_path(root)) if resume else None
+        try:
+            trainer.fit(system, datamodule=make_data(taught), ckpt_path=path, weights_only=True)
+        except Crash:
+            assert trainer.global_step == crash
+        else:
+            assert trainer.global_step == 14
+        return system
+
+    return fit
+
+
+def same(one: NLUSystem, other: NLUSystem) -> bool:
+    """Tell whether two systems have the same weights to the bit."""
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@every_system
+def test_a_resumed_run_is_the_same_run(fit, tmp_path, name):
+    """A run that forgets its dropout, its place in the data, its moments or its schedule when it is interrupted."""
+    straight = fit(name, "straight")
+    for crash in (
+        4,
+        7,
+        11,
+    ):  # from a checkpoint in the first epoch, at its end, in the second; up to two steps are lost
+        folder = f"crash {crash}"
+        cut = fit(name, folder, crash=crash)
+        assert not same(cut, straight)
+        again = fit(name, folder, resume=True, weights=99)
+        assert same(again, straight), crash
+        assert (tmp_path / folder / "metrics.csv").read_text() == (tmp_path / "straight" / "metrics.csv").read_text()
+
+
+@every_system
+def test_the_seed_is_the_run(fit, name):
+    """Dropout drawn from a shared generator: two runs of one seed differ, or the seed changes nothing."""
+    assert same(fit(name, "one"), fit(name, "same"))
+    assert not same(fit(name, "one"), fit(name, "other", seed=4))
+
+
+@every_system
+def test_each_step_has_its_own_dropout(build, make_data, make_trainer, taught, attach, name):
+    """Masks that come again with each epoch, or on each rank, drop the same units of the same rows."""
+    seeds = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_):
+            seeds.append(torch.initial_seed())
+
+    make_trainer(callbacks=[Watch()]).fit(build(name), datamodule=make_data(taught))
+    system = attach(build(name))
+    for rank, seed in ((0, 3), (1, 3), (0, 4)):
+        system.trainer.fit_loop, system.trainer.global_rank = SimpleNamespace(total_batch_idx=3), rank
+        system.seed = seed
+        system.on_train_batch_start(None, 3)
+        seeds.append(torch.initial_seed())
+    assert seeds[14] == seeds[3]
+    assert len(set(seeds)) == 16
+
+
+class Watched:
+    """An annealing that notes its progress."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def __call__(self, progress: float) -> float:
+        """Return the progress itself, not clamped."""
+        self.seen.append(progress)
+        return progress
+
+
+@annealed
+def test_progress_counts_the_true_steps(fit, name):
+    """Steps of one epoch as the total: the gold weight passes 1 and the teacher's is negative; BAM ports do this."""
+    watched = Watched()
+    fit(name, "straight", annealing=watched)
+    assert watched.seen == [step / 14 for step in range(14)]
+    assert watched.seen[0] == 0
+    assert max(watched.seen) < 1
+
+
+@annealed
+@pytest.mark.parametrize(("crash", "restart"), [(5, 3), (7, 7), (13, 12)])
+def test_progress_goes_on_after_a_crash(fit, name, crash, restart):
+    """An annealing that starts anew with each job of a pre-empted run never reaches the gold labels."""
+    before, after = Watched(), Watched()
+    fit(name, "cut", annealing=before, crash=crash)
+    fit(name, "cut", annealing=after, resume=True)
+    assert before.seen == [step / 14 for step in range(crash)]
+    assert after.seen == [step / 14 for step in range(restart, 14)]
+
+
+@annealed
+def test_progress_counts_optimiser_steps(build, make_data, make_trainer, taught, name):
+    """With accumulated gradients there are fewer steps than batches; counted in batches gold takes over too early."""
+    watched = Watched()
+    trainer = make_trainer(accumulate_grad_batches=2)
+    trainer.fit(build(name, annealing=watched), datamodule=make_data(taught))
+    assert trainer.global_step == 8
+    assert watched.seen == [step / 8 for step in (0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6, 7)]
+
+
+@every_system
+def test_task_sampling_counts_the_whole_run(build, make_data, make_trainer, taught, name):
+    """An annealed task sampler that believes each run to be of one epoch is at its end after the first."""
+    seen = []
+
+    def sampler(sizes, progress):
+        seen.append(progress)
+        return sizes
+
+    make_trainer().fit(build(name), datamodule=make_data(taught, task_sampler=sampler))
+    assert sorted(set(seen)) == pytest.approx([3 * window / 14 for window in range(5)])
+
+
+@every_system
+def test_learning_rate_follows_the_schedule(build, make_data, make_trainer, taught, name):
+    """A schedule that is stepped once an epoch stays in its warm-up."""
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            rates.append(trainer.optimizers[0].param_groups[-1]["lr"])
+
+    make_trainer(callbacks=[Watch()]).fit(build(name), datamodule=make_data(taught))
+    assert rates == pytest.approx([1e-3 * LinearWarmup(0.1)(step / 14) for step in range(14)])
+
+
+@every_system
+def test_evaluation_is_of_all_examples(build, make_data, make_trainer, taught, batch_of, name):
+    """The mean of the batches' scores is not the score: F1 and correlations have no mean."""
+    system = lively(build(name))
+    trainer = make_trainer()
+    trainer.validate(system, datamodule=make_data(taught), verbose=False)
+    found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    expected = {}
+    system.eval()
+    for part in taught:
+        batch = batch_of([part])
+        with torch.no_grad():
+            (logits,) = system(batch).values()
+        labels = batch["tasks"][part.task.name]["labels"]
+        metrics = part.task.build_metrics()
+        metrics.update(logits.squeeze(-1) if part.task.kind == "regression" else logits.argmax(-1), labels)
+        expected |= {f"val/{part.task.name}/{key}": value.item() for key, value in metrics.compute().items()}
+    per_task = [np.mean([v for key, v in expected.items() if f"/{part.task.name}/" in key]) for part in taught]
+    assert found == pytest.approx({**expected, "val/average": float(np.mean(per_task))}, abs=1e-5)
+
+
+@every_system
+@pytest.mark.parametrize(("clip", "expected"), [(None, None), (0.5, 0.5), (1e6, None)])
+def test_the_global_norm_is_clipped(build, batch_of, taught, attach, name, clip, expected):
+    """BAM clips the norm of all gradients together, not each parameter's, nor each value."""
+    system = attach(quietly(lively(build(name, reduction="sum"))))
+    system.trainer.precision_plugin = None
+    system.training_step(batch_of(taught), 0).backward()
+    before = [p.grad.clone() for p in system.parameters()]
+    system.configure_gradient_clipping(None, clip)
+    norm = torch.cat([g.flatten() for g in before]).norm()
+    assert norm > 1
+    scale = 1.0 if expected is None else expected / norm
+    for parameter, gradient in zip(system.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient * scale, rtol=1e-4, atol=1e-8)
