@@ -23,7 +23,7 @@ quickstart: $(VENV)/.installed  ## Install, then distil three toy tasks and show
 	$(BIN)/kd-distill experiment=quickstart
 
 test: $(VENV)/.installed-dev  ## Run all tests that need no network and no GPU
-	$(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev  ## Check format, style, types, spelling and the floors of the house
 	$(BIN)/ruff format --check

@@ -81,6 +81,9 @@ def check_early(cfg: DictConfig) -> None:
             value = OmegaConf.select(cfg, prefix + key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
+    root = OmegaConf.select(cfg, "data.root")
+    if root is not None and not Path(root).is_dir():
+        raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({Path(root).absolute()})")
     for key in ("optimizer.lr", "teacher.optimizer.lr"):
         value = OmegaConf.select(cfg, key)
         if value is not None and not isinstance(value, int | float):

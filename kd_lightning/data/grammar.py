@@ -1,8 +1,8 @@
 """Toy tasks that ship with the package: film reviews written by a seeded grammar.
 
-A review has two clauses about two aspects of a film; each praises or blames, with or without a negation, and a connective
-says which of the two is the verdict. Words alone do not tell: "the plot was not dull but the music was never good" has
-another verdict than "the music was never good but the plot was not dull".
+A review has two clauses about two aspects of a film; each praises or blames, with or without a negation, and a
+connective says which of the two is the verdict. Words alone do not tell: "the plot was not dull but the music was never
+good" has another verdict than "the music was never good but the plot was not dull".
 
 * ``toy_sentiment``: is the verdict of the review good?
 * ``toy_comparison``: which of two reviews has the better verdict, or neither?
@@ -32,7 +32,7 @@ PRAISE = [
     "rich",
     "warm",
 ]
-BLAME = ["bad", "awful", "boring", "dull", "silly", "clumsy", "weak", "bland", "stale", "grim", "poor", "cold"]
+BLAME = ["bad", "awful", "boring", "dull", "silly", "clumsy", "weak", "bland", "stale", "grim", "poor"]
 ASPECTS = ["plot", "music", "cast", "ending", "script", "acting", "dialogue", "pacing"]
 DEGREES = ["very", "quite", "truly", "really", "rather"]
 NEGATIONS = ["not", "never", "hardly"]

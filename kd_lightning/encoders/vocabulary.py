@@ -28,9 +28,9 @@ INSIDE = 0xF0000
 def learn_pieces(words: Iterable[str], vocab_size: int) -> dict[str, int]:
     """Return word pieces learned by byte-pair merges: piece -> id, the special tokens first.
 
-    The WordPiece trainer of ``tokenizers`` gives another vocabulary at each call, its BPE trainer does not. Letters inside
-    a word are moved to characters of their own, so that pieces that begin a word and pieces that continue one (``##ing``)
-    are learned as different ones.
+    The WordPiece trainer of ``tokenizers`` gives another vocabulary at each call, its BPE trainer does not. Letters
+    inside a word are moved to characters of their own, so that pieces that begin a word and pieces that continue one
+    (``##ing``) are learned as different ones.
 
     Args:
         words: All words of the texts, as often as they occur.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from kd_lightning.data import EvaluationStream, Part, TokenTable, TrainStream
+from kd_lightning.data import EvaluationStream, MultiTaskData, Part, TokenTable, TrainStream
 from kd_lightning.data.sampling import annealed, probabilities, proportional, size_power, sqrt, temperature, uniform
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -390,3 +391,43 @@ def test_fewer_examples_than_processes_are_refused():
     """A rank without a batch waits for ever in the next collective."""
     with pytest.raises(UserError, match="task a: train has 2 rows for 3 processes"):
         EvaluationStream(part("a", 2), batch_size=8, pad_id=0, rank=0, world_size=3)
+
+
+def test_data_of_a_rank():
+    """What the stream can do and the datamodule forgets to ask for: every rank trains on rank 0's rows."""
+    train, evaluated = [part("a", 40), part("b", 60)], part("b", 31, split="validation", first=900)
+    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": 90, "seed": 6, "pad_id": 0}
+    data = MultiTaskData(train=train, evaluation=[evaluated], eval_batch_size=8, **settings)
+    data.trainer = SimpleNamespace(global_rank=1, world_size=2, max_epochs=3)
+    expected = TrainStream(train, epochs=3, rank=1, world_size=2, **settings)
+    found = data.train_dataloader()
+    assert len(found) == len(expected) == 9
+    assert drawn(found, 27) == drawn(expected, 27)
+    (stream_of_rank,) = data.val_dataloader()
+    ids = torch.cat([batch["example_id"] for batch in stream_of_rank])
+    other = EvaluationStream(evaluated, batch_size=8, pad_id=0, rank=1, world_size=2)
+    assert ids.tolist() == torch.cat([batch["example_id"] for batch in other]).tolist()
+    assert len(ids) == 15
+
+
+def test_data_resumes_loaders_made_before_and_after():
+    """Lightning asks for a loader before it reads the checkpoint, to count steps, and may ask again after."""
+    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": None, "seed": 6, "pad_id": 0}
+    one, two, three = (
+        MultiTaskData(train=[part("a", 100)], evaluation=[], eval_batch_size=8, **settings) for _ in range(3)
+    )
+    for data in (one, two, three):
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, max_epochs=2)
+    assert one.state_dict() == {}
+    batches = drawn(one.train_dataloader(), 7)
+    state = one.state_dict()
+    early = two.train_dataloader()
+    two.load_state_dict(state)
+    three.load_state_dict(state)
+    following = drawn(one.train_dataloader(), 7)
+    assert following == batches  # a new loader of a run that was not resumed starts at the beginning
+    assert (
+        drawn(early, 3)
+        == drawn(three.train_dataloader(), 3)
+        == drawn(TrainStream(two.train, epochs=2, **settings), 10)[7:]
+    )

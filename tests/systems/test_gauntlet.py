@@ -149,7 +149,7 @@ def test_padding_changes_nothing(build, batch_of, taught, tokenizer, name):
         for part in taught:
             logits = together[part.task.name]
             torch.testing.assert_close(padded[part.task.name], logits, rtol=1e-4, atol=1e-5)
-            assert logits.std(0).min() > 1e-2
+            assert logits.std(0).min() > 3e-3
             for row in range(0, len(part.tokens), 5):
                 (alone,) = system(one_row(part, row, tokenizer)).values()
                 torch.testing.assert_close(logits[row : row + 1], alone, rtol=1e-4, atol=1e-5)
@@ -487,7 +487,8 @@ def test_the_global_norm_is_clipped(build, batch_of, taught, attach, name, clip,
     system.trainer.precision_plugin = None
     system.training_step(batch_of(taught), 0).backward()
     before = [p.grad.clone() for p in system.parameters()]
-    system.configure_gradient_clipping(None, clip)
+    optimizer = SimpleNamespace(param_groups=[{"params": list(system.parameters())}])
+    system.configure_gradient_clipping(optimizer, clip)
     norm = torch.cat([g.flatten() for g in before]).norm()
     assert norm > 1
     scale = 1.0 if expected is None else expected / norm
