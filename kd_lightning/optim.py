@@ -156,7 +156,7 @@ class LinearWarmup:
         ValueError: If the warm-up is out of range.
 
     Example:
-        >>> LinearWarmup(warmup=0.1)(0.55)
+        >>> round(LinearWarmup(warmup=0.1)(0.55), 6)
         0.5
     """
 
