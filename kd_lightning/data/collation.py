@@ -33,7 +33,8 @@ class Part:
     def __post_init__(self) -> None:
         """Check that every example can be learned from."""
         if self.soft_targets is not None:
-            self.soft_targets.find(self.tokens.example_id)
+            for start in range(0, len(self.tokens), 65_536):
+                self.soft_targets.find(self.tokens.example_id[start : start + 65_536])
 
     @property
     def labelled(self) -> bool:

@@ -69,7 +69,7 @@ class SoftTargets:
 
     Args:
         example_id: int64 ``[N]``, ascending.
-        order: Row of ``logits`` that belongs to each of ``example_id``, int64 ``[N]``.
+        order: Row of ``logits`` that belongs to each of ``example_id``, int64 ``[N]``; None if they are in order.
         logits: float32 ``[N, C]``, or ``[N, T, C]`` of several teachers.
         manifest: What they are.
         folder: Where they are, for messages.
@@ -77,7 +77,7 @@ class SoftTargets:
     """
 
     example_id: NDArray[np.int64]
-    order: NDArray[np.int64]
+    order: NDArray[np.int64] | None
     logits: Tensor
     manifest: Manifest
     folder: Path
@@ -131,6 +131,8 @@ class SoftTargets:
         if tuple(logits.shape) != shape or example_id.shape != shape[:1]:
             raise _refusal(folder, f"rows is {tuple(logits.shape)} in the file, expected {shape} by the manifest")
         _check_values(f"soft targets {folder}", example_id, logits)
+        if (np.diff(example_id) > 0).all():  # as they are written by us: no copies
+            return cls(example_id, None, logits, manifest, folder, manifest.key())
         order = np.argsort(example_id, kind="stable")
         return cls(example_id[order], order, logits, manifest, folder, manifest.key())
 
@@ -148,13 +150,15 @@ class SoftTargets:
             raise _refusal(
                 self.folder, f"{len(missing)} of {len(example_id)} example_id have no soft target, first: {first}"
             )
-        return self.order[place]
+        return place if self.order is None else self.order[place]
 
 
 def _check_values(where: str, example_id: NDArray[np.int64], logits: Tensor) -> None:
-    ids, counts = np.unique(example_id, return_counts=True)
-    if len(ids) < len(example_id):
-        raise UserError(f"{where}: example_id {ids[counts > 1][0]} occurs {counts.max()} times, expected unique ids")
+    if not (np.diff(example_id) > 0).all():
+        ids, counts = np.unique(example_id, return_counts=True)
+        if len(ids) < len(example_id):
+            first = ids[counts > 1][0]
+            raise UserError(f"{where}: example_id {first} occurs {counts.max()} times, expected unique ids")
     if not logits.isfinite().all():
         row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
         values = logits[row].tolist()
@@ -173,19 +177,20 @@ def _read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
         found: dict[str, Any] = read_json(path)
     except ValueError as error:
         raise _refusal(folder, f"manifest.json is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise _refusal(folder, "manifest.json holds no object with the manifest's fields")
     digest = found.pop("sha256", None)
     names = {field.name for field in fields(Manifest)}
     if set(found) != names:
         different = ", ".join(sorted(set(found) ^ names))
         raise _refusal(folder, f"manifest.json lacks or adds the field {different}")
-    found["labels"] = tuple(found["labels"])
-    manifest = Manifest(**found)
+    if not isinstance(found["labels"], list):
+        raise _refusal(folder, f"field labels is {found['labels']}, expected a list of names")
+    manifest = Manifest(**{**found, "labels": tuple(found["labels"])})
     if manifest.format != FORMAT:
         raise _refusal(folder, f"format is {manifest.format}, expected {FORMAT}")
-    for field in fields(Manifest) if expected is not None else ():
-        have, want = getattr(manifest, field.name), getattr(expected, field.name)
-        if have != want:
-            raise _refusal(folder, f"field {field.name} is {_show(have)}, expected {_show(want)}")
+    if expected is not None:
+        _check_expected(folder, manifest, expected)
     logits = folder / "logits.safetensors"
     if not logits.is_file():
         raise _refusal(folder, "logits.safetensors is missing")
@@ -194,6 +199,13 @@ def _read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     if actual != digest:
         raise _refusal(folder, f"field sha256 is {_show(digest)}, the file has {_show(actual)} (cut short or changed)")
     return manifest
+
+
+def _check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None:
+    for field in fields(Manifest):
+        have, want = getattr(manifest, field.name), getattr(expected, field.name)
+        if have != want:
+            raise _refusal(folder, f"field {field.name} is {_show(have)}, expected {_show(want)}")
 
 
 def _show(value: object) -> str:
@@ -217,7 +229,7 @@ def stack(members: Sequence[SoftTargets]) -> SoftTargets:
     ids = first.example_id
     logits = torch.stack([m.logits[torch.from_numpy(m.find(ids))] for m in members], dim=1)
     identity = hashlib.sha256(" ".join(m.identity for m in members).encode()).hexdigest()[:16]
-    return SoftTargets(ids, np.arange(len(ids)), logits, first.manifest, first.folder, identity)
+    return SoftTargets(ids, None, logits, first.manifest, first.folder, identity)
 
 
 def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:

@@ -14,6 +14,9 @@ from kd_lightning.data.sampling import TaskSampler, probabilities
 from kd_lightning.data.tokens import Ints
 from kd_lightning.errors import UserError
 
+RELEASE_EVERY = 16
+"""Batches between two returns of memory-mapped pages to the system."""
+
 
 class TrainStream:
     """An endless stream of full mixed batches; an epoch is ``len(stream)`` of them.
@@ -66,10 +69,11 @@ class TrainStream:
         self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
         rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
         self._length = max(1, -(-rows // batch_size))
-        windows = -(-self._length // window)
-        self.window = -(-self._length // windows)  # an epoch is whole windows, or examples are missed and repeated
+        self._windows = -(-self._length // window)  # an epoch is whole windows, or examples are missed and repeated
+        self.window = -(-self._length // self._windows)
         self._total = self._length * epochs
         self._taken = 0
+        self._number, self._plan = -1, (np.empty(0, np.int64), np.empty(0, np.int64))
         self._shuffles: dict[int, tuple[int, NDArray[np.int32]]] = {}
         self._ledger = [(np.zeros(len(names), dtype=np.int64), np.zeros(len(names)))]  # rows drawn and due, by window
 
@@ -80,9 +84,12 @@ class TrainStream:
     def __iter__(self) -> Iterator[Batch]:
         """Yield an epoch of batches from the position where the stream stands."""
         for _ in range(self._length):
-            number, place = divmod(self._taken, self.window)
-            if place == 0 or number != getattr(self, "_number", None):
+            epoch, batches = divmod(self._taken, self._length)
+            window, place = divmod(batches, self.window)
+            number = epoch * self._windows + window
+            if number != self._number:
                 self._number, self._plan = number, self.plan(number)
+            if self._taken % RELEASE_EVERY == 0:
                 for part in self.parts:
                     part.tokens.release()
             part_of, rows = (x[place, self.rank :: self.world_size] for x in self._plan)
@@ -108,14 +115,27 @@ class TrainStream:
         self._taken = state["taken"]
 
     def _settings(self) -> dict[str, Any]:
-        return {"seed": self.seed, "batch_size": self.batch_size, "window": self.window, "sizes": dict(self.sizes)}
+        shares = probabilities(self.task_sampler, self.sizes, 0.0).tolist()
+        return {
+            "seed": self.seed,
+            "sizes": dict(self.sizes),
+            "batch_size": self.batch_size,
+            "window": self.window,
+            "shares": dict(zip(self.sizes, shares, strict=True)),
+            "steps": self._total,
+        }
+
+    def _window_size(self, number: int) -> int:
+        """Return the batches of window ``number``; the last of an epoch may be shorter."""
+        return min(self.window, self._length - number % self._windows * self.window)
 
     def _quotas(self, number: int) -> tuple[Ints, Ints]:
         """Return rows drawn from each task before window ``number``, and in it."""
-        rows = self.window * self.batch_size
         while len(self._ledger) <= number + 1:
             done, due = self._ledger[-1]
-            progress = min(1.0, (len(self._ledger) - 1) * self.window / self._total)
+            rows = self._window_size(len(self._ledger) - 1) * self.batch_size
+            epoch, window = divmod(len(self._ledger) - 1, self._windows)
+            progress = min(1.0, (epoch * self._length + window * self.window) / self._total)
             due = due + rows * probabilities(self.task_sampler, self.sizes, progress)
             quota = np.maximum(0, np.floor(due - done).astype(np.int64))
             left = rows - int(quota.sum())  # fewer than there are tasks; below 0 only if a task was ahead of its due
@@ -140,7 +160,7 @@ class TrainStream:
         return np.concatenate(drawn).astype(np.int64) if drawn else np.empty(0, dtype=np.int64)
 
     def plan(self, number: int) -> tuple[Ints, Ints]:
-        """Return window ``number``: part and row of every example, each ``[window, batch_size]``."""
+        """Return window ``number``: part and row of every example, each ``[batches, batch_size]``."""
         done, quota = self._quotas(number)
         part_of, rows, lengths = [], [], []
         for task in range(len(self.sizes)):
@@ -154,10 +174,10 @@ class TrainStream:
             rows.append(local)
             lengths.append(length)
         random = np.random.default_rng([self.seed, number, 2**31])
-        mixed = random.permutation(self.window * self.batch_size)  # rows of equal length come in random order
+        shape = (self._window_size(number), self.batch_size)
+        mixed = random.permutation(shape[0] * shape[1])  # rows of equal length come in random order
         order = mixed[np.argsort(np.concatenate(lengths)[mixed], kind="stable")]
-        shape = (self.window, self.batch_size)
-        batches = random.permutation(self.window)
+        batches = random.permutation(shape[0])
         return np.concatenate(part_of)[order].reshape(shape)[batches], np.concatenate(rows)[order].reshape(shape)[
             batches
         ]

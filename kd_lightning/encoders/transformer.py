@@ -150,6 +150,8 @@ class PretrainedTransformer:
         except (OSError, ValueError, KeyError) as error:
             raise self._not_found(error) from error
         positions = getattr(config, "max_position_embeddings", self.max_length)
+        if "roberta" in config.model_type or config.model_type in ("camembert", "longformer", "mpnet"):
+            positions -= config.pad_token_id + 1  # they count positions from there
         if self.max_length > positions:
             raise UserError(f"encoder.max_length is {self.max_length}, '{self.path}' reads at most {positions} tokens")
         return TransformerEncoder(model, num_layers=self.num_layers, pooling=self.pooling)

@@ -48,7 +48,8 @@ class BamStudent(NLUSystem):
             teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach().float())
             soft = self.distill_losses[name](student, teacher)  # [n]
             weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
-            losses[name] = {"gold_loss": gold, "soft_loss": soft, "loss": weight * gold + (1.0 - weight) * soft}
-        loss = self.reduce([task["loss"] for task in losses.values()])
+            loss = weight * gold + (1.0 - weight) * soft
+            every = torch.ones_like(has_label)
+            losses[name] = {"gold_loss": (gold, has_label), "soft_loss": (soft, has_teacher), "loss": (loss, every)}
         self.log_losses(losses, gold_weight=gold_weight)
-        return loss
+        return self.reduce([task["loss"][0] for task in losses.values()])

@@ -16,6 +16,9 @@ from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule
 from kd_lightning.tasks import Task, glue_average
 
+CountedLosses = tuple[Tensor, Tensor]
+"""Losses per row ``[n]``, and which of the rows count, bool ``[n]``."""
+
 
 class NLUSystem(pl.LightningModule):
     """An encoder, one head per task, and everything except the training step.
@@ -75,11 +78,12 @@ class NLUSystem(pl.LightningModule):
             return rows.sum() * self.trainer.world_size  # the ranks' gradients are averaged
         return rows.mean()
 
-    def log_losses(self, tasks: Mapping[str, Mapping[str, Tensor]], **values: float) -> None:
+    def log_losses(self, tasks: Mapping[str, Mapping[str, CountedLosses]], **values: float) -> None:
         """Send mean losses per row to the loggers every ``log_every_n_steps`` steps, over the global batch.
 
         Args:
-            tasks: Task -> name -> losses ``[n]``; all tasks have the same names, and train on the last of them.
+            tasks: Task -> name -> (losses ``[n]``, which rows count ``[n]``); all tasks have the same names, and train
+                on the last of them.
             **values: Further scalars, the same on all ranks.
         """
         step, last = self.trainer.global_step, self.trainer.estimated_stepping_batches - 1
@@ -87,10 +91,8 @@ class NLUSystem(pl.LightningModule):
             return
         names = list(next(iter(tasks.values())))
         none = torch.zeros(0, device=self.device)
-        parts = [[tasks.get(task.name, {}).get(name, none).detach() for name in names] for task in self.tasks]
-        sums = torch.stack(
-            [torch.stack([x.sum(), torch.tensor(len(x), device=x.device)]) for row in parts for x in row]
-        )
+        parts = [tasks.get(task.name, {}).get(name, (none, none)) for task in self.tasks for name in names]
+        sums = torch.stack([torch.stack([(x.detach() * counts).sum(), counts.sum().float()]) for x, counts in parts])
         if self.trainer.world_size > 1:  # one collective, of the same shape whatever tasks a rank has
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         total = sums.view(len(self.tasks), len(names), 2).tolist()

@@ -20,10 +20,11 @@ class Teacher(NLUSystem):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of the batch against gold labels."""
         hidden = self.encode(batch)  # [B, H]
-        losses = {}
+        losses, logged = [], {}
         for name, rows in batch["tasks"].items():
             logits = self.heads[name](hidden[rows["rows"]])  # [n, C]
-            losses[name] = {"gold_loss": gold_loss(logits, rows["labels"]) * rows["has_label"]}  # [n]
-        loss = self.reduce([task["gold_loss"] for task in losses.values()])
-        self.log_losses(losses)
-        return loss
+            gold = gold_loss(logits, rows["labels"])  # [n]
+            losses.append(gold * rows["has_label"])
+            logged[name] = {"gold_loss": (gold, rows["has_label"])}
+        self.log_losses(logged)
+        return self.reduce(losses)

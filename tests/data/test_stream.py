@@ -339,7 +339,7 @@ def test_batches_of_a_window_come_in_no_order():
 def test_parts_of_a_task_are_one_task():
     """Unlabelled rows counted as a task of their own take another share."""
     parts = [part("a", 20), part("a", 60, split="unlabelled", first=500), part("b", 40)]
-    found = TrainStream(parts, task_sampler=uniform, batch_size=8, epochs=1, pad_id=0, window=2)
+    found = TrainStream(parts, task_sampler=uniform, batch_size=8, epochs=1, pad_id=0, window=5)
     assert found.sizes == {"a": 80, "b": 40}
     batches = drawn(found, 20)
     assert Counter(name for batch in batches for name, _ in batch) == {"a": 80, "b": 80}
