@@ -202,7 +202,7 @@ def run_fit(
             sys.modules["wandb"].finish()
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if not scores_of(trainer.callback_metrics) or (trainer.max_epochs or 1) % trainer.check_val_every_n_epoch:
+    if not scores_of(trainer.callback_metrics) or (trainer.max_epochs or 1) % (trainer.check_val_every_n_epoch or 1):
         trainer.validate(system, datamodule=data, verbose=False)
     result: Config = {
         "stage": stage,
