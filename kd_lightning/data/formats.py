@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, did_you_mean
 
 Column: TypeAlias = "Sequence[Any] | pa.Array"
 Record: TypeAlias = tuple[
@@ -111,13 +110,6 @@ def check_header(found: Sequence[str], names: Sequence[str], source: str) -> Non
             listed = ", ".join(map(repr, found)) or "none"
             hint = did_you_mean(name, found) or "; rename a column, or name another in the task"
             raise UserError(f"{source}: found the columns {listed}, expected '{name}' among them{hint}")
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return "; did you mean 'x'?" for the known word nearest in spelling, or nothing if none is near."""
-    by_lower = {name.strip().lower(): name for name in known}
-    near = difflib.get_close_matches(word.strip().lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def _check_file(path: Path) -> None:

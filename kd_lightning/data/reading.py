@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd_lightning.data.formats import Chunk, Column, check_header, did_you_mean, read_chunks
-from kd_lightning.errors import UserError
+from kd_lightning.data.formats import Chunk, Column, check_header, read_chunks
+from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 
 ROWS = pa.schema(

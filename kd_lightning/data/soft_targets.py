@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.data.folders import new_folder, read_json, write_json
+from kd_lightning.data.folders import file_hash, new_folder, read_json, write_json
 from kd_lightning.errors import UserError
 
 FORMAT = 1
@@ -105,8 +105,7 @@ class SoftTargets:
         with new_folder(folder) as part:
             tensors = {"example_id": example_id.contiguous(), "logits": logits.float().contiguous()}
             save_file(tensors, part / "logits.safetensors")
-            with (part / "logits.safetensors").open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_hash(part / "logits.safetensors")
             write_json(part / "manifest.json", {**asdict(manifest), "sha256": digest})
 
     @classmethod
@@ -194,8 +193,7 @@ def _read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     logits = folder / "logits.safetensors"
     if not logits.is_file():
         raise _refusal(folder, "logits.safetensors is missing")
-    with logits.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = file_hash(logits)
     if actual != digest:
         raise _refusal(folder, f"field sha256 is {_show(digest)}, the file has {_show(actual)} (cut short or changed)")
     return manifest

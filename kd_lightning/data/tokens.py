@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.data.folders import locked, new_folder, read_json, write_json
+from kd_lightning.data.caching import cached
 from kd_lightning.data.rows import Rows
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
 from kd_lightning.progress import track
 
-log = logging.getLogger(__name__)
-
 Ints = NDArray[np.int64]
 ARRAYS = {"input_ids": np.int32, "ends": np.int64, "second": np.int32, "example_id": np.int64, "label": np.float32}
 CHUNK = 4096
+FORMAT = 1
+"""Version of what is cached; raise it when an array or its meaning changes."""
 
 
 @dataclass(frozen=True)
@@ -73,25 +72,19 @@ class TokenTable:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     @classmethod
-    def open(cls, folder: Path) -> TokenTable | None:
-        """Return the table in the folder; None if there is none, or a file has not the size it was written with."""
-        if not (folder / "meta.json").is_file():
-            return None
-        meta = read_json(folder / "meta.json")
+    def open(cls, folder: Path, **facts: Any) -> TokenTable:
+        """Return the table whose arrays are in the folder, memory-mapped; ``facts`` are the other fields."""
         arrays: dict[str, Any] = {}
         for name, dtype in ARRAYS.items():
             path = folder / f"{name}.bin"
-            if not path.is_file() or path.stat().st_size != meta["bytes"][name]:
-                log.warning("%s is damaged: building it again", folder)
-                return None
-            arrays[name] = np.memmap(path, dtype=dtype, mode="r") if meta["bytes"][name] else np.empty(0, dtype)
-        return cls(**arrays, cut=meta["cut"], fingerprint=meta["fingerprint"])
+            arrays[name] = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+        return cls(**arrays, **facts)
 
 
 def tokenise(
     rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, both_orders: bool, cache: Path, name: str
 ) -> TokenTable:
-    """Return the split's token table; the first time, build it with all cores and write it into the cache.
+    """Return the split's token table; the first time, and if it is damaged, build it with all cores and cache it.
 
     Args:
         rows: The split.
@@ -104,18 +97,11 @@ def tokenise(
     Raises:
         UserError: If the tokenizer's layout of a pair is not "first text, second text".
     """
-    values = [rows.fingerprint, tokenizer_fingerprint(tokenizer), max_length, both_orders]
+    values = [FORMAT, rows.fingerprint, tokenizer_fingerprint(tokenizer), max_length, both_orders]
     fingerprint = hashlib.sha256(json.dumps(values).encode()).hexdigest()
     folder = cache / f"{name}-{fingerprint[:16]}"
-    with locked(folder):
-        found = TokenTable.open(folder)
-        if found is None:
-            with new_folder(folder) as part:
-                cut = _write(part, rows, tokenizer, max_length, both_orders, name)
-                sizes = {array: (part / f"{array}.bin").stat().st_size for array in ARRAYS}
-                write_json(part / "meta.json", {"cut": cut, "fingerprint": fingerprint, "bytes": sizes})
-            found = TokenTable.open(folder)
-    assert found is not None
+    facts = cached(folder, lambda part: {"cut": _write(part, rows, tokenizer, max_length, both_orders, name)})
+    found = TokenTable.open(folder, fingerprint=fingerprint, **facts)
     expected = rows.count * (2 if both_orders else 1)
     if len(found) != expected:
         raise RuntimeError(f"{folder}: {len(found)} examples from {rows.count} rows, expected {expected}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_lightning.data import TokenTable, tokenise
+from kd_lightning.data import TokenTable, caching, tokenise
 from kd_lightning.data import tokens as tokens_module
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer
 
@@ -139,15 +139,24 @@ def test_another_input_another_folder(table, changes, tmp_path, change):
     assert len([folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]) == 2
 
 
+def test_another_format_another_folder(table, monkeypatch):
+    """A release that stores something else under the same key reads the old release's arrays."""
+    one = table("mood")
+    monkeypatch.setattr(tokens_module, "FORMAT", tokens_module.FORMAT + 1)
+    assert table("mood").fingerprint != one.fingerprint
+
+
 @pytest.mark.parametrize("array", list(tokens_module.ARRAYS))
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_a_damaged_file_is_built_again(table, caplog, array, damage):
-    """A full disk leaves half a file; reading it ends in a crash, or in other texts."""
+    """Half a file ends in a crash or in other texts; a token id 99999 in the place of another, in the embedding."""
     found = table("mood")
     expected = {name: np.array(getattr(found, name)) for name in tokens_module.ARRAYS}
     path = getattr(found, array).filename
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-4])
+    elif damage == "changed":
+        path.write_bytes(np.int32(99999).tobytes() + path.read_bytes()[4:])
     else:
         path.unlink()
     again = table("mood")
@@ -158,7 +167,7 @@ def test_a_damaged_file_is_built_again(table, caplog, array, damage):
 
 def test_a_failure_leaves_nothing(table, tmp_path, monkeypatch):
     """Half a table under its final name is a whole one to the next run."""
-    monkeypatch.setattr(tokens_module, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(caching, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         table("mood")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
