@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.collation import Part, check_teachable, collate
-from kd_lightning.data.sampling import TaskSampler, probabilities
+from kd_lightning.data.sampling import TaskSampler, epoch_batches, probabilities
 from kd_lightning.data.tokens import Ints
 from kd_lightning.errors import UserError
 
@@ -31,8 +31,8 @@ class TrainStream:
         parts: Examples to train on, parts of a task next to each other.
         task_sampler: How often each task is drawn.
         batch_size: Rows of the global batch, over all ranks.
-        epochs: Epochs of the run, for samplers that change with progress.
         pad_id: Token id of padding.
+        total_batches: Batches of the whole run, for samplers that change with progress; None counts one epoch.
         window: Batches per window, at most; 1 gives plain shuffled batches.
         epoch_rows: Rows of an epoch; None takes as many as there are examples.
         seed: Seed of the order.
@@ -49,8 +49,8 @@ class TrainStream:
         *,
         task_sampler: TaskSampler,
         batch_size: int,
-        epochs: int,
         pad_id: int,
+        total_batches: int | None = None,
         window: int = 64,
         epoch_rows: int | None = None,
         seed: int = 0,
@@ -68,10 +68,10 @@ class TrainStream:
         self._ends = [np.cumsum([len(parts[int(i)].tokens) for i in numbers]) for numbers in self._parts_of]
         self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
         rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
-        self._length = max(1, -(-rows // batch_size))
+        self._length = epoch_batches(rows, batch_size)
         self._windows = -(-self._length // window)  # an epoch is whole windows, or examples are missed and repeated
         self.window = -(-self._length // self._windows)
-        self._total = self._length * epochs
+        self._total = self._length if total_batches is None else total_batches
         self._taken = 0
         self._number, self._plan = -1, (np.empty(0, np.int64), np.empty(0, np.int64))
         self._shuffles: dict[int, tuple[int, NDArray[np.int32]]] = {}

@@ -10,11 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from scipy.stats import chi2
 
 from kd_lightning.data import EvaluationStream, MultiTaskData, Part, TokenTable, TrainStream
-from kd_lightning.data.sampling import annealed, probabilities, proportional, size_power, sqrt, temperature, uniform
+from kd_lightning.data.datamodule import run_batches
+from kd_lightning.data.sampling import (
+    annealed,
+    epoch_batches,
+    probabilities,
+    proportional,
+    size_power,
+    sqrt,
+    temperature,
+    uniform,
+)
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -48,7 +59,9 @@ def part(name: str, count: int, split: str = "train", first: int = 0, label: flo
 
 def stream(sizes: dict[str, int] = SIZES, **settings: Any) -> TrainStream:
     """Return a stream over one part per task."""
-    settings = {"task_sampler": proportional, "batch_size": 10, "epochs": 3, "pad_id": 0, "window": 4, **settings}
+    settings = {"task_sampler": proportional, "batch_size": 10, "pad_id": 0, "window": 4, **settings}
+    rows = settings.get("epoch_rows") or sum(sizes.values())
+    settings["total_batches"] = settings.pop("epochs", 3) * epoch_batches(rows, settings["batch_size"])
     return TrainStream([part(name, count) for name, count in sizes.items()], **settings)
 
 
@@ -192,7 +205,7 @@ def test_each_window_is_shuffled_anew():
 def test_rows_of_one_length_are_mixed():
     """Sorting that keeps ties in the order of tasks makes batches of one task each."""
     parts = [part("a", 160, length=9), part("b", 160, length=9)]
-    found = TrainStream(parts, task_sampler=uniform, batch_size=40, epochs=1, pad_id=0, window=8)
+    found = TrainStream(parts, task_sampler=uniform, batch_size=40, pad_id=0, window=8)
     shares = [Counter(name for name, _ in batch)["a"] / 40 for batch in drawn(found, 8)]
     assert 0.2 < min(shares) < max(shares) < 0.8
 
@@ -287,6 +300,8 @@ def test_position_moves_a_stream_in_use():
         pytest.param({"window": 3}, "window", id="window"),
         pytest.param({"sizes": {"a": 7, "b": 40, "c": 134}}, "sizes", id="another row"),
         pytest.param({"sizes": {"a": 7, "b": 40}}, "sizes", id="a task less"),
+        pytest.param({"task_sampler": uniform}, "shares", id="another law"),
+        pytest.param({"epochs": 4}, "steps", id="a longer run"),
     ],
 )
 def test_state_of_other_settings_is_refused(changes, name):
@@ -339,7 +354,7 @@ def test_batches_of_a_window_come_in_no_order():
 def test_parts_of_a_task_are_one_task():
     """Unlabelled rows counted as a task of their own take another share."""
     parts = [part("a", 20), part("a", 60, split="unlabelled", first=500), part("b", 40)]
-    found = TrainStream(parts, task_sampler=uniform, batch_size=8, epochs=1, pad_id=0, window=5)
+    found = TrainStream(parts, task_sampler=uniform, batch_size=8, pad_id=0, window=5)
     assert found.sizes == {"a": 80, "b": 40}
     batches = drawn(found, 20)
     assert Counter(name for batch in batches for name, _ in batch) == {"a": 80, "b": 80}
@@ -361,9 +376,7 @@ def test_full_batches_only():
 def test_nothing_to_learn_from_is_refused():
     """Rows without label and teacher would be trained as class 0."""
     with pytest.raises(UserError, match="task a: the unlabelled rows have neither labels nor a teacher"):
-        TrainStream(
-            [part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, epochs=1, pad_id=0
-        )
+        TrainStream([part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, pad_id=0)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -393,13 +406,87 @@ def test_fewer_examples_than_processes_are_refused():
         EvaluationStream(part("a", 2), batch_size=8, pad_id=0, rank=0, world_size=3)
 
 
+def trainer(**settings: Any) -> Any:
+    """Return what the data ask of a trainer."""
+    settings = {"global_rank": 0, "world_size": 1, "max_epochs": -1, "max_steps": -1, **settings}
+    return SimpleNamespace(**{"limit_train_batches": 1.0, "accumulate_grad_batches": 1, **settings})
+
+
+RUNS = [
+    # settings of the trainer, batches of the run; the loader has 12 batches an epoch
+    ({"max_epochs": 2}, 24),
+    ({"max_steps": 31}, 31),
+    ({"max_epochs": 2, "max_steps": 31}, 24),
+    ({"max_epochs": 3, "max_steps": 31}, 31),
+    ({"max_epochs": 3, "limit_train_batches": 5}, 15),
+    ({"max_epochs": 2, "limit_train_batches": 100}, 24),
+    ({"max_epochs": 2, "limit_train_batches": 0.55}, 12),
+    ({"max_steps": 14, "limit_train_batches": 5}, 14),
+    ({"max_epochs": 2, "accumulate_grad_batches": 5}, 24),
+    ({"max_steps": 7, "accumulate_grad_batches": 5}, 29),
+    ({"max_steps": 6, "accumulate_grad_batches": 4, "limit_train_batches": 6}, 18),
+    ({"fast_dev_run": True}, 1),
+    ({"overfit_batches": 2, "max_epochs": 3}, 6),
+]
+
+
+PLAIN: dict[str, Any] = {"window": 1, "epoch_rows": None, "seed": 1, "pad_id": 0}
+
+
+class Constant(pl.LightningModule):
+    """A model that learns nothing and counts its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.batches = torch.nn.Parameter(torch.zeros(())), 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.batches += 1
+        return self.weight * 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing; there is nothing to evaluate."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self.steps = self.trainer.estimated_stepping_batches
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(("settings", "batches"), [pytest.param(*run, id=str(run[0])) for run in RUNS])
+def test_progress_ends_with_the_run(make_trainer, settings, batches):
+    """max_epochs is -1 where max_steps ends the run: an annealing that goes backwards; a limit, and it never ends."""
+    progress = []
+
+    def watched(sizes: Any, now: float) -> Any:
+        progress.append(now)
+        return annealed(sizes, now)
+
+    train, evaluated = [part("a", 50), part("b", 70)], part("a", 8, split="validation")
+    data = MultiTaskData(
+        train=train, evaluation=[evaluated], task_sampler=watched, batch_size=10, eval_batch_size=8, **PLAIN
+    )
+    fit = make_trainer(**{"max_epochs": -1, **settings})
+    model = Constant()
+    fit.fit(model, data)
+    assert model.batches == batches
+    assert fit.global_step == model.steps
+    assert progress[0] == 0.0
+    assert max(progress) == pytest.approx((batches - 1) / batches)
+
+
+def test_a_run_without_end_is_refused():
+    """Progress in a run of unknown length is a number that means nothing."""
+    with pytest.raises(UserError, match=r"trainer\.max_epochs and trainer\.max_steps are both -1, exp"):
+        run_batches(trainer(), 12)
+
+
 def test_data_of_a_rank():
     """What the stream can do and the datamodule forgets to ask for: every rank trains on rank 0's rows."""
     train, evaluated = [part("a", 40), part("b", 60)], part("b", 31, split="validation", first=900)
     settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": 90, "seed": 6, "pad_id": 0}
     data = MultiTaskData(train=train, evaluation=[evaluated], eval_batch_size=8, **settings)
-    data.trainer = SimpleNamespace(global_rank=1, world_size=2, max_epochs=3)
-    expected = TrainStream(train, epochs=3, rank=1, world_size=2, **settings)
+    data.trainer = trainer(global_rank=1, world_size=2, max_epochs=3)
+    expected = TrainStream(train, total_batches=27, rank=1, world_size=2, **settings)
     found = data.train_dataloader()
     assert len(found) == len(expected) == 9
     assert drawn(found, 27) == drawn(expected, 27)
@@ -417,7 +504,7 @@ def test_data_resumes_loaders_made_before_and_after():
         MultiTaskData(train=[part("a", 100)], evaluation=[], eval_batch_size=8, **settings) for _ in range(3)
     )
     for data in (one, two, three):
-        data.trainer = SimpleNamespace(global_rank=0, world_size=1, max_epochs=2)
+        data.trainer = trainer(max_epochs=2)
     assert one.state_dict() == {}
     batches = drawn(one.train_dataloader(), 7)
     state = one.state_dict()
@@ -429,5 +516,5 @@ def test_data_resumes_loaders_made_before_and_after():
     assert (
         drawn(early, 3)
         == drawn(three.train_dataloader(), 3)
-        == drawn(TrainStream(two.train, epochs=2, **settings), 10)[7:]
+        == drawn(TrainStream(two.train, total_batches=20, **settings), 10)[7:]
     )
