@@ -7,12 +7,14 @@ import hashlib
 import json
 import mmap
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.data.caching import cached
@@ -112,14 +114,14 @@ def _write(
     part: Path, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool, name: str
 ) -> int:
     end, cut = 0, 0
-    tokenizer = copy.deepcopy(tokenizer)  # it remembers how it last truncated, which would change its fingerprint
+    backend = backend_of(tokenizer, max_length)
     files = {array: (part / f"{array}.bin").open("wb") for array in ARRAYS}
     orders = (False, True) if both_orders else (False,)
     try:
         with track(f"tokenise {name}", rows.count * len(orders)) as advance:
             for swapped in orders:
                 for batch in rows.batches(CHUNK):
-                    arrays = encode(batch, tokenizer, max_length, swapped)
+                    arrays = encode(batch, backend, swapped)
                     cut += int((np.diff(arrays["ends"], prepend=0) >= max_length).sum())
                     arrays["ends"] += end
                     end = int(arrays["ends"][-1])
@@ -132,33 +134,47 @@ def _write(
     return cut
 
 
-def encode(
-    batch: pa.RecordBatch, tokenizer: PreTrainedTokenizerBase, max_length: int, swapped: bool
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of ``TokenTable`` for some rows; ``ends`` counts from 0, padding there is none."""
+def backend_of(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """Return a copy of the tokenizer's engine that cuts the longer text first, as ``tokenizer(...)`` would.
+
+    A copy, since an engine remembers how it last truncated, which would change the tokenizer's fingerprint.
+    """
+    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend
+
+
+def encode(batch: pa.RecordBatch, backend: Tokenizer, swapped: bool) -> dict[str, NDArray[Any]]:
+    """Return the arrays of ``TokenTable`` for some rows; ``ends`` counts from 0, padding there is none.
+
+    The engine is called itself, and its lists flattened in one pass: a fifth to a half of the time of
+    ``tokenizer(...)`` is spent on offsets and dictionaries that nobody reads.
+
+    Args:
+        batch: Rows of the schema ``ROWS``.
+        backend: From ``backend_of``.
+        swapped: Whether the second text comes first, and ids are ``~i``.
+
+    Raises:
+        UserError: If the engine's layout of a pair is not "first text, second text".
+    """
     texts = [batch.column("text_a").to_pylist()]
     if batch.column("text_b").null_count == 0:
         texts.append(batch.column("text_b").to_pylist())
     if swapped:
         texts.reverse()
-    encoded = tokenizer(
-        *texts,
-        truncation="longest_first",
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=False,
-    )
-    ends = np.cumsum([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    input_ids = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]])
-    types = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["token_type_ids"]])
+    encoded = backend.encode_batch_fast(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
+    tokens = [row.ids for row in encoded]
+    ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
+    input_ids = np.fromiter(chain.from_iterable(tokens), np.int32, ends[-1])
+    types = np.fromiter(chain.from_iterable(row.type_ids for row in encoded), np.int32, ends[-1])
     starts = np.concatenate([[0], ends[:-1]])
-    ones = np.add.reduceat(types, starts)
-    second = (ends - starts - ones).astype(np.int32)
+    second = (ends - starts - np.add.reduceat(types, starts)).astype(np.int32)
     expected = np.arange(len(types)) - np.repeat(starts, ends - starts) >= np.repeat(second, ends - starts)
     if not np.array_equal(types, expected):
-        raise UserError(
-            f"{type(tokenizer).__name__} does not lay out a pair as first text, second text: cannot be used"
-        )
+        raise UserError("the tokenizer does not lay out a pair as first text, second text: cannot be used")
     ids = batch.column("example_id").to_numpy()
     return {
         "input_ids": input_ids,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kd_lightning.data import TokenTable, caching, tokenise
@@ -44,6 +45,36 @@ def test_rows_are_the_tokenizers(table, toys, tokenizer, name, max_length):
             types = expected["token_type_ids"]
             assert found.second[place] == (types.index(1) if 1 in types else len(types))
             assert found.lengths(np.array([place])) == len(types) <= max_length
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("max_length", [6, 11, 200])
+@pytest.mark.parametrize("columns", [("a",), ("a", "b")], ids=["one text", "pair"])
+def test_the_engine_is_the_tokenizer(columns, max_length, side):
+    """Calling the engine itself saves time; it must give what ``tokenizer(...)`` gives, special words and all."""
+    random = np.random.default_rng(1)
+    words = ["the", "red", "cup", "sees", "[SEP]", "[MASK]", "unheard-of", "\u00e9t\u00e9", "?", ""]
+    texts = {name: [" ".join(random.choice(words, random.integers(1, 40))) for _ in range(60)] for name in "ab"}
+    words_known = train_tokenizer(texts["a"] + texts["b"], 80)
+    words_known.truncation_side = side
+    given = [texts[name] for name in columns]
+    second = pa.array(texts["b"]) if len(columns) == 2 else pa.nulls(60, pa.string())
+    values = [
+        pa.array(range(60)),
+        pa.nulls(60, pa.string()),
+        pa.array(texts["a"]),
+        second,
+        pa.array(np.zeros(60, np.float32)),
+    ]
+    batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
+    for swapped in (False, True):
+        found = tokens_module.encode(batch, tokens_module.backend_of(words_known, max_length), swapped)
+        expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
+        for number, ids in enumerate(expected["input_ids"]):
+            start, end = found["ends"][number] - len(ids), found["ends"][number]
+            assert found["input_ids"][start:end].tolist() == ids
+            assert [int(i >= found["second"][number]) for i in range(len(ids))] == expected["token_type_ids"][number]
+        assert found["ends"][-1] == len(found["input_ids"])
 
 
 def test_cut_takes_the_longer_text_first(table):
