@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Weights = NDArray[np.float64]
+Counts = NDArray[np.int64]
 TaskSampler = Callable[[Weights, float], Weights]
 
 
@@ -104,3 +105,22 @@ def probabilities(sampler: TaskSampler, sizes: Mapping[str, int], progress: floa
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"task weights must be positive and finite, got {dict(zip(sizes, weights, strict=True))}")
     return weights / weights.sum()
+
+
+def quotas(due: Weights, done: Counts, rows: int) -> Counts:
+    """Return how many of the next rows each task gives, int64 ``[tasks]``: whole rows, that fractions may not be lost.
+
+    Args:
+        due: Rows each task should have given after these, by the law, float64 ``[tasks]``.
+        done: Rows each task has given before, int64 ``[tasks]``.
+        rows: Number of the next rows.
+
+    Example:
+        >>> quotas(np.array([0.5, 5.5]), np.array([0, 0]), 6), quotas(np.array([1.0, 11.0]), np.array([1, 5]), 6)
+        (array([1, 5]), array([0, 6]))
+    """
+    quota = np.maximum(0, np.floor(due - done).astype(np.int64))
+    left = rows - int(quota.sum())  # fewer than there are tasks; below 0 only if a task was ahead of its due
+    quota[np.argmax(quota)] += min(0, left)
+    quota[np.argsort(done + quota - due, kind="stable")[: max(0, left)]] += 1
+    return quota

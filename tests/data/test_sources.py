@@ -10,8 +10,9 @@ import datasets
 import pytest
 
 from kd_lightning.data import Corpus, Embedded, Files, ParquetFolder
+from kd_lightning.data import corpus as corpus_module
 from kd_lightning.data import rows as rows_module
-from kd_lightning.data import sources as module
+from kd_lightning.data import sources as sources_module
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -104,7 +105,7 @@ def test_another_format_another_folder(corpus, own, monkeypatch):
     """A release that reads otherwise must not serve what the last one read."""
     task = own(test="text,label\na,yes\n")
     old = corpus.require(task, "test")
-    monkeypatch.setattr(module, "FORMAT", rows_module.FORMAT + 1)
+    monkeypatch.setattr(corpus_module, "FORMAT", rows_module.FORMAT + 1)
     assert corpus.require(task, "test").folder != old.folder
 
 
@@ -144,7 +145,7 @@ def test_a_file_that_may_not_be_read(corpus, own, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     task = own(train="text,label\na,yes\n")
-    monkeypatch.setattr(module, "file_hash", refuse)
+    monkeypatch.setattr(sources_module, "file_hash", refuse)
     assert "train.csv: Permission denied, expected a file that can be read" in refusal(corpus.require, task, "train")
 
 

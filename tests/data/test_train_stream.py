@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from scipy.stats import chi2
 
-from kd_lightning.data import EvaluationStream, MultiTaskData, Part, TokenTable, TrainStream
-from kd_lightning.data.datamodule import run_batches
+from kd_lightning.data import Part, TokenTable, TrainStream
 from kd_lightning.data.sampling import (
     annealed,
     epoch_batches,
@@ -37,6 +34,8 @@ SAMPLERS = [
     pytest.param(annealed, id="annealed"),
     pytest.param(partial(temperature, temperature=3.0, cap=40.0), id="temperature"),
 ]
+
+
 SIZES = {"a": 7, "b": 40, "c": 133}
 
 
@@ -377,144 +376,3 @@ def test_nothing_to_learn_from_is_refused():
     """Rows without label and teacher would be trained as class 0."""
     with pytest.raises(UserError, match="task a: the unlabelled rows have neither labels nor a teacher"):
         TrainStream([part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, pad_id=0)
-
-
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_evaluation_sees_each_example_once(world_size):
-    """Trap 3: predicting through a training sampler fills a cache with repeats and holes."""
-    whole = part("a", 47, split="validation")
-    ranks = [
-        EvaluationStream(whole, batch_size=8, pad_id=0, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    for _ in range(2):
-        batches = [list(rank) for rank in ranks]
-        assert [len(found) for found in batches] == [len(rank) for rank in ranks]
-        ids = torch.cat([batch["example_id"] for found in batches for batch in found])
-        assert sorted(ids.tolist()) == whole.tokens.example_id.tolist()
-        assert {batch["split"] for found in batches for batch in found} == {"validation"}
-
-
-def test_evaluation_begins_with_the_longest():
-    """A batch that does not fit in memory should fail at once, not after an hour."""
-    lengths = [batch["input_ids"].shape[1] for batch in EvaluationStream(part("a", 47), batch_size=8, pad_id=0)]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_fewer_examples_than_processes_are_refused():
-    """A rank without a batch waits for ever in the next collective."""
-    with pytest.raises(UserError, match="task a: train has 2 rows for 3 processes"):
-        EvaluationStream(part("a", 2), batch_size=8, pad_id=0, rank=0, world_size=3)
-
-
-def trainer(**settings: Any) -> Any:
-    """Return what the data ask of a trainer."""
-    settings = {"global_rank": 0, "world_size": 1, "max_epochs": -1, "max_steps": -1, **settings}
-    return SimpleNamespace(**{"limit_train_batches": 1.0, "accumulate_grad_batches": 1, **settings})
-
-
-RUNS = [
-    # settings of the trainer, batches of the run; the loader has 12 batches an epoch
-    ({"max_epochs": 2}, 24),
-    ({"max_steps": 31}, 31),
-    ({"max_epochs": 2, "max_steps": 31}, 24),
-    ({"max_epochs": 3, "max_steps": 31}, 31),
-    ({"max_epochs": 3, "limit_train_batches": 5}, 15),
-    ({"max_epochs": 2, "limit_train_batches": 100}, 24),
-    ({"max_epochs": 2, "limit_train_batches": 0.55}, 12),
-    ({"max_steps": 14, "limit_train_batches": 5}, 14),
-    ({"max_epochs": 2, "accumulate_grad_batches": 5}, 24),
-    ({"max_steps": 7, "accumulate_grad_batches": 5}, 29),
-    ({"max_steps": 6, "accumulate_grad_batches": 4, "limit_train_batches": 6}, 18),
-    ({"fast_dev_run": True}, 1),
-    ({"overfit_batches": 2, "max_epochs": 3}, 6),
-]
-
-
-PLAIN: dict[str, Any] = {"window": 1, "epoch_rows": None, "seed": 1, "pad_id": 0}
-
-
-class Constant(pl.LightningModule):
-    """A model that learns nothing and counts its batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.batches = torch.nn.Parameter(torch.zeros(())), 0
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        self.batches += 1
-        return self.weight * 0
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing; there is nothing to evaluate."""
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        self.steps = self.trainer.estimated_stepping_batches
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.parametrize(("settings", "batches"), [pytest.param(*run, id=str(run[0])) for run in RUNS])
-def test_progress_ends_with_the_run(make_trainer, settings, batches):
-    """max_epochs is -1 where max_steps ends the run: an annealing that goes backwards; a limit, and it never ends."""
-    progress = []
-
-    def watched(sizes: Any, now: float) -> Any:
-        progress.append(now)
-        return annealed(sizes, now)
-
-    train, evaluated = [part("a", 50), part("b", 70)], part("a", 8, split="validation")
-    data = MultiTaskData(
-        train=train, evaluation=[evaluated], task_sampler=watched, batch_size=10, eval_batch_size=8, **PLAIN
-    )
-    fit = make_trainer(**{"max_epochs": -1, **settings})
-    model = Constant()
-    fit.fit(model, data)
-    assert model.batches == batches
-    assert fit.global_step == model.steps
-    assert progress[0] == 0.0
-    assert max(progress) == pytest.approx((batches - 1) / batches)
-
-
-def test_a_run_without_end_is_refused():
-    """Progress in a run of unknown length is a number that means nothing."""
-    with pytest.raises(UserError, match=r"trainer\.max_epochs and trainer\.max_steps are both -1, exp"):
-        run_batches(trainer(), 12)
-
-
-def test_data_of_a_rank():
-    """What the stream can do and the datamodule forgets to ask for: every rank trains on rank 0's rows."""
-    train, evaluated = [part("a", 40), part("b", 60)], part("b", 31, split="validation", first=900)
-    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": 90, "seed": 6, "pad_id": 0}
-    data = MultiTaskData(train=train, evaluation=[evaluated], eval_batch_size=8, **settings)
-    data.trainer = trainer(global_rank=1, world_size=2, max_epochs=3)
-    expected = TrainStream(train, total_batches=27, rank=1, world_size=2, **settings)
-    found = data.train_dataloader()
-    assert len(found) == len(expected) == 9
-    assert drawn(found, 27) == drawn(expected, 27)
-    (stream_of_rank,) = data.val_dataloader()
-    ids = torch.cat([batch["example_id"] for batch in stream_of_rank])
-    other = EvaluationStream(evaluated, batch_size=8, pad_id=0, rank=1, world_size=2)
-    assert ids.tolist() == torch.cat([batch["example_id"] for batch in other]).tolist()
-    assert len(ids) == 15
-
-
-def test_data_resumes_loaders_made_before_and_after():
-    """Lightning asks for a loader before it reads the checkpoint, to count steps, and may ask again after."""
-    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": None, "seed": 6, "pad_id": 0}
-    one, two, three = (
-        MultiTaskData(train=[part("a", 100)], evaluation=[], eval_batch_size=8, **settings) for _ in range(3)
-    )
-    for data in (one, two, three):
-        data.trainer = trainer(max_epochs=2)
-    assert one.state_dict() == {}
-    batches = drawn(one.train_dataloader(), 7)
-    state = one.state_dict()
-    early = two.train_dataloader()
-    two.load_state_dict(state)
-    three.load_state_dict(state)
-    following = drawn(one.train_dataloader(), 7)
-    assert following == batches  # a new loader of a run that was not resumed starts at the beginning
-    assert (
-        drawn(early, 3)
-        == drawn(three.train_dataloader(), 3)
-        == drawn(TrainStream(two.train, total_batches=20, **settings), 10)[7:]
-    )

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_lightning.data import TokenTable, caching, tokenise
-from kd_lightning.data import tokens as tokens_module
+from kd_lightning.data import TokenTable, caching, tokenise, tokenising
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer
 
 
@@ -68,7 +67,7 @@ def test_the_engine_is_the_tokenizer(columns, max_length, side):
     ]
     batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
     for swapped in (False, True):
-        found = tokens_module.encode(batch, tokens_module.backend_of(words_known, max_length), swapped)
+        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped)
         expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
         for number, ids in enumerate(expected["input_ids"]):
             start, end = found["ends"][number] - len(ids), found["ends"][number]
@@ -106,16 +105,16 @@ def test_no_row_is_lost(table, toys, name):
 def test_chunks_are_one_table(table, monkeypatch):
     """Ends that start again at 0 with each chunk: all chunks after the first read the first one's tokens."""
     whole = table("near")
-    monkeypatch.setattr(tokens_module, "CHUNK", 5)
+    monkeypatch.setattr(tokenising, "CHUNK", 5)
     pieces = table("near", cache=whole.input_ids.filename.parents[2] / "other")
-    for name in tokens_module.ARRAYS:
+    for name in tokenising.ARRAYS:
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 
 def test_a_lost_row_is_an_error(table, monkeypatch):
     """If the tokenizer ever returns fewer rows than it was given, nobody may train on the rest."""
-    encode = tokens_module.encode
-    monkeypatch.setattr(tokens_module, "encode", lambda batch, *others: encode(batch.slice(1), *others))
+    encode = tokenising.encode
+    monkeypatch.setattr(tokenising, "encode", lambda batch, *others: encode(batch.slice(1), *others))
     with pytest.raises(RuntimeError, match="23 examples from 24 rows, expected 24"):
         table("mood")
 
@@ -123,7 +122,7 @@ def test_a_lost_row_is_an_error(table, monkeypatch):
 def test_built_once(table, monkeypatch):
     """A cache that is never hit tokenises millions of rows at each start."""
     first = table("mood")
-    monkeypatch.setattr(tokens_module, "encode", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(tokenising, "encode", lambda *_: pytest.fail("tokenised again"))
     again = table("mood")
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.input_ids, first.input_ids)
@@ -141,7 +140,7 @@ def test_the_tokenizer_stays_as_it_was(table, toys):
 def test_memory_mapped(table):
     """Tables in memory, one per process, are what stops large data."""
     found = table("mood")
-    assert all(isinstance(getattr(found, name), np.memmap) for name in tokens_module.ARRAYS)
+    assert all(isinstance(getattr(found, name), np.memmap) for name in tokenising.ARRAYS)
     found.release()
     assert row(found, 0) == row(table("mood"), 0)
 
@@ -173,16 +172,16 @@ def test_another_input_another_folder(table, changes, tmp_path, change):
 def test_another_format_another_folder(table, monkeypatch):
     """A release that stores something else under the same key reads the old release's arrays."""
     one = table("mood")
-    monkeypatch.setattr(tokens_module, "FORMAT", tokens_module.FORMAT + 1)
+    monkeypatch.setattr(tokenising, "FORMAT", tokenising.FORMAT + 1)
     assert table("mood").fingerprint != one.fingerprint
 
 
-@pytest.mark.parametrize("array", list(tokens_module.ARRAYS))
+@pytest.mark.parametrize("array", list(tokenising.ARRAYS))
 @pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_a_damaged_file_is_built_again(table, caplog, array, damage):
     """Half a file ends in a crash or in other texts; a token id 99999 in the place of another, in the embedding."""
     found = table("mood")
-    expected = {name: np.array(getattr(found, name)) for name in tokens_module.ARRAYS}
+    expected = {name: np.array(getattr(found, name)) for name in tokenising.ARRAYS}
     path = getattr(found, array).filename
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-4])
