@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kd_lightning.errors import UserError
+from kd_lightning.fields import check_name, check_splits, distinct_texts, two_numbers
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torchmetrics import Metric, MetricCollection
 
-METRICS = {
-    "classification": ("accuracy", "f1", "matthews_corrcoef"),
-    "regression": ("pearson", "spearman", "mse"),
-}
+METRICS = {"classification": ("accuracy", "f1", "matthews_corrcoef"), "regression": ("pearson", "spearman")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +21,20 @@ class Task:
     """A supervised task over one text or a pair of texts.
 
     Args:
-        name: Name of the task, also of its head and of its folder in a data root.
+        name: Name of the task, also of its head and of its folder in a data root: a letter, then letters, digits,
+            ``_`` and ``-``, and no name of an attribute of PyTorch's modules (``type``).
         kind: ``"classification"`` or ``"regression"``.
         texts: The one or two columns that hold the text.
-        metrics: Names of the reported metrics; the first is the task's main one. Classification: ``accuracy``,
-            ``f1`` (of the class with index 1; two classes), ``matthews_corrcoef``. Regression: ``pearson``,
-            ``spearman``, ``mse``.
+        metrics: Names of the reported metrics, higher is better; the first is the task's main one. Classification:
+            ``accuracy``, ``f1`` (of the class with index 1; two classes), ``matthews_corrcoef``. Regression:
+            ``pearson``, ``spearman``.
         labels: Class names, in the order of the class index (classification only).
         score_range: Lowest and highest score (regression only); scores are mapped to [0, 1] by this range.
         label: Column that holds the label: a class name or index, or a score.
         id: Column that holds a unique id; None numbers the rows of each split.
         both_orders: Train on both orders of the pair (symmetric pairs, as BAM does for MRPC and STS-B). The swapped
             copy of example i has the id ``~i`` and soft targets of its own.
-        evaluation: The evaluated splits, the first of which gives the task's score.
+        evaluation: The evaluated splits, the first of which gives the task's score; none that is trained on.
         files: Split name -> file (csv, tsv, jsonl, parquet), for data of your own.
         head: Predict with the head of this other task (the AX diagnostic set uses MNLI's); such a task is not trained.
 
@@ -57,14 +57,14 @@ class Task:
 
     def __post_init__(self) -> None:
         """Turn lists (as YAML has them) into tuples and check that the fields fit together."""
+        check_name(self.name)
         for name in ("texts", "metrics", "labels", "evaluation"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise UserError(f"task {self.name}: {name} is the text '{value}', expected a list: [{value}]")
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, distinct_texts(f"task {self.name}: {name}", getattr(self, name)))
         if self.score_range is not None:
-            object.__setattr__(self, "score_range", tuple(float(bound) for bound in self.score_range))
+            bounds = two_numbers(f"task {self.name}: score_range", self.score_range)
+            object.__setattr__(self, "score_range", bounds)
         object.__setattr__(self, "files", dict(self.files or {}))
+        check_splits(f"task {self.name}:", self.evaluation, self.files)
         self._check()
 
     def _fail(self, text: str) -> UserError:
@@ -86,21 +86,21 @@ class Task:
         if self.kind == "classification":
             self._check_labels()
         else:
-            self._check_range()
+            self._check_scores()
 
     def _check_labels(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+        if len(self.labels) < 2:
             raise self._fail(f"labels is {list(self.labels)}, expected at least two distinct names")
         if self.score_range is not None:
             raise self._fail("score_range belongs to regression; remove it or set kind: regression")
         if "f1" in self.metrics and len(self.labels) != 2:
             raise self._fail(f"f1 is that of two classes, labels has {len(self.labels)}; use accuracy")
 
-    def _check_range(self) -> None:
+    def _check_scores(self) -> None:
         if self.labels:
             raise self._fail("labels belongs to classification; remove it or set kind: classification")
-        if self.score_range is None or len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]:
-            raise self._fail(f"score_range is {self.score_range}, expected [lowest, highest]")
+        if self.score_range is None:
+            raise self._fail("score_range is None, expected [lowest, highest], two finite numbers")
 
     @property
     def is_pair(self) -> bool:
@@ -122,21 +122,41 @@ class Task:
         """The task whose head predicts this one."""
         return self.head or self.name
 
+    def score_key(self, split: str) -> str:
+        """Return what tables call a split's scores: ``NAME`` for the first evaluated split, else ``NAME/SPLIT``."""
+        return self.name if split == self.evaluation[0] else f"{self.name}/{split}"
+
+    def to_unit(self, scores: Tensor) -> Tensor:
+        """Return raw scores mapped to [0, 1], the range that heads predict; same shape (regression only)."""
+        low, high = self._bounds()
+        return (scores - low) / (high - low)
+
+    def from_unit(self, predictions: Tensor) -> Tensor:
+        """Return predictions in [0, 1] mapped to raw scores, the inverse of ``to_unit`` (regression only)."""
+        low, high = self._bounds()
+        return predictions * (high - low) + low
+
+    def _bounds(self) -> tuple[float, float]:
+        if self.score_range is None:
+            raise ValueError(f"task {self.name} has classes, expected a task with a score_range")
+        return self.score_range
+
     def build_metrics(self) -> MetricCollection:
-        """Return the task's metrics, fed with (predictions, targets).
+        """Return the task's metrics, fed with (predictions, targets); each gives 0 for constant scores, never NaN.
 
         Predictions are class indices ``[B]`` (classification) or scores ``[B]``; targets are of the same kind.
         """
-        from torchmetrics import MatthewsCorrCoef, MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+        from torchmetrics import MetricCollection
         from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
+
+        from kd_lightning.metrics import MatthewsCorrCoef, PearsonCorrCoef, SpearmanCorrCoef
 
         build: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: MulticlassAccuracy(num_classes=self.num_labels, average="micro"),
             "f1": BinaryF1Score,
-            "matthews_corrcoef": lambda: MatthewsCorrCoef(task="multiclass", num_classes=self.num_labels),
+            "matthews_corrcoef": lambda: MatthewsCorrCoef(self.num_labels),
             "pearson": PearsonCorrCoef,
             "spearman": SpearmanCorrCoef,
-            "mse": MeanSquaredError,
         }
         return MetricCollection({name: build[name]() for name in self.metrics}, compute_groups=False)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from scipy.stats import pearsonr, spearmanr
 
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import METRICS, Task, glue_average
@@ -65,7 +71,7 @@ def test_a_task_that_fits(fields):
             CLASSES, {"labels": ["no"]}, r"labels is \['no'\], expected at least two distinct", id="one label"
         ),
         pytest.param(
-            CLASSES, {"labels": ["no", "no"]}, r"labels is \['no', 'no'\], expected at least", id="same labels"
+            CLASSES, {"labels": ["no", "no"]}, "labels has 'no' 2 times, expected distinct names", id="same labels"
         ),
         pytest.param(CLASSES, {"score_range": [0, 1]}, "score_range belongs to regression", id="range of classes"),
         pytest.param(
@@ -77,13 +83,35 @@ def test_a_task_that_fits(fields):
         pytest.param(CLASSES, {"texts": ["a"], "both_orders": True}, "both_orders needs two text columns", id="orders"),
         pytest.param(SCORES, {"labels": ["a", "b"]}, "labels belongs to classification", id="labels of scores"),
         pytest.param(
-            SCORES, {"score_range": None}, r"score_range is None, expected \[lowest, highest\]", id="no range"
+            SCORES, {"score_range": None}, r"score_range is None, expected \[lowest, highest\], two", id="no range"
         ),
+        pytest.param(SCORES, {"score_range": [5, 0]}, r"score_range is \[5, 0\], expected \[low", id="range reversed"),
+        pytest.param(SCORES, {"score_range": [5, 5]}, r"score_range is \[5, 5\], expected \[low", id="empty range"),
+        pytest.param(SCORES, {"score_range": [0, 1, 2]}, r"score_range is \[0, 1, 2\], exp", id="range of three"),
+        pytest.param(SCORES, {"score_range": [0, math.inf]}, r"score_range is \[0, inf\], exp", id="range without end"),
         pytest.param(
-            SCORES, {"score_range": [5, 0]}, r"score_range is \(5.0, 0.0\), expected \[low", id="range reversed"
+            SCORES, {"score_range": [0, math.nan]}, r"score_range is \[0, nan\], exp", id="range of no number"
         ),
-        pytest.param(SCORES, {"score_range": [5, 5]}, r"score_range is \(5.0, 5.0\), expected \[low", id="empty range"),
-        pytest.param(SCORES, {"score_range": [0, 1, 2]}, r"score_range is \(0.0, 1.0, 2.0\), exp", id="range of three"),
+        pytest.param(SCORES, {"score_range": ["0", "5"]}, r"score_range is \['0', '5'\], exp", id="range of texts"),
+        pytest.param(SCORES, {"score_range": 5}, r"score_range is 5, expected \[lowest", id="range of one"),
+        pytest.param(CLASSES, {"labels": [0, 1]}, r"labels has 0 \(int\), .*; quote it: '0'$", id="labels of numbers"),
+        pytest.param(
+            CLASSES,
+            {"labels": [False, True]},
+            r"labels has False \(bool\), .*; quote the words 'yes' and",
+            id="no: yes",
+        ),
+        pytest.param(CLASSES, {"labels": None}, "labels is None, expected a list", id="labels of nothing"),
+        pytest.param(CLASSES, {"texts": ["a", "a"]}, "texts has 'a' 2 times, expected distinct", id="a text twice"),
+        pytest.param(CLASSES, {"metrics": ["f1", "f1"]}, "metrics has 'f1' 2 times, expected d", id="a metric twice"),
+        pytest.param(CLASSES, {"evaluation": []}, "evaluation is empty, expected the names of splits", id="no split"),
+        pytest.param(CLASSES, {"evaluation": ["dev", "dev"]}, "evaluation has 'dev' 2 times, exp", id="a split twice"),
+        pytest.param(CLASSES, {"evaluation": ["dev", "train"]}, "evaluation has 'train', which is trained", id="train"),
+        pytest.param(CLASSES, {"evaluation": ["unlabelled"]}, "evaluation has 'unlabelled', which is", id="unlabelled"),
+        pytest.param(
+            CLASSES, {"files": {"train": None}}, "files has 'train': None, expected SPLIT: PATH", id="no path"
+        ),
+        pytest.param(CLASSES, {"files": {2024: "a.csv"}}, "files has 2024: 'a.csv', expected SPLIT: PATH", id="a year"),
         pytest.param(SCORES, {"metrics": ["accuracy"]}, "metric 'accuracy' does not fit regression", id="class metric"),
     ],
 )
@@ -91,6 +119,44 @@ def test_refuses(fields, change, message):
     """A setting that is quietly ignored: the user believes it was followed."""
     with pytest.raises(UserError, match=f"^task toy: {message}"):
         Task(**{**fields, **change})
+
+
+@pytest.mark.parametrize("name", ["", "2020-news", "my task", "a.b", "a:b", "../rte", "r\u00e9sum\u00e9", 7, None])
+def test_names_that_are_no_words_are_refused(name):
+    """A dot in a name ends in PyTorch's KeyError when the head is built, a slash in another folder's cache."""
+    with pytest.raises(UserError, match=r"^task .*: name is .*, expected a letter, then letters, digits, _ and -"):
+        Task(**{**CLASSES, "name": name})
+
+
+@pytest.mark.parametrize("name", ["type", "keys", "training", "forward"])
+def test_names_of_modules_attributes_are_refused(name):
+    """A task called "type" fails where its head is registered, after the tokens of all tasks are built."""
+    with pytest.raises(KeyError):
+        torch.nn.ModuleDict({name: torch.nn.Identity()})
+    with pytest.raises(UserError, match=f"^task {name}: name is '{name}', which PyTorch keeps for its modules"):
+        Task(**{**CLASSES, "name": name})
+
+
+def test_tasks_need_no_torch_to_be_imported():
+    """Shell completion imports the package; a second of torch at each tab key."""
+    code = "import sys, kd_lightning.tasks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_scores_of_a_split_have_a_name():
+    """The first evaluated split is the task; another under the same name overwrites it."""
+    task = Task(**{**CLASSES, "evaluation": ["matched", "mismatched"]})
+    assert [task.score_key(split) for split in task.evaluation] == ["toy", "toy/mismatched"]
+
+
+def test_scores_go_to_the_unit_interval_and_back():
+    """A range taken from the data instead of the task: 2.5 of 5 is another number for each split."""
+    task = Task(**{**SCORES, "score_range": [-1, 3]})
+    raw = torch.tensor([-1.0, 0.0, 3.0])
+    torch.testing.assert_close(task.to_unit(raw), torch.tensor([0.0, 0.25, 1.0]))
+    torch.testing.assert_close(task.from_unit(task.to_unit(raw)), raw)
+    with pytest.raises(ValueError, match="task toy has classes, expected a task with a score_range"):
+        Task(**CLASSES).to_unit(raw)
 
 
 def test_head_of_another_task():
@@ -143,7 +209,6 @@ REFERENCE = {
     "matthews_corrcoef": lambda p, y: matthews(p, y, int(max(p.max(), y.max())) + 1),
     "pearson": lambda p, y: np.corrcoef(p, y)[0, 1],
     "spearman": lambda p, y: np.corrcoef(ranks(p), ranks(y))[0, 1],
-    "mse": lambda p, y: ((p - y) ** 2).mean(),
 }
 
 
@@ -175,6 +240,59 @@ def test_score_metrics_against_numpy():
     task = Task(**{**SCORES, "metrics": METRICS["regression"]})
     expected = {name: REFERENCE[name](predicted, gold) for name in METRICS["regression"]}
     assert fed(task, predicted, gold) == pytest.approx(expected, abs=1e-5)
+
+
+def shipped() -> list[Task]:
+    """Return the tasks of conf/task."""
+    files = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
+    nodes = [node for file in files for node in yaml.safe_load(file.read_text()).values() if isinstance(node, dict)]
+    return [Task(**{key: value for key, value in node.items() if key != "_target_"}) for node in nodes]
+
+
+@pytest.mark.parametrize("task", shipped(), ids=lambda task: task.name)
+def test_constant_predictions_of_the_shipped_tasks(task):
+    """A student that says the same of everything: NaN for a score, and the average of all tasks with it."""
+    random = np.random.default_rng(5)
+    if task.kind == "regression":
+        gold, constants = random.random(90).astype(np.float32), np.array([0.0, 0.3, 1.0], np.float32)
+        expected = dict.fromkeys(task.metrics, lambda value: 0.0)
+    else:
+        gold, constants = random.choice(task.num_labels, 90), np.arange(task.num_labels)
+        share = {value: float((gold == value).mean()) for value in constants}
+        known = {"accuracy": share.get, "f1": lambda v: 2 * share[1] / (1 + share[1]) if v == 1 else 0.0}
+        expected = {name: known.get(name, lambda value: 0.0) for name in task.metrics}
+    for value in constants:
+        found = fed(task, np.full(90, value), gold)
+        assert found == pytest.approx({name: law(value) for name, law in expected.items()}, abs=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_matthews_of_a_constant_is_zero_on_colas_counts(constant):
+    """torchmetrics gives +-0.0256 on CoLA's 721 acceptable and 322 other sentences, scikit-learn 0."""
+    gold = np.repeat([1, 0], [721, 322])
+    task = Task(**{**CLASSES, "metrics": ["matthews_corrcoef"]})
+    assert fed(task, np.full(1043, constant), gold) == {"matthews_corrcoef": 0.0}
+    assert fed(task, gold, np.full(1043, constant)) == {"matthews_corrcoef": 0.0}
+    assert fed(task, gold, gold) == pytest.approx({"matthews_corrcoef": 1.0})
+    assert fed(task, 1 - gold, gold) == pytest.approx({"matthews_corrcoef": -1.0})
+
+
+def test_correlations_against_scipy():
+    """Scores that hardly differ lose their ranks in float32 sums of squares."""
+    random = np.random.default_rng(6)
+    gold = random.random(200).astype(np.float32).round(1)
+    predicted = (0.7 + 1e-5 * (gold + random.random(200))).astype(np.float32)
+    exact = predicted.astype(np.float64), gold.astype(np.float64)
+    expected = {"pearson": pearsonr(*exact).statistic, "spearman": spearmanr(*exact).statistic}
+    assert fed(Task(**{**SCORES, "metrics": list(expected)}), predicted, gold) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_a_model_that_diverged_shows(metric):
+    """NaN predictions are broken, not constant: a score of 0 would hide it."""
+    task = Task(**{**SCORES, "metrics": [metric]})
+    predicted = np.array([0.1, np.nan, 0.3, 0.2], np.float32)
+    assert math.isnan(fed(task, predicted, np.array([0.1, 0.2, 0.3, 0.4], np.float32))[metric])
 
 
 def test_metrics_keep_their_order():

@@ -102,9 +102,9 @@ class Materials:
         rows = {}
         for task in self.tasks:
             first, *others = task.evaluation
-            rows[task.name, first] = self.corpus.require(task, first)
+            rows[task.name, first] = self.corpus.require(task, first, labelled=True)
             for split in others:
-                found = self.corpus.rows(task, split)
+                found = self.corpus.rows(task, split, labelled=True)
                 if found is None:
                     log.warning("%s: no split %s in the data, so it is not evaluated", task.name, split)
                 else:

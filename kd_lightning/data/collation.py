@@ -112,12 +112,8 @@ def _task_rows(part: Part, here: Ints, rows: Ints) -> TaskRows:
     count, classes = len(here), part.task.num_labels
     label = part.tokens.label[rows]
     has_label = ~np.isnan(label)
-    label = np.where(has_label, label, 0.0)
-    if part.task.score_range is not None:
-        low, high = part.task.score_range
-        labels = torch.from_numpy(((label - low) / (high - low)).astype(np.float32))
-    else:
-        labels = torch.from_numpy(label.astype(np.int64))
+    labels = torch.from_numpy(np.where(has_label, label, np.float32(0)))
+    labels = part.task.to_unit(labels) if part.task.kind == "regression" else labels.long()
     if part.soft_targets is None:
         teacher = torch.full((count, classes), float("nan"))
     else:

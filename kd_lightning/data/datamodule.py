@@ -8,8 +8,39 @@ from typing import Any
 import pytorch_lightning as pl
 
 from kd_lightning.data.collation import Part
-from kd_lightning.data.sampling import TaskSampler
-from kd_lightning.data.stream import EvaluationStream, TrainStream
+from kd_lightning.data.evaluation_stream import EvaluationStream
+from kd_lightning.data.sampling import TaskSampler, epoch_batches
+from kd_lightning.data.train_stream import TrainStream
+from kd_lightning.errors import UserError
+
+
+def run_batches(trainer: pl.Trainer, epoch: int) -> int:
+    """Return the number of batches of a whole run, over all its epochs, as Lightning will take them.
+
+    It is computed from the trainer's settings: ``trainer.estimated_stepping_batches`` asks for the loader that this
+    number is for.
+
+    Args:
+        trainer: ``limit_train_batches`` shortens its epochs; ``max_epochs`` or ``max_steps``, whichever comes first,
+            ends the run. A step takes ``accumulate_grad_batches`` batches, the last of an epoch what is left.
+        epoch: Batches of an epoch of the loader.
+
+    Raises:
+        UserError: If nothing ends the run.
+    """
+    limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
+    epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
+    ends = []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        ends.append(trainer.max_epochs * epoch)
+    if trainer.max_steps >= 0 and epoch:
+        epochs, steps = divmod(trainer.max_steps, -(-epoch // accumulate))
+        ends.append(epochs * epoch + steps * accumulate)
+    if not ends:
+        raise UserError(
+            "trainer.max_epochs and trainer.max_steps are both -1, expected one of them: the run has no end"
+        )
+    return max(1, min(ends))
 
 
 class MultiTaskData(pl.LightningDataModule):
@@ -53,12 +84,13 @@ class MultiTaskData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainStream:
         """Return this rank's share of the training stream, where it was left if the run is resumed."""
         assert self.trainer is not None
+        rows = sum(len(part.tokens) for part in self.train) if self.epoch_rows is None else self.epoch_rows
         self._stream = TrainStream(
             self.train,
             task_sampler=self.task_sampler,
             batch_size=self.batch_size,
-            epochs=self.trainer.max_epochs or 1,
             pad_id=self.pad_id,
+            total_batches=run_batches(self.trainer, epoch_batches(rows, self.batch_size)),
             window=self.window,
             epoch_rows=self.epoch_rows,
             seed=self.seed,

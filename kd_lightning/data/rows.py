@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kd_lightning.data.folders import locked, new_folder, read_json, write_json
+from kd_lightning.data.caching import Facts, cached
 from kd_lightning.data.reading import ROWS
 from kd_lightning.errors import UserError
+
+FORMAT = 1
+"""Version of what is cached; raise it when the schema or the meaning of a column changes."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,6 @@ class Rows:
     folder: Path
     count: int
     fingerprint: str
-
-    @classmethod
-    def open(cls, folder: Path) -> Rows | None:
-        """Return the rows in the folder, or None if there are none."""
-        if not (folder / "meta.json").is_file():
-            return None
-        return cls(folder, **read_json(folder / "meta.json"))
 
     def batches(self, size: int = 10_000) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order, at most ``size`` at a time, without loading the file."""
@@ -52,30 +48,27 @@ class Rows:
 
 
 def cache_rows(folder: Path, read: Callable[[], Iterable[pa.RecordBatch]], source: str) -> Rows:
-    """Return the rows of the folder; the first time, read them and write them there.
+    """Return the rows of the folder; the first time, and if they are damaged, read them and write them there.
 
     Args:
-        folder: Its name must depend on the content that ``read`` reads.
+        folder: Its name must depend on the content that ``read`` reads, and on ``FORMAT``.
         read: Yields checked batches of the schema ``ROWS``.
         source: Names the data in errors.
 
     Raises:
         UserError: If reading fails, or there are no rows.
     """
-    with locked(folder):
-        if (found := Rows.open(folder)) is not None:
-            return found
-        with new_folder(folder) as part:
-            digest, count = hashlib.sha256(), 0
-            with pa.ipc.new_file(str(part / "rows.arrow"), ROWS) as writer:
-                for batch in read():
-                    writer.write_batch(batch)
-                    count += batch.num_rows
-                    for column in batch.columns:
-                        digest.update("\x1f".join(map(str, column.to_pylist())).encode() + b"\x1e")
-            if not count:
-                raise UserError(f"{source}: found no rows, expected at least one")
-            write_json(part / "meta.json", {"count": count, "fingerprint": digest.hexdigest()})
-    found = Rows.open(folder)
-    assert found is not None
-    return found
+    return Rows(folder, **cached(folder, lambda part: _write(part, read, source)))
+
+
+def _write(part: Path, read: Callable[[], Iterable[pa.RecordBatch]], source: str) -> Facts:
+    digest, count = hashlib.sha256(), 0
+    with pa.ipc.new_file(str(part / "rows.arrow"), ROWS) as writer:
+        for batch in read():
+            writer.write_batch(batch)
+            count += batch.num_rows
+            for column in batch.columns:
+                digest.update("\x1f".join(map(str, column.to_pylist())).encode() + b"\x1e")
+    if not count:
+        raise UserError(f"{source}: found no rows, expected at least one")
+    return {"count": count, "fingerprint": digest.hexdigest()}

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from kd_lightning.data import grammar
-from kd_lightning.data.folders import locked, new_folder
+from kd_lightning.data.folders import file_hash, locked, new_folder
 from kd_lightning.data.reading import check_columns, read_file
-from kd_lightning.data.rows import Rows, cache_rows
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 from kd_lightning.tasks import Task
-
-log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -29,8 +23,8 @@ class Source(Protocol):
         """Return a hash of the split's content, or None where the source has no such split."""
         ...
 
-    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
-        """Yield the split's checked rows, in order; all splits but ``unlabelled`` and ``test`` must have labels."""
+    def read(self, task: Task, split: str, *, labelled: bool) -> Iterable[pa.RecordBatch]:
+        """Yield the split's checked rows, in order; ``labelled`` says whether labels are read, and required."""
         ...
 
     def where(self, task: Task, split: str) -> str:
@@ -38,33 +32,36 @@ class Source(Protocol):
         ...
 
 
-def is_labelled(split: str) -> bool:
-    """Tell whether the rows of a split must carry gold labels."""
-    return split not in ("unlabelled", "test")
+def _content(path: Path) -> str | None:
+    """Return the hash of a file, or None where there is none.
 
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Raises:
+        UserError: If something is there that cannot be read.
+    """
+    try:
+        return file_hash(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or first_line(error)}, expected a file that can be read") from error
 
 
 class Files:
     """Files of your own: each task names its file of each split (``Task.files``)."""
 
     def where(self, task: Task, split: str) -> str:
-        """Return the file the task names for the split."""
-        return task.files.get(split, f"no file named (add `files: {{{split}: PATH}}` to the task)")
+        """Return the file the task names for the split, or where it would name one."""
+        return task.files.get(split, f"`files: {{{split}: PATH}}` in the task")
 
     def key(self, task: Task, split: str) -> str | None:
         """Return the hash of the split's file, or None where the task names none."""
         if split not in task.files:
             return None
-        path = Path(task.files[split])
-        return _file_hash(path) if path.is_file() else "absent"  # reading it says what is wrong
+        return _content(Path(task.files[split])) or "absent"  # reading it says what was expected
 
-    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+    def read(self, task: Task, split: str, *, labelled: bool) -> Iterable[pa.RecordBatch]:
         """Yield the checked rows of the split's file."""
-        return read_file(Path(task.files[split]), task, labelled=is_labelled(split))
+        return read_file(Path(task.files[split]), task, labelled=labelled)
 
 
 class ParquetFolder:
@@ -98,13 +95,13 @@ class ParquetFolder:
     def key(self, task: Task, split: str) -> str | None:
         """Return the hash of the split's file, or None where there is none."""
         path = self._path(task, split)
-        if self.root is None and not path.is_file():
+        if self.root is None and not path.exists():
             self._fetch(task, split)
-        return _file_hash(path) if path.is_file() else None
+        return _content(path)
 
-    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+    def read(self, task: Task, split: str, *, labelled: bool) -> Iterable[pa.RecordBatch]:
         """Yield the checked rows of the split's file."""
-        return read_file(self._path(task, split), task, labelled=is_labelled(split))
+        return read_file(self._path(task, split), task, labelled=labelled)
 
     def _fetch(self, task: Task, split: str) -> None:
         import datasets
@@ -116,9 +113,9 @@ class ParquetFolder:
             try:
                 found = datasets.load_dataset(self.repo, task.name)
             except Exception as error:
-                reason = str(error).splitlines()[0]
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise UserError(
-                    f"the Hub dataset {self.repo}, {task.name}, cannot be fetched ({type(error).__name__}: {reason}): "
+                    f"the Hub dataset {self.repo}, {task.name}, cannot be fetched ({reason}): "
                     "without a network, give data.root=FOLDER with TASK/SPLIT.parquet, or data=embedded"
                 ) from error
             with new_folder(folder) as part:
@@ -150,46 +147,7 @@ class Embedded:
             return None
         return hashlib.sha256(Path(grammar.__file__).read_bytes() + str(self.seed).encode()).hexdigest()
 
-    def read(self, task: Task, split: str) -> Iterable[pa.RecordBatch]:
+    def read(self, task: Task, split: str, *, labelled: bool) -> Iterable[pa.RecordBatch]:
         """Yield the rows that the grammar writes."""
         columns = grammar.columns(task.name, split, seed=self.seed)
-        yield check_columns(columns, task, labelled=is_labelled(split), source=self.where(task, split))
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """All data of a run: a source for tasks in general, their own files for tasks that name some, and the cache.
-
-    Args:
-        source: Serves the tasks that name no files.
-        cache: Folder of checked rows and token arrays; safe to delete.
-    """
-
-    source: Source
-    cache: Path
-
-    def rows(self, task: Task, split: str) -> Rows | None:
-        """Return the split's rows, or None where there is no such split.
-
-        Raises:
-            UserError: If the split is there and wrong; the message names file, row and column.
-        """
-        source = Files() if task.files else self.source
-        content = source.key(task, split)
-        if content is None:
-            return None
-        key = hashlib.sha256((content + json.dumps(asdict(task), sort_keys=True)).encode()).hexdigest()[:16]
-        folder = self.cache / "rows" / f"{task.name}-{split}-{key}"
-        return cache_rows(folder, lambda: source.read(task, split), source.where(task, split))
-
-    def require(self, task: Task, split: str) -> Rows:
-        """Return the split's rows.
-
-        Raises:
-            UserError: If there is no such split.
-        """
-        found = self.rows(task, split)
-        if found is None:
-            source = Files() if task.files else self.source
-            raise UserError(f"task {task.name} has no {split} split: expected it at {source.where(task, split)}")
-        return found
+        yield check_columns(columns, task, labelled=labelled, source=self.where(task, split))

@@ -1,32 +1,17 @@
-"""Tokenise once: flat memory-mapped arrays, so that building a batch is a handful of slices."""
+"""Tokens as flat memory-mapped arrays, so that building a batch is a handful of slices."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-import logging
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
-
-from kd_lightning.data.folders import locked, new_folder, read_json, write_json
-from kd_lightning.data.rows import Rows
-from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
-from kd_lightning.errors import UserError
-from kd_lightning.progress import track
-
-log = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 ARRAYS = {"input_ids": np.int32, "ends": np.int64, "second": np.int32, "example_id": np.int64, "label": np.float32}
-CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -73,111 +58,10 @@ class TokenTable:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     @classmethod
-    def open(cls, folder: Path) -> TokenTable | None:
-        """Return the table in the folder; None if there is none, or a file has not the size it was written with."""
-        if not (folder / "meta.json").is_file():
-            return None
-        meta = read_json(folder / "meta.json")
+    def open(cls, folder: Path, **facts: Any) -> TokenTable:
+        """Return the table whose arrays are in the folder, memory-mapped; ``facts`` are the other fields."""
         arrays: dict[str, Any] = {}
         for name, dtype in ARRAYS.items():
             path = folder / f"{name}.bin"
-            if not path.is_file() or path.stat().st_size != meta["bytes"][name]:
-                log.warning("%s is damaged: building it again", folder)
-                return None
-            arrays[name] = np.memmap(path, dtype=dtype, mode="r") if meta["bytes"][name] else np.empty(0, dtype)
-        return cls(**arrays, cut=meta["cut"], fingerprint=meta["fingerprint"])
-
-
-def tokenise(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, *, max_length: int, both_orders: bool, cache: Path, name: str
-) -> TokenTable:
-    """Return the split's token table; the first time, build it with all cores and write it into the cache.
-
-    Args:
-        rows: The split.
-        tokenizer: A fast tokenizer.
-        max_length: Longer inputs are cut, the longer text of a pair first.
-        both_orders: Whether each pair is followed by its swapped copy.
-        cache: Folder for token tables.
-        name: What is tokenised, for the progress bar and the folder.
-
-    Raises:
-        UserError: If the tokenizer's layout of a pair is not "first text, second text".
-    """
-    values = [rows.fingerprint, tokenizer_fingerprint(tokenizer), max_length, both_orders]
-    fingerprint = hashlib.sha256(json.dumps(values).encode()).hexdigest()
-    folder = cache / f"{name}-{fingerprint[:16]}"
-    with locked(folder):
-        found = TokenTable.open(folder)
-        if found is None:
-            with new_folder(folder) as part:
-                cut = _write(part, rows, tokenizer, max_length, both_orders, name)
-                sizes = {array: (part / f"{array}.bin").stat().st_size for array in ARRAYS}
-                write_json(part / "meta.json", {"cut": cut, "fingerprint": fingerprint, "bytes": sizes})
-            found = TokenTable.open(folder)
-    assert found is not None
-    expected = rows.count * (2 if both_orders else 1)
-    if len(found) != expected:
-        raise RuntimeError(f"{folder}: {len(found)} examples from {rows.count} rows, expected {expected}")
-    return found
-
-
-def _write(
-    part: Path, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool, name: str
-) -> int:
-    end, cut = 0, 0
-    tokenizer = copy.deepcopy(tokenizer)  # it remembers how it last truncated, which would change its fingerprint
-    files = {array: (part / f"{array}.bin").open("wb") for array in ARRAYS}
-    orders = (False, True) if both_orders else (False,)
-    try:
-        with track(f"tokenise {name}", rows.count * len(orders)) as advance:
-            for swapped in orders:
-                for batch in rows.batches(CHUNK):
-                    arrays = encode(batch, tokenizer, max_length, swapped)
-                    cut += int((np.diff(arrays["ends"], prepend=0) >= max_length).sum())
-                    arrays["ends"] += end
-                    end = int(arrays["ends"][-1])
-                    for array, file in files.items():
-                        file.write(np.ascontiguousarray(arrays[array], dtype=ARRAYS[array]).tobytes())
-                    advance(batch.num_rows)
-    finally:
-        for file in files.values():
-            file.close()
-    return cut
-
-
-def encode(
-    batch: pa.RecordBatch, tokenizer: PreTrainedTokenizerBase, max_length: int, swapped: bool
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of ``TokenTable`` for some rows; ``ends`` counts from 0, padding there is none."""
-    texts = [batch.column("text_a").to_pylist()]
-    if batch.column("text_b").null_count == 0:
-        texts.append(batch.column("text_b").to_pylist())
-    if swapped:
-        texts.reverse()
-    encoded = tokenizer(
-        *texts,
-        truncation="longest_first",
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=False,
-    )
-    ends = np.cumsum([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    input_ids = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]])
-    types = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["token_type_ids"]])
-    starts = np.concatenate([[0], ends[:-1]])
-    ones = np.add.reduceat(types, starts)
-    second = (ends - starts - ones).astype(np.int32)
-    expected = np.arange(len(types)) - np.repeat(starts, ends - starts) >= np.repeat(second, ends - starts)
-    if not np.array_equal(types, expected):
-        raise UserError(
-            f"{type(tokenizer).__name__} does not lay out a pair as first text, second text: cannot be used"
-        )
-    ids = batch.column("example_id").to_numpy()
-    return {
-        "input_ids": input_ids,
-        "ends": ends,
-        "second": second,
-        "example_id": ~ids if swapped else ids,
-        "label": batch.column("label").to_numpy(),
-    }
+            arrays[name] = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+        return cls(**arrays, **facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from kd_lightning.data.reading import ROWS, check_columns, read_file
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
-GLUE = Path(__file__).parents[2].parent / "shared" / "data" / "glue"
+ROOT = Path(__file__).parents[2]
+GLUE = Path(os.environ.get("KD_GLUE", ROOT.parent / "shared" / "data" / "glue"))
 
 
 def classification(*texts: str, labels: tuple[str, ...] = ("negative", "positive"), **more: Any) -> Task:
@@ -446,30 +449,51 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 # Real data
 
-PAIR = ("sentence1", "sentence2")
-NLI = ("entailment", "neutral", "contradiction")
-REAL = {
-    "cola": classification("sentence", labels=("unacceptable", "acceptable"), id="idx"),
-    "sst2": classification("sentence", labels=("negative", "positive"), id="idx"),
-    "mrpc": classification(*PAIR, labels=("not_equivalent", "equivalent"), id="idx"),
-    "qqp": classification("question1", "question2", labels=("not_duplicate", "duplicate"), id="idx"),
-    "rte": classification(*PAIR, labels=("entailment", "not_entailment"), id="idx"),
-    "wnli": classification(*PAIR, labels=("not_entailment", "entailment"), id="idx"),
-    "qnli": classification("question", "sentence", labels=("entailment", "not_entailment"), id="idx"),
-    "mnli": classification("premise", "hypothesis", labels=NLI, id="idx"),
-    "stsb": regression(*PAIR, id="idx"),
+
+def shipped(name: str) -> Task:
+    """Return a task as conf/task has it."""
+    node = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text())[name]
+    return Task(**{key: value for key, value in node.items() if key != "_target_"})
+
+
+OFFICIAL = {  # Wang et al. 2019, arXiv:1804.07461, table 1
+    "cola": ("matthews_corrcoef",),
+    "sst2": ("accuracy",),
+    "mrpc": ("accuracy", "f1"),
+    "stsb": ("pearson", "spearman"),
+    "qqp": ("accuracy", "f1"),
+    "mnli": ("accuracy",),
+    "qnli": ("accuracy",),
+    "rte": ("accuracy",),
+    "wnli": ("accuracy",),
+    "ax": ("matthews_corrcoef",),
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_shipped_tasks_are_glues(name: str) -> None:
+    """Another metric, or doubled pairs where order matters: numbers that look like the paper's and are not."""
+    task = shipped(name)
+    assert set(task.metrics) == set(OFFICIAL[name])
+    assert task.both_orders == (name in ("mrpc", "stsb"))
+    splits = {"mnli": ("validation_matched", "validation_mismatched"), "ax": ("test",)}
+    assert task.evaluation == splits.get(name, ("validation",))
+    assert task.head == ("mnli" if name == "ax" else None)
+    if task.head is not None:
+        assert task.labels == shipped(task.head).labels  # the order of the head's logits
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_real_data_comes_back_row_for_row(name: str) -> None:
     """Whatever GLUE holds (repeated phrases, raw quotes, U+FFFD) is a row."""
-    files = sorted([*GLUE.glob(f"{name}/train*.parquet"), *GLUE.glob(f"{name}/validation*.parquet")])
+    files = sorted(GLUE.glob(f"{name}/*.parquet"))
     if not files:
-        pytest.skip(f"no real data under {GLUE / name}")
-    task = REAL[name]
+        pytest.skip(f"no real data under {GLUE / name}: set KD_GLUE to a folder with TASK/SPLIT.parquet")
+    task = shipped(name)
     for path in files:
-        expected, found = pq.read_table(path), read(path, task)
-        assert found["text_a"] == expected[task.texts[0]].to_pylist()
-        assert found["example_id"] == expected["idx"].to_pylist()
-        assert found["label"] == expected["label"].to_pylist()
+        labelled = path.stem != "test"
+        expected, found = pq.read_table(path), read(path, task, labelled=labelled)
+        for number, column in enumerate(task.texts):
+            assert found[("text_a", "text_b")[number]] == expected[column].to_pylist()
+        assert found["example_id"] == list(range(len(expected)))
+        assert not labelled or found["label"] == expected["label"].to_pylist()

@@ -88,11 +88,23 @@ def test_cap():
     np.testing.assert_array_equal(temperature(SIZES, temperature=1.0), proportional(SIZES))
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"cap": 0.0}], ids=str)
-def test_temperature_refuses(settings):
-    """A cap of 0 gives no task any weight."""
-    with pytest.raises(ValueError, match="expected numbers above 0"):
-        temperature(SIZES, **settings)
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        pytest.param(partial(temperature, temperature=0.0), "temperature is 0.0, expected 1 .* or more", id="cold"),
+        pytest.param(partial(temperature, temperature=0.5), "temperature is 0.5, expected 1 .* or more", id="inverse"),
+        pytest.param(partial(temperature, temperature=np.nan), "temperature is nan, expected 1", id="no temperature"),
+        pytest.param(partial(temperature, cap=0.0), "cap is 0.0, expected a number above 0, or null", id="cap"),
+        pytest.param(partial(annealed, decay=2.0), "decay is 2.0, expected a number from 0 .* to 1", id="turned over"),
+        pytest.param(partial(annealed, decay=-0.1), "decay is -0.1, expected a number from 0", id="away from uniform"),
+        pytest.param(partial(size_power, exponent=1.5), "exponent is 1.5, expected a number from 0", id="drowning"),
+        pytest.param(partial(size_power, exponent=-0.75), "exponent is -0.75, expected a number from 0", id="sign"),
+    ],
+)
+def test_laws_that_turn_over_are_refused(sampler, message):
+    """A decay of 2 ends with the smallest task drawn most; it trains, and nobody notices."""
+    with pytest.raises(ValueError, match=message):
+        sampler(SIZES, 0.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])

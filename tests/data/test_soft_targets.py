@@ -336,10 +336,25 @@ def test_strangers_with_other_ids_are_refused(tmp_path):
         stack([first, other])
 
 
+def mapped(address: int) -> str:
+    """Return the file that the system maps at an address of this process, or nothing."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, name = line.split(maxsplit=5)
+        first, last = (int(end, 16) for end in span.split("-"))
+        if first <= address < last:
+            return name
+    return ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped where")
 def test_logits_are_not_copied(tmp_path):
-    """The file holds float32 of the rows and nothing else: a store of millions of rows stays small."""
-    put(tmp_path / "store")
-    tensors = load_file(tmp_path / "store" / "logits.safetensors")
+    """Twenty students of one teacher, each with a copy of its million logits in memory."""
+    ids = torch.arange(7)
+    found = put(tmp_path / "store", ids=ids)
+    file = str((tmp_path / "store" / "logits.safetensors").resolve())
+    assert mapped(found.logits.data_ptr()) == file
+    assert mapped(found.example_id.__array_interface__["data"][0]) == file
+    tensors = load_file(file)
     assert {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()} == {
         "example_id": ((7,), torch.int64),
         "logits": ((7, 3), torch.float32),

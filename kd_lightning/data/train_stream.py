@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.collation import Part, check_teachable, collate
-from kd_lightning.data.sampling import TaskSampler, probabilities
+from kd_lightning.data.sampling import TaskSampler, epoch_batches, probabilities, quotas
+from kd_lightning.data.shuffling import Walk
 from kd_lightning.data.tokens import Ints
 from kd_lightning.errors import UserError
 
@@ -31,8 +31,8 @@ class TrainStream:
         parts: Examples to train on, parts of a task next to each other.
         task_sampler: How often each task is drawn.
         batch_size: Rows of the global batch, over all ranks.
-        epochs: Epochs of the run, for samplers that change with progress.
         pad_id: Token id of padding.
+        total_batches: Batches of the whole run, for samplers that change with progress; None counts one epoch.
         window: Batches per window, at most; 1 gives plain shuffled batches.
         epoch_rows: Rows of an epoch; None takes as many as there are examples.
         seed: Seed of the order.
@@ -49,8 +49,8 @@ class TrainStream:
         *,
         task_sampler: TaskSampler,
         batch_size: int,
-        epochs: int,
         pad_id: int,
+        total_batches: int | None = None,
         window: int = 64,
         epoch_rows: int | None = None,
         seed: int = 0,
@@ -68,13 +68,13 @@ class TrainStream:
         self._ends = [np.cumsum([len(parts[int(i)].tokens) for i in numbers]) for numbers in self._parts_of]
         self.sizes = {name: int(ends[-1]) for name, ends in zip(names, self._ends, strict=True)}
         rows = sum(self.sizes.values()) if epoch_rows is None else epoch_rows
-        self._length = max(1, -(-rows // batch_size))
+        self._length = epoch_batches(rows, batch_size)
         self._windows = -(-self._length // window)  # an epoch is whole windows, or examples are missed and repeated
         self.window = -(-self._length // self._windows)
-        self._total = self._length * epochs
+        self._total = self._length if total_batches is None else total_batches
         self._taken = 0
         self._number, self._plan = -1, (np.empty(0, np.int64), np.empty(0, np.int64))
-        self._shuffles: dict[int, tuple[int, NDArray[np.int32]]] = {}
+        self._walks = [Walk(int(ends[-1]), seed=[seed, task]) for task, ends in enumerate(self._ends)]
         self._ledger = [(np.zeros(len(names), dtype=np.int64), np.zeros(len(names)))]  # rows drawn and due, by window
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class TrainStream:
         """Return the batches of window ``number``; the last of an epoch may be shorter."""
         return min(self.window, self._length - number % self._windows * self.window)
 
-    def _quotas(self, number: int) -> tuple[Ints, Ints]:
+    def _rows_of(self, number: int) -> tuple[Ints, Ints]:
         """Return rows drawn from each task before window ``number``, and in it."""
         while len(self._ledger) <= number + 1:
             done, due = self._ledger[-1]
@@ -137,34 +137,16 @@ class TrainStream:
             epoch, window = divmod(len(self._ledger) - 1, self._windows)
             progress = min(1.0, (epoch * self._length + window * self.window) / self._total)
             due = due + rows * probabilities(self.task_sampler, self.sizes, progress)
-            quota = np.maximum(0, np.floor(due - done).astype(np.int64))
-            left = rows - int(quota.sum())  # fewer than there are tasks; below 0 only if a task was ahead of its due
-            quota[np.argmax(quota)] += min(0, left)
-            quota[np.argsort(done + quota - due, kind="stable")[: max(0, left)]] += 1
-            self._ledger.append((done + quota, due))
+            self._ledger.append((done + quotas(due, done, rows), due))
         before = self._ledger[number][0]
         return before, self._ledger[number + 1][0] - before
 
-    def _draw(self, task: int, start: int, count: int) -> Ints:
-        """Return rows ``start`` to ``start + count`` of the endless walk through shuffles of the task's rows."""
-        size = self._ends[task][-1]
-        drawn = []
-        while count:
-            cycle, offset = divmod(start, size)
-            if self._shuffles.get(task, (-1, None))[0] != cycle:
-                order = np.random.default_rng([self.seed, task, cycle]).permutation(size).astype(np.int32)
-                self._shuffles[task] = (int(cycle), order)
-            piece = self._shuffles[task][1][offset : offset + count]
-            drawn.append(piece)
-            start, count = start + len(piece), count - len(piece)
-        return np.concatenate(drawn).astype(np.int64) if drawn else np.empty(0, dtype=np.int64)
-
     def plan(self, number: int) -> tuple[Ints, Ints]:
         """Return window ``number``: part and row of every example, each ``[batches, batch_size]``."""
-        done, quota = self._quotas(number)
+        done, quota = self._rows_of(number)
         part_of, rows, lengths = [], [], []
         for task in range(len(self.sizes)):
-            drawn = self._draw(task, int(done[task]), int(quota[task]))
+            drawn = self._walks[task].rows(int(done[task]), int(quota[task]))
             which = np.searchsorted(self._ends[task], drawn, side="right")
             local = drawn - np.concatenate([[0], self._ends[task]])[which]
             length = np.empty(len(drawn), dtype=np.int64)
@@ -178,43 +160,6 @@ class TrainStream:
         mixed = random.permutation(shape[0] * shape[1])  # rows of equal length come in random order
         order = mixed[np.argsort(np.concatenate(lengths)[mixed], kind="stable")]
         batches = random.permutation(shape[0])
-        return np.concatenate(part_of)[order].reshape(shape)[batches], np.concatenate(rows)[order].reshape(shape)[
-            batches
-        ]
-
-
-class EvaluationStream:
-    """All examples of one part, once each, sorted by length.
-
-    Args:
-        part: The examples.
-        batch_size: Rows of a batch, on each rank.
-        pad_id: Token id of padding.
-        rank: This process; ranks share the rows without overlap.
-        world_size: Number of processes.
-
-    Raises:
-        UserError: If there are fewer examples than processes.
-    """
-
-    def __init__(self, part: Part, *, batch_size: int, pad_id: int, rank: int = 0, world_size: int = 1) -> None:
-        if len(part.tokens) < world_size:
-            raise UserError(
-                f"task {part.task.name}: {part.split} has {len(part.tokens)} rows for {world_size} processes"
-            )
-        self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
-        lengths = part.tokens.lengths(np.arange(len(part.tokens)))
-        self._order = np.argsort(-lengths, kind="stable")[rank::world_size]
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return -(-len(self._order) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches, longest first: a batch that does not fit fails at once."""
-        for start in range(0, len(self._order), self.batch_size):
-            rows = self._order[start : start + self.batch_size]
-            batch = collate([self.part], np.zeros(len(rows), dtype=np.int64), rows, self.pad_id)
-            batch["split"] = self.part.split
-            yield batch
-        self.part.tokens.release()
+        found = np.stack([np.concatenate(part_of), np.concatenate(rows)])[:, order]
+        part_of_row, row = found.reshape(2, *shape)[:, batches]
+        return part_of_row, row

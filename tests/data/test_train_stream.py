@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,17 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from kd_lightning.data import EvaluationStream, MultiTaskData, Part, TokenTable, TrainStream
-from kd_lightning.data.sampling import annealed, probabilities, proportional, size_power, sqrt, temperature, uniform
+from kd_lightning.data import Part, TokenTable, TrainStream
+from kd_lightning.data.sampling import (
+    annealed,
+    epoch_batches,
+    probabilities,
+    proportional,
+    size_power,
+    sqrt,
+    temperature,
+    uniform,
+)
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -26,6 +34,8 @@ SAMPLERS = [
     pytest.param(annealed, id="annealed"),
     pytest.param(partial(temperature, temperature=3.0, cap=40.0), id="temperature"),
 ]
+
+
 SIZES = {"a": 7, "b": 40, "c": 133}
 
 
@@ -48,7 +58,9 @@ def part(name: str, count: int, split: str = "train", first: int = 0, label: flo
 
 def stream(sizes: dict[str, int] = SIZES, **settings: Any) -> TrainStream:
     """Return a stream over one part per task."""
-    settings = {"task_sampler": proportional, "batch_size": 10, "epochs": 3, "pad_id": 0, "window": 4, **settings}
+    settings = {"task_sampler": proportional, "batch_size": 10, "pad_id": 0, "window": 4, **settings}
+    rows = settings.get("epoch_rows") or sum(sizes.values())
+    settings["total_batches"] = settings.pop("epochs", 3) * epoch_batches(rows, settings["batch_size"])
     return TrainStream([part(name, count) for name, count in sizes.items()], **settings)
 
 
@@ -192,7 +204,7 @@ def test_each_window_is_shuffled_anew():
 def test_rows_of_one_length_are_mixed():
     """Sorting that keeps ties in the order of tasks makes batches of one task each."""
     parts = [part("a", 160, length=9), part("b", 160, length=9)]
-    found = TrainStream(parts, task_sampler=uniform, batch_size=40, epochs=1, pad_id=0, window=8)
+    found = TrainStream(parts, task_sampler=uniform, batch_size=40, pad_id=0, window=8)
     shares = [Counter(name for name, _ in batch)["a"] / 40 for batch in drawn(found, 8)]
     assert 0.2 < min(shares) < max(shares) < 0.8
 
@@ -287,6 +299,8 @@ def test_position_moves_a_stream_in_use():
         pytest.param({"window": 3}, "window", id="window"),
         pytest.param({"sizes": {"a": 7, "b": 40, "c": 134}}, "sizes", id="another row"),
         pytest.param({"sizes": {"a": 7, "b": 40}}, "sizes", id="a task less"),
+        pytest.param({"task_sampler": uniform}, "shares", id="another law"),
+        pytest.param({"epochs": 4}, "steps", id="a longer run"),
     ],
 )
 def test_state_of_other_settings_is_refused(changes, name):
@@ -339,7 +353,7 @@ def test_batches_of_a_window_come_in_no_order():
 def test_parts_of_a_task_are_one_task():
     """Unlabelled rows counted as a task of their own take another share."""
     parts = [part("a", 20), part("a", 60, split="unlabelled", first=500), part("b", 40)]
-    found = TrainStream(parts, task_sampler=uniform, batch_size=8, epochs=1, pad_id=0, window=5)
+    found = TrainStream(parts, task_sampler=uniform, batch_size=8, pad_id=0, window=5)
     assert found.sizes == {"a": 80, "b": 40}
     batches = drawn(found, 20)
     assert Counter(name for batch in batches for name, _ in batch) == {"a": 80, "b": 80}
@@ -361,73 +375,4 @@ def test_full_batches_only():
 def test_nothing_to_learn_from_is_refused():
     """Rows without label and teacher would be trained as class 0."""
     with pytest.raises(UserError, match="task a: the unlabelled rows have neither labels nor a teacher"):
-        TrainStream(
-            [part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, epochs=1, pad_id=0
-        )
-
-
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_evaluation_sees_each_example_once(world_size):
-    """Trap 3: predicting through a training sampler fills a cache with repeats and holes."""
-    whole = part("a", 47, split="validation")
-    ranks = [
-        EvaluationStream(whole, batch_size=8, pad_id=0, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    for _ in range(2):
-        batches = [list(rank) for rank in ranks]
-        assert [len(found) for found in batches] == [len(rank) for rank in ranks]
-        ids = torch.cat([batch["example_id"] for found in batches for batch in found])
-        assert sorted(ids.tolist()) == whole.tokens.example_id.tolist()
-        assert {batch["split"] for found in batches for batch in found} == {"validation"}
-
-
-def test_evaluation_begins_with_the_longest():
-    """A batch that does not fit in memory should fail at once, not after an hour."""
-    lengths = [batch["input_ids"].shape[1] for batch in EvaluationStream(part("a", 47), batch_size=8, pad_id=0)]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_fewer_examples_than_processes_are_refused():
-    """A rank without a batch waits for ever in the next collective."""
-    with pytest.raises(UserError, match="task a: train has 2 rows for 3 processes"):
-        EvaluationStream(part("a", 2), batch_size=8, pad_id=0, rank=0, world_size=3)
-
-
-def test_data_of_a_rank():
-    """What the stream can do and the datamodule forgets to ask for: every rank trains on rank 0's rows."""
-    train, evaluated = [part("a", 40), part("b", 60)], part("b", 31, split="validation", first=900)
-    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": 90, "seed": 6, "pad_id": 0}
-    data = MultiTaskData(train=train, evaluation=[evaluated], eval_batch_size=8, **settings)
-    data.trainer = SimpleNamespace(global_rank=1, world_size=2, max_epochs=3)
-    expected = TrainStream(train, epochs=3, rank=1, world_size=2, **settings)
-    found = data.train_dataloader()
-    assert len(found) == len(expected) == 9
-    assert drawn(found, 27) == drawn(expected, 27)
-    (stream_of_rank,) = data.val_dataloader()
-    ids = torch.cat([batch["example_id"] for batch in stream_of_rank])
-    other = EvaluationStream(evaluated, batch_size=8, pad_id=0, rank=1, world_size=2)
-    assert ids.tolist() == torch.cat([batch["example_id"] for batch in other]).tolist()
-    assert len(ids) == 15
-
-
-def test_data_resumes_loaders_made_before_and_after():
-    """Lightning asks for a loader before it reads the checkpoint, to count steps, and may ask again after."""
-    settings = {"task_sampler": size_power, "batch_size": 10, "window": 4, "epoch_rows": None, "seed": 6, "pad_id": 0}
-    one, two, three = (
-        MultiTaskData(train=[part("a", 100)], evaluation=[], eval_batch_size=8, **settings) for _ in range(3)
-    )
-    for data in (one, two, three):
-        data.trainer = SimpleNamespace(global_rank=0, world_size=1, max_epochs=2)
-    assert one.state_dict() == {}
-    batches = drawn(one.train_dataloader(), 7)
-    state = one.state_dict()
-    early = two.train_dataloader()
-    two.load_state_dict(state)
-    three.load_state_dict(state)
-    following = drawn(one.train_dataloader(), 7)
-    assert following == batches  # a new loader of a run that was not resumed starts at the beginning
-    assert (
-        drawn(early, 3)
-        == drawn(three.train_dataloader(), 3)
-        == drawn(TrainStream(two.train, epochs=2, **settings), 10)[7:]
-    )
+        TrainStream([part("a", 5, split="unlabelled", label=np.nan)], task_sampler=uniform, batch_size=2, pad_id=0)

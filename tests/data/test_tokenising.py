@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from kd_lightning.data import TokenTable, tokenise
-from kd_lightning.data import tokens as tokens_module
+from kd_lightning.data import TokenTable, caching, tokenise, tokenising
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer
 
 
@@ -46,6 +46,36 @@ def test_rows_are_the_tokenizers(table, toys, tokenizer, name, max_length):
             assert found.lengths(np.array([place])) == len(types) <= max_length
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("max_length", [6, 11, 200])
+@pytest.mark.parametrize("columns", [("a",), ("a", "b")], ids=["one text", "pair"])
+def test_the_engine_is_the_tokenizer(columns, max_length, side):
+    """Calling the engine itself saves time; it must give what ``tokenizer(...)`` gives, special words and all."""
+    random = np.random.default_rng(1)
+    words = ["the", "red", "cup", "sees", "[SEP]", "[MASK]", "unheard-of", "\u00e9t\u00e9", "?", ""]
+    texts = {name: [" ".join(random.choice(words, random.integers(1, 40))) for _ in range(60)] for name in "ab"}
+    words_known = train_tokenizer(texts["a"] + texts["b"], 80)
+    words_known.truncation_side = side
+    given = [texts[name] for name in columns]
+    second = pa.array(texts["b"]) if len(columns) == 2 else pa.nulls(60, pa.string())
+    values = [
+        pa.array(range(60)),
+        pa.nulls(60, pa.string()),
+        pa.array(texts["a"]),
+        second,
+        pa.array(np.zeros(60, np.float32)),
+    ]
+    batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
+    for swapped in (False, True):
+        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped)
+        expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
+        for number, ids in enumerate(expected["input_ids"]):
+            start, end = found["ends"][number] - len(ids), found["ends"][number]
+            assert found["input_ids"][start:end].tolist() == ids
+            assert [int(i >= found["second"][number]) for i in range(len(ids))] == expected["token_type_ids"][number]
+        assert found["ends"][-1] == len(found["input_ids"])
+
+
 def test_cut_takes_the_longer_text_first(table):
     """Cut from the end, a long premise leaves no hypothesis at all."""
     found = table("nli", max_length=9)
@@ -75,16 +105,16 @@ def test_no_row_is_lost(table, toys, name):
 def test_chunks_are_one_table(table, monkeypatch):
     """Ends that start again at 0 with each chunk: all chunks after the first read the first one's tokens."""
     whole = table("near")
-    monkeypatch.setattr(tokens_module, "CHUNK", 5)
+    monkeypatch.setattr(tokenising, "CHUNK", 5)
     pieces = table("near", cache=whole.input_ids.filename.parents[2] / "other")
-    for name in tokens_module.ARRAYS:
+    for name in tokenising.ARRAYS:
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 
 def test_a_lost_row_is_an_error(table, monkeypatch):
     """If the tokenizer ever returns fewer rows than it was given, nobody may train on the rest."""
-    encode = tokens_module.encode
-    monkeypatch.setattr(tokens_module, "encode", lambda batch, *others: encode(batch.slice(1), *others))
+    encode = tokenising.encode
+    monkeypatch.setattr(tokenising, "encode", lambda batch, *others: encode(batch.slice(1), *others))
     with pytest.raises(RuntimeError, match="23 examples from 24 rows, expected 24"):
         table("mood")
 
@@ -92,7 +122,7 @@ def test_a_lost_row_is_an_error(table, monkeypatch):
 def test_built_once(table, monkeypatch):
     """A cache that is never hit tokenises millions of rows at each start."""
     first = table("mood")
-    monkeypatch.setattr(tokens_module, "encode", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(tokenising, "encode", lambda *_: pytest.fail("tokenised again"))
     again = table("mood")
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.input_ids, first.input_ids)
@@ -110,7 +140,7 @@ def test_the_tokenizer_stays_as_it_was(table, toys):
 def test_memory_mapped(table):
     """Tables in memory, one per process, are what stops large data."""
     found = table("mood")
-    assert all(isinstance(getattr(found, name), np.memmap) for name in tokens_module.ARRAYS)
+    assert all(isinstance(getattr(found, name), np.memmap) for name in tokenising.ARRAYS)
     found.release()
     assert row(found, 0) == row(table("mood"), 0)
 
@@ -139,15 +169,24 @@ def test_another_input_another_folder(table, changes, tmp_path, change):
     assert len([folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]) == 2
 
 
-@pytest.mark.parametrize("array", list(tokens_module.ARRAYS))
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_another_format_another_folder(table, monkeypatch):
+    """A release that stores something else under the same key reads the old release's arrays."""
+    one = table("mood")
+    monkeypatch.setattr(tokenising, "FORMAT", tokenising.FORMAT + 1)
+    assert table("mood").fingerprint != one.fingerprint
+
+
+@pytest.mark.parametrize("array", list(tokenising.ARRAYS))
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_a_damaged_file_is_built_again(table, caplog, array, damage):
-    """A full disk leaves half a file; reading it ends in a crash, or in other texts."""
+    """Half a file ends in a crash or in other texts; a token id 99999 in the place of another, in the embedding."""
     found = table("mood")
-    expected = {name: np.array(getattr(found, name)) for name in tokens_module.ARRAYS}
+    expected = {name: np.array(getattr(found, name)) for name in tokenising.ARRAYS}
     path = getattr(found, array).filename
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-4])
+    elif damage == "changed":
+        path.write_bytes(np.int32(99999).tobytes() + path.read_bytes()[4:])
     else:
         path.unlink()
     again = table("mood")
@@ -158,7 +197,7 @@ def test_a_damaged_file_is_built_again(table, caplog, array, damage):
 
 def test_a_failure_leaves_nothing(table, tmp_path, monkeypatch):
     """Half a table under its final name is a whole one to the next run."""
-    monkeypatch.setattr(tokens_module, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(caching, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         table("mood")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

@@ -1,0 +1,49 @@
+"""Soft targets of several teachers, joined by example id: side by side, or their mean."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch.nn import functional as F
+
+from kd_lightning.data.manifest import refusal, show
+from kd_lightning.data.soft_targets import SoftTargets
+
+
+def stack(members: Sequence[SoftTargets]) -> SoftTargets:
+    """Return the logits of several teachers side by side, ``[N, T, C]``, joined by id.
+
+    Raises:
+        UserError: If the members differ in task, split, labels or data; the message names the field and both values.
+    """
+    first, *others = members
+    for other in others:
+        for name in ("task", "split", "labels", "data", "rows", "both_orders", "augmenter"):
+            have, want = getattr(other.manifest, name), getattr(first.manifest, name)
+            if have != want:
+                reason = f"field {name} is {show(have)}, expected {show(want)} as in {first.folder}"
+                raise refusal(other.folder, reason)
+    ids = first.example_id
+    logits = torch.stack([m.logits[torch.from_numpy(m.find(ids))] for m in members], dim=1)
+    identity = hashlib.sha256(" ".join(m.identity for m in members).encode()).hexdigest()[:16]
+    return SoftTargets(ids, None, logits, first.manifest, first.folder, identity)
+
+
+def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:
+    """Return the mean of the teachers' probabilities, stored as their logarithm; of scores, their mean.
+
+    Source: Liu et al. 2019 (MT-DNN-KD), arXiv:1904.09482, section 3.
+
+    Raises:
+        UserError: If the members do not belong together (see ``stack``).
+    """
+    stacked = stack(members)
+    if stacked.manifest.labels:
+        count = torch.tensor(float(len(members)))
+        logits = F.log_softmax(stacked.logits, dim=-1).logsumexp(dim=1) - count.log()
+    else:
+        logits = stacked.logits.mean(dim=1)
+    return replace(stacked, logits=logits, identity=f"mean-{stacked.identity}")

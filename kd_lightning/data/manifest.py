@@ -1,0 +1,103 @@
+"""What a folder of soft targets is about; readers say what they expect, and are refused on any difference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.data.folders import file_hash, read_json
+from kd_lightning.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder of soft targets is about.
+
+    Args:
+        task: Name of the task.
+        split: Name of the split.
+        labels: Class names in the order of the logits; empty for scores.
+        rows: Number of examples.
+        data: Fingerprint of the split's rows.
+        teacher: Hash of the teacher's weights.
+        tokenizer: Hash of the teacher's tokenizer.
+        max_length: The teacher's longest input in tokens.
+        both_orders: Whether swapped pairs are there, too.
+        augmenter: Fingerprint of the augmentation, None without one.
+        format: Version of the layout.
+    """
+
+    task: str
+    split: str
+    labels: tuple[str, ...]
+    rows: int
+    data: str
+    teacher: str
+    tokenizer: str
+    max_length: int
+    both_orders: bool
+    augmenter: str | None = None
+    format: int = FORMAT
+
+    def key(self) -> str:
+        """Return the content address: a short hash of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
+    """Return the manifest of a folder whose logits are as they were written.
+
+    Raises:
+        UserError: If anything is missing, damaged or not as expected; the message names the field and both values.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise refusal(folder, "manifest.json is missing, expected a complete folder of soft targets")
+    try:
+        found: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise refusal(folder, f"manifest.json is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise refusal(folder, "manifest.json holds no object with the manifest's fields")
+    digest = found.pop("sha256", None)
+    names = {field.name for field in fields(Manifest)}
+    if set(found) != names:
+        different = ", ".join(sorted(set(found) ^ names))
+        raise refusal(folder, f"manifest.json lacks or adds the field {different}")
+    if not isinstance(found["labels"], list):
+        raise refusal(folder, f"field labels is {found['labels']}, expected a list of names")
+    manifest = Manifest(**{**found, "labels": tuple(found["labels"])})
+    if manifest.format != FORMAT:
+        raise refusal(folder, f"format is {manifest.format}, expected {FORMAT}")
+    if expected is not None:
+        _check_expected(folder, manifest, expected)
+    logits = folder / "logits.safetensors"
+    if not logits.is_file():
+        raise refusal(folder, "logits.safetensors is missing")
+    actual = file_hash(logits)
+    if actual != digest:
+        raise refusal(folder, f"field sha256 is {show(digest)}, the file has {show(actual)} (cut short or changed)")
+    return manifest
+
+
+def _check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None:
+    for field in fields(Manifest):
+        have, want = getattr(manifest, field.name), getattr(expected, field.name)
+        if have != want:
+            raise refusal(folder, f"field {field.name} is {show(have)}, expected {show(want)}")
+
+
+def refusal(folder: Path, reason: str) -> UserError:
+    """Return the error that names the folder, the reason and the remedy."""
+    return UserError(f"soft targets {folder}: {reason}; delete the folder and write them again")
+
+
+def show(value: object) -> str:
+    """Return a field's value as errors show it, long hashes cut."""
+    text = str(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 40 else text[:12] + "..."
