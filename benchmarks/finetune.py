@@ -289,19 +289,24 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
         print(f"| {name} | {100 * statistics.fmean(values):.2f} | {spread} | {each} |")
 
 
-def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.add_argument("--task", choices=tuple(TARGETS), default="sst2", help="(%(default)s)")
-    parser.add_argument("--rows", type=int, default=None, help="training rows: the first of the task (all)")
-    parser.add_argument("--steps", type=int, default=32, help="steps of a run (%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate (%(default)s)")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__)
+    made.add_argument("--task", choices=tuple(TARGETS), default="sst2", help="(%(default)s)")
+    made.add_argument("--rows", type=int, default=None, help="training rows: the first of the task (all)")
+    made.add_argument("--steps", type=int, default=32, help="steps of a run (%(default)s)")
+    made.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
+    made.add_argument("--lr", type=float, default=1e-4, help="learning rate (%(default)s)")
     precisions = ["32-true", "bf16-mixed"]
-    parser.add_argument("--precision", nargs="+", choices=precisions, default=precisions)
-    parser.add_argument("--quality", action="store_true", help="compare validation scores instead of speed")
-    parser.add_argument("--epochs", type=int, default=1, help="epochs of --quality (%(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of --quality")
-    args = parser.parse_args()
+    made.add_argument("--precision", nargs="+", choices=precisions, default=precisions)
+    made.add_argument("--quality", action="store_true", help="compare validation scores instead of speed")
+    made.add_argument("--epochs", type=int, default=1, help="epochs of --quality (%(default)s)")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of --quality")
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
     measure.need_data(args.data, args.task)
     measure.need_packages("accelerate")
     measure.start(args)

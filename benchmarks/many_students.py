@@ -400,20 +400,23 @@ def report(samples: dict[int, dict[str, list[Sample]]], args: argparse.Namespace
             measure.verdict(what, rivals[best], TARGETS.get(k, 1.0), at_most=False)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__)
+    made.add_argument("--rows", type=int, default=1000, help="training rows (%(default)s)")
+    made.add_argument("--epochs", type=int, default=3, help="epochs of a student (%(default)s)")
+    made.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
+    made.add_argument("--students", type=int, nargs="+", default=list(TARGETS), help="numbers of students, k")
+    made.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    made.add_argument("--systems", nargs="+", choices=tuple(NAMES), default=list(NAMES))
+    made.add_argument("--teacher", type=int, nargs=3, default=[12, 768, 12], help="layers, width, heads")
+    made.add_argument("--verify", action="store_true", help="also run three students once, against fixed + 3 x student")
+    made.add_argument("--full", action="store_true", help="run every k instead of fixed + k x student")
+    return made
+
+
 def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.add_argument("--rows", type=int, default=1000, help="training rows (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of a student (%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
-    parser.add_argument("--students", type=int, nargs="+", default=list(TARGETS), help="numbers of students, k")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
-    parser.add_argument("--systems", nargs="+", choices=tuple(NAMES), default=list(NAMES))
-    parser.add_argument("--teacher", type=int, nargs=3, default=[12, 768, 12], help="layers, width, heads")
-    parser.add_argument(
-        "--verify", action="store_true", help="also run three students once, against fixed + 3 x student"
-    )
-    parser.add_argument("--full", action="store_true", help="run every k instead of fixed + k x student")
-    args = parser.parse_args()
+    args = parser().parse_args()
     measure.need_data(args.data, TASK)
     measure.need_packages("accelerate", "textbrewer")
     measure.start(args)

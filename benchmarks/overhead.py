@@ -150,15 +150,20 @@ def settings(args: argparse.Namespace, work: Path, data: Path, steps: int) -> Co
     )  # fmt: skip
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__, rounds=10)
+    made.add_argument("--steps", type=int, default=200, help="steps of a run (%(default)s)")
+    made.add_argument("--rows", type=int, default=20_000, help="rows of the data (%(default)s)")
+    made.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
+    made.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    made.add_argument("--toy", action="store_true", help="made-up sentences, even where there is data")
+    made.add_argument("--profile", action="store_true", help="profile a run of kd-train instead")
+    return made
+
+
 def main() -> None:
-    parser = measure.parser(__doc__, rounds=10)
-    parser.add_argument("--steps", type=int, default=200, help="steps of a run (%(default)s)")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of the data (%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
-    parser.add_argument("--toy", action="store_true", help="made-up sentences, even where there is data")
-    parser.add_argument("--profile", action="store_true", help="profile a run of kd-train instead")
-    args = parser.parse_args()
+    args = parser().parse_args()
     measure.start(args)
     measure.machine(args.threads)
     with measure.scratch() as work:

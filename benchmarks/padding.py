@@ -12,6 +12,7 @@ Targets: waste below 5 %, and the law not rejected (p > 0.01).
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable
 
@@ -50,11 +51,16 @@ class Count:
         return 1 - self.real / self.computed
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__)
+    made.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
+    made.add_argument("--batches", type=int, default=None, help="batches of an epoch (all)")
+    return made
+
+
 def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
-    parser.add_argument("--batches", type=int, default=None, help="batches of an epoch (all)")
-    args = parser.parse_args()
+    args = parser().parse_args()
     measure.need_data(args.data, *TASKS)
     measure.start(args)
     measure.machine(args.threads)
