@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import measure
 import numpy as np
@@ -61,12 +62,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
-    measure.need_data(args.data, *TASKS)
+    root = measure.need_data(args.data, *TASKS)
     measure.start(args)
     measure.machine(args.threads)
     with measure.scratch() as work:
         cfg = measure.config(
-            "train", work, "encoder=minilm", f"task=[{','.join(TASKS)}]", f"data.root={args.data}",
+            "train", work, "encoder=minilm", f"task=[{','.join(TASKS)}]", f"data.root={root}",
             "task_sampler=size_power", f"batching.batch_size={args.batch}",
         )  # fmt: skip
         data = build_data(cfg, Materials(cfg), {})
@@ -92,10 +93,7 @@ def main() -> None:
     sizes: dict[str, int] = {}
     windows = {f"windows of {cfg['batching']['window']}": cfg["batching"]["window"], "shuffled (window 1)": 1}
     ours = next(iter(windows))
-    samples = measure.alternate(
-        {name: (lambda seed, name=name, window=window: run(name, window, seed)) for name, window in windows.items()},
-        args.rounds,
-    )
+    samples = measure.alternate({name: partial(run, name, window) for name, window in windows.items()}, args.rounds)
     measure.show(f"Building a batch of {args.batch}", samples, ours, unit="ms", scale=1000)
 
     print("\n### Padding\n\n| batches | padded / computed tokens | computed / real tokens | / ours |")
