@@ -2,6 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A further index for torch, whose build on the registry is, on Linux, that for CUDA (several gigabytes). For the
+# processor alone: make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# Folder with TASK/SPLIT.parquet in the columns of nyu-mll/glue: make bench DATA=PATH/glue
+DATA ?=
+PIP := $(BIN)/pip --quiet --disable-pip-version-check install
+ON := $(if $(DATA), --data $(DATA))
 
 .PHONY: help quickstart test lint format bench wheel clean
 .DEFAULT_GOAL := help
@@ -11,18 +18,22 @@ help:  ## List the targets
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(PIP) --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,offline,tensorboard]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,offline,tensorboard]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev benchmarks/requirements.txt
+	$(PIP) --no-deps --requirement benchmarks/requirements.txt
 	@touch $@
 
 quickstart: $(VENV)/.installed  ## Install, then distil three toy tasks and show the table (under 5 minutes)
 	$(BIN)/kd-distill experiment=quickstart
 
-test: $(VENV)/.installed-dev  ## Run all tests that need no network and no GPU
+test: $(VENV)/.installed-dev  ## Run all tests that need no Hub and no GPU
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev  ## Check format, style, types, spelling and the floors of the house
@@ -36,16 +47,20 @@ format: $(VENV)/.installed-dev  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.installed-dev  ## Measure what benchmarks/README.md claims (long)
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/padding.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/finetune.py
-	$(BIN)/python benchmarks/many_students.py
+bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (long): make bench DATA=PATH/glue
+	$(BIN)/python benchmarks/startup.py$(ON)
+	$(BIN)/python benchmarks/overhead.py$(ON)
+	$(BIN)/python benchmarks/overhead.py --precision bf16-mixed$(ON)
+	$(BIN)/python benchmarks/padding.py$(ON)
+	$(BIN)/python benchmarks/finetune.py --task sst2 --steps 32$(ON)
+	$(BIN)/python benchmarks/finetune.py --task rte --steps 12$(ON)
+	$(BIN)/python benchmarks/finetune.py --quality --task sst2 --rows 4000$(ON)
+	$(BIN)/python benchmarks/many_students.py --rows 1000 --systems ours textbrewer-cache --verify$(ON)
+	$(BIN)/python benchmarks/many_students.py --rows 250$(ON)
+	$(BIN)/python benchmarks/memory.py$(ON)
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel and the source archive into dist/
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 
 clean:  ## Remove the environment, caches and builds (outputs/ stays)
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -1,7 +1,8 @@
 """What the benchmarks share: a fixed environment, alternating rounds, one table per comparison, small pieces of data.
 
-Rules: systems take turns within one run, for at least five rounds; wall and CPU time are given as minimum and median;
-ratios of medians decide, and the ratio of minima stands beside them. Equal work is checked before anything is timed.
+Rules: systems take turns within one run, five rounds if not told otherwise; wall and CPU time are given as minimum and
+median; ratios of medians decide, and the ratio of minima stands beside them. Equal work is checked before anything is
+timed, which also warms caches and allocators up.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import math
 import os
 import platform
 import resource
@@ -24,11 +26,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-GLUE = Path(__file__).parents[2] / "shared" / "data" / "glue"
+BESIDE = Path(__file__).parents[2] / "shared" / "data" / "glue"
+GLUE = Path(os.environ["KD_GLUE"]) if "KD_GLUE" in os.environ else BESIDE if BESIDE.is_dir() else None
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_WAIT_POLICY": "PASSIVE",  # as the commands set it, and the next (a test compares)
+    "GOMP_SPINCOUNT": "10000",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "WANDB_MODE": "disabled",
@@ -53,7 +57,7 @@ def parser(doc: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=rounds, help="times that every system is measured (%(default)s)")
     made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (%(default)s)")
-    made.add_argument("--data", type=Path, default=GLUE, help="folder with TASK/SPLIT.parquet (%(default)s)")
+    made.add_argument("--data", type=Path, default=GLUE, help="folder with TASK/SPLIT.parquet ($KD_GLUE; %(default)s)")
     return made
 
 
@@ -74,24 +78,26 @@ def start(args: argparse.Namespace) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def skip(reason: str) -> NoReturn:
-    """End the script without an error, and say why."""
-    print(f"skipped: {reason}")
-    sys.exit(0)
+def refuse(reason: str) -> NoReturn:
+    """End the script with code 1, and say why: nothing was measured."""
+    sys.exit(f"not measured: {reason}")
 
 
-def need_data(root: Path, *tasks: str) -> None:
-    """Skip if a task's data is not there."""
+def need_data(root: Path | None, *tasks: str) -> Path:
+    """Return the folder of the data; end the script if a task's is not there."""
+    if root is None:
+        refuse("no data: give --data FOLDER with TASK/SPLIT.parquet")
     for task in tasks:
         if not (root / task / "train.parquet").is_file():
-            skip(f"no {root / task / 'train.parquet'}; give --data FOLDER with TASK/SPLIT.parquet")
+            refuse(f"no {root / task / 'train.parquet'}; give --data FOLDER with TASK/SPLIT.parquet")
+    return root
 
 
 def need_packages(*names: str) -> None:
-    """Skip if a rival is not installed."""
+    """End the script if a rival is not installed."""
     for name in names:
         if find_spec(name) is None:
-            skip(f"{name} is not installed: pip install --no-deps -r benchmarks/requirements.txt")
+            refuse(f"{name} is not installed: pip install --no-deps -r benchmarks/requirements.txt")
 
 
 @contextmanager
@@ -276,6 +282,49 @@ def verdict(what: str, value: float, target: float, *, at_most: bool) -> None:
     met = value <= target if at_most else value >= target
     limit = f"at {'most' if at_most else 'least'} {target:g}"
     print(f"\n{what}: **{value:.3g}** (target: {limit}): {'met' if met else 'MISSED'}")
+
+
+class Paired(NamedTuple):
+    """Differences of two systems' scores seed by seed: each, their mean and spread, and a lower bound of the mean."""
+
+    each: list[float]
+    mean: float
+    spread: float
+    low: float
+    """One-sided, 95 % (Student's t)."""
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
+    """Return the differences ours - theirs, seed by seed; one seed says nothing of a spread."""
+    from scipy.stats import t
+
+    each = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean, count = statistics.fmean(each), len(each)
+    if count < 2:
+        return Paired(each, mean, math.nan, -math.inf)
+    spread = statistics.stdev(each)
+    return Paired(each, mean, spread, mean - float(t.ppf(0.95, count - 1)) * spread / math.sqrt(count))
+
+
+def _shown(found: Paired) -> str:
+    seeds = ", ".join(f"{x:+.2f}" for x in found.each)
+    return f"mean {found.mean:+.2f} points, standard deviation {found.spread:.2f} (seed by seed: {seeds})"
+
+
+def no_worse(what: str, found: Paired, margin: float) -> bool:
+    """Print whether ours is no worse: the lower bound of the mean difference is above minus the margin."""
+    met = found.low >= -margin
+    bound = f"95 % sure above {found.low:+.2f}; no worse means above {-margin:+.2f}"
+    print(f"\n{what}: {_shown(found)}; {bound}: {'met' if met else 'NOT SHOWN'}")
+    return met
+
+
+def within_noise(what: str, found: Paired, scores: Sequence[float]) -> bool:
+    """Print whether the mean difference is at most the spread of scores over their seeds."""
+    noise = statistics.stdev(scores) if len(scores) > 1 else 0.0
+    met = abs(found.mean) <= noise
+    print(f"\n{what}: {_shown(found)}; seed noise {noise:.2f}: {'within it' if met else 'NOT within it'}")
+    return met
 
 
 def same_losses(name: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> None:

@@ -104,14 +104,19 @@ def stage(argv: list[str], threads: int) -> tuple[measure.Sample, float, str]:
     return sample, resident, errors
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__, rounds=1)
+    made.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of rows")
+    made.add_argument("--steps", type=int, default=300, help="steps of training (%(default)s)")
+    made.add_argument("--vocabulary", action="store_true", help="learn the vocabulary in the measured process")
+    made.add_argument("--stage", choices=("make", "tokenise"), help="run one stage here (used by the script itself)")
+    made.add_argument("--work", type=Path, help="folder of the stage")
+    return made
+
+
 def main() -> None:
-    parser = measure.parser(__doc__, rounds=1)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of rows")
-    parser.add_argument("--steps", type=int, default=300, help="steps of training (%(default)s)")
-    parser.add_argument("--vocabulary", action="store_true", help="learn the vocabulary in the measured process")
-    parser.add_argument("--stage", choices=("make", "tokenise"), help="run one stage here (used by the script itself)")
-    parser.add_argument("--work", type=Path, help="folder of the stage")
-    args = parser.parse_args()
+    args = parser().parse_args()
     if args.stage == "make":
         make(args.work, args.rows[0])
     elif args.stage == "tokenise":

@@ -12,8 +12,10 @@ Targets: waste below 5 %, and the law not rejected (p > 0.01).
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import measure
 import numpy as np
@@ -50,17 +52,22 @@ class Count:
         return 1 - self.real / self.computed
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = measure.parser(__doc__)
+    made.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
+    made.add_argument("--batches", type=int, default=None, help="batches of an epoch (all)")
+    return made
+
+
 def main() -> None:
-    parser = measure.parser(__doc__)
-    parser.add_argument("--batch", type=int, default=32, help="rows of a batch (%(default)s)")
-    parser.add_argument("--batches", type=int, default=None, help="batches of an epoch (all)")
-    args = parser.parse_args()
-    measure.need_data(args.data, *TASKS)
+    args = parser().parse_args()
+    root = measure.need_data(args.data, *TASKS)
     measure.start(args)
     measure.machine(args.threads)
     with measure.scratch() as work:
         cfg = measure.config(
-            "train", work, "encoder=minilm", f"task=[{','.join(TASKS)}]", f"data.root={args.data}",
+            "train", work, "encoder=minilm", f"task=[{','.join(TASKS)}]", f"data.root={root}",
             "task_sampler=size_power", f"batching.batch_size={args.batch}",
         )  # fmt: skip
         data = build_data(cfg, Materials(cfg), {})
@@ -86,10 +93,7 @@ def main() -> None:
     sizes: dict[str, int] = {}
     windows = {f"windows of {cfg['batching']['window']}": cfg["batching"]["window"], "shuffled (window 1)": 1}
     ours = next(iter(windows))
-    samples = measure.alternate(
-        {name: (lambda seed, name=name, window=window: run(name, window, seed)) for name, window in windows.items()},
-        args.rounds,
-    )
+    samples = measure.alternate({name: partial(run, name, window) for name, window in windows.items()}, args.rounds)
     measure.show(f"Building a batch of {args.batch}", samples, ours, unit="ms", scale=1000)
 
     print("\n### Padding\n\n| batches | padded / computed tokens | computed / real tokens | / ours |")

@@ -10,6 +10,7 @@ Target: below 2 s each.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -20,8 +21,13 @@ from measure import Sample
 TARGET = 2.0
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return measure.parser(__doc__)
+
+
 def main() -> None:
-    args = measure.parser(__doc__).parse_args()
+    args = parser().parse_args()
     env = measure.environment(args.threads)
     kd_train = str(Path(sys.executable).parent / "kd-train")
     heavy = "from transformers import AutoModel; import pytorch_lightning"

@@ -1,22 +1,51 @@
-"""Every configuration composes, and every ``_target_`` in it exists and takes what the file gives."""
+"""Every configuration composes, every ``_target_`` exists and takes what it is given, recipes say what papers do."""
 
 import inspect
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_object
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
+
+import kd_lightning.train  # noqa: F401 - registers the resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = {"data", "task", "system", "encoder", "distill_loss", "annealing", "task_sampler", "optimizer", "scheduler"}
 GROUPS |= {"trainer", "accelerator", "callbacks", "logger", "paths", "debug", "experiment"}
+COMMANDS = {
+    "distill": GROUPS,
+    "train": {"system", "encoder", "accelerator", "logger", "debug"},  # the rest comes from the same fit.yaml
+    "predict": {"data", "accelerator"},
+    "evaluate": {"data", "accelerator"},
+}
+CHOICES = [
+    (command, path)
+    for command, groups in COMMANDS.items()
+    for path in FILES
+    if str(path.parent) in groups and path.parent != Path()
+]
+
+
+def composed(command, *overrides):
+    """Return the resolved configuration; a value that is missing or cannot be resolved is an error."""
+    overrides = list(overrides)
+    if "encoder=pretrained" in overrides:
+        overrides += ["encoder.path=here", *(["teacher.encoder.path=there"] if command == "distill" else [])]
+    if command in ("predict", "evaluate"):
+        overrides.append("run=somewhere")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(command, overrides=overrides)
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
 def targets(node):
-    """Yield every node with a ``_target_``."""
+    """Yield every node with a ``_target_``, those inside others too."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield node
@@ -25,6 +54,18 @@ def targets(node):
     elif isinstance(node, list):
         for value in node:
             yield from targets(value)
+
+
+def check_targets(cfg):
+    """Fail on a ``_target_`` that is not there or does not take what it is given; return how many there are."""
+    found = list(targets(cfg))
+    for node in found:
+        made = get_object(node["_target_"])
+        given = {key for key in node if not key.startswith("_")}
+        parameters = inspect.signature(made).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            assert given <= {p.name for p in parameters}, node["_target_"]
+    return len(found)
 
 
 def test_the_list_is_complete():
@@ -36,25 +77,25 @@ def test_the_list_is_complete():
     assert {path.stem for path in FILES if path.parent == Path("task")} == names
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent != Path()], ids=str)
-def test_every_option_composes_and_says_what_it_is(path):
-    command = "distill" if str(path.parent) in ("experiment", "debug") else "train"
-    option = f"{path.parent}={path.stem}"
-    overrides = [option, *(["encoder.path=somewhere"] if option == "encoder=pretrained" else [])]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(command, overrides=overrides)
-    OmegaConf.to_container(cfg, resolve=False)
-    assert "\n# " in "\n" + (CONF / path).read_text(), "the first lines say what the option is"
+@pytest.mark.parametrize(("command", "path"), CHOICES, ids=str)
+def test_every_option_composes_and_resolves(command, path):
+    check_targets(composed(command, f"{path.parent}={path.stem}"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_target_exists_and_takes_what_it_is_given(path):
-    for node in targets(yaml.safe_load((CONF / path).read_text()) or {}):
-        found = get_object(node["_target_"])
-        given = {key for key in node if not key.startswith("_")}
-        parameters = inspect.signature(found).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            assert given <= {p.name for p in parameters}, node["_target_"]
+def test_every_file_says_what_it_is_and_names_what_exists(path):
+    text = (CONF / path).read_text()
+    assert re.search(r"^# (?!@package)\w+", text, flags=re.MULTILINE), "a comment says what the option is"
+    check_targets(yaml.safe_load(text))
+
+
+def test_targets_inside_others_are_checked():
+    """The optimiser within the optimiser, the head within the system."""
+    node = yaml.safe_load((CONF / "optimizer" / "adamw.yaml").read_text())
+    assert check_targets({"optimizer": node}) == 2
+    node["optimizer"]["_target_"] = "torch.optim.AdamX"
+    with pytest.raises(ImportError):
+        check_targets({"optimizer": node})
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent == Path("task") and p.stem != "glue"], ids=str)
@@ -62,3 +103,92 @@ def test_a_task_file_is_named_like_its_task(path):
     node = yaml.safe_load((CONF / path).read_text())
     assert list(node) == [path.stem]
     assert get_object(node[path.stem].pop("_target_"))(**node[path.stem]).name == path.stem
+
+
+# What the recipes must say. BAM: arXiv:1907.04829, section 3 and its authors' code. A fit is
+# (system, scope, lr, layer decay, batch, epochs, optimiser, decay from start, sampler's exponent, gold weights at
+# progress 0, 1/2 and 1); the optimiser's constants are the same in all.
+SINGLE = ("Teacher", "single", 5e-5, 0.9, 32, 3, "BertAdam", True, 0.75, None)
+MULTI = ("Teacher", "multi", 1e-4, 0.9, 128, 6, "BertAdam", True, 0.75, None)
+BAM = ("BamStudent", "multi", 1e-4, 0.9, 128, 6, "BertAdam", True, 0.75, (0, 0.5, 1))
+QUICK = ("Teacher", "single", 1e-3, 1.0, 32, 30, "AdamW", False, 0.75, None)
+RECIPES = {  # experiment -> teacher, student
+    "bam_single": (None, SINGLE),
+    "bam_multi": (None, MULTI),
+    "bam_single_single": (SINGLE, ("BamStudent", *SINGLE[1:-1], (0, 0.5, 1))),
+    "bam_multi_multi": (MULTI, BAM),
+    "bam_glue": (SINGLE, BAM),
+    "bam_no_layer_decay": (SINGLE, (*BAM[:3], 1.0, *BAM[4:])),
+    "bam_no_task_sampling": (SINGLE, (*BAM[:8], 1.0, BAM[9])),
+    "bam_teacher_only": (SINGLE, (*BAM[:-1], (0, 0, 0))),
+    "bam_half": (SINGLE, (*BAM[:-1], (0.5, 0.5, 0.5))),
+    "quickstart": (QUICK, ("BamStudent", "multi", 2e-3, 1.0, 64, 3, "AdamW", False, 0.75, (0, 0.5, 1))),
+}
+
+
+def recipe(cfg, scope):
+    """Return what a composed fit says, in the order of ``RECIPES``, behaviour rather than names where there is one."""
+    drawn = instantiate(cfg["task_sampler"])(np.array([2490.0, 392702.0]), 0.3)
+    exponent = np.log(drawn[1] / drawn[0]) / np.log(392702 / 2490)
+    gold = None
+    if "annealing" in cfg["system"]:
+        gold = tuple(instantiate(cfg["system"]["annealing"])(progress) for progress in (0.0, 0.5, 1.0))
+    made = instantiate(cfg["scheduler"])
+    optimizer = cfg["optimizer"]
+    return (
+        cfg["system"]["_target_"].rpartition(".")[2],
+        scope,
+        optimizer["lr"],
+        optimizer["layer_decay"],
+        cfg["batching"]["batch_size"],
+        cfg["trainer"]["max_epochs"],
+        optimizer["optimizer"]["_target_"].rpartition(".")[2],
+        bool(made(0.5) == pytest.approx(0.5)),  # from the end of the warm-up it would be 0.5 / 0.9
+        round(float(exponent), 6),
+        gold,
+    )
+
+
+def test_every_experiment_has_its_recipe():
+    assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_experiment_is_what_the_paper_says(name):
+    cfg = composed("distill", f"experiment={name}")
+    teacher, student = RECIPES[name]
+    assert recipe(cfg, cfg["student"]["scope"]) == student
+    fits = [cfg]
+    if teacher is not None:
+        keep = {**cfg["teacher"], "trainer": {**cfg["trainer"], **cfg["teacher"]["trainer"]}}
+        assert recipe(keep, cfg["teacher"]["scope"]) == teacher
+        assert cfg["teacher"]["seeds"] == [1]
+        fits.append(keep)
+    for fit in fits:
+        assert fit["system"]["reduction"] == "sum"
+        assert fit["system"]["head"]["dropout"] == 0.1
+        assert fit["system"]["head"]["sigmoid"] is True
+        assert fit["trainer"]["gradient_clip_val"] == 1.0
+        assert fit["scheduler"]["warmup"] == 0.1
+        assert fit["optimizer"]["weight_decay"] == 0.01
+        assert fit["optimizer"]["optimizer"]["betas"] == [0.9, 0.999]
+        assert fit["optimizer"]["optimizer"]["eps"] == 1e-6
+        assert fit["encoder"]["max_length"] == 128
+    if teacher is not None:
+        assert cfg["system"]["distill_loss"] == {"_target_": "kd_lightning.losses.SoftCrossEntropy", "temperature": 1.0}
+
+
+def test_the_tasks_of_the_paper():
+    """WNLI is left out; MRPC and STS-B are trained on both orders, QQP is not."""
+    tasks = composed("distill", "experiment=bam_glue", "task=glue")["task"]
+    assert list(tasks) == ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
+    assert [name for name, task in tasks.items() if task.get("both_orders")] == ["mrpc", "stsb"]
+    assert tasks["stsb"]["score_range"] == [0, 5]
+
+
+def test_experiments_belong_to_kd_distill():
+    """They set a teacher and a student; kd-train has one fit, so it must not take them half."""
+    with pytest.raises(ConfigCompositionException, match="Could not override 'experiment'"):
+        composed("train", "experiment=quickstart")
+    assert "experiment" not in composed("train")
+    assert "kd-distill" in yaml.safe_load((CONF / "train.yaml").read_text())["hydra"]["help"]["template"]
