@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import measure
-import pytorch_lightning as pl
 import torch
 from datasets import Dataset, disable_progress_bars
 from measure import Sample
@@ -45,10 +44,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from kd_lightning.apps.build import Config, Materials, build_system
-from kd_lightning.apps.fit import build_data, build_trainer
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.trainer import build_trainer
 from kd_lightning.batch import Batch
-from kd_lightning.data.stream import EvaluationStream
+from kd_lightning.data import EvaluationStream
 from kd_lightning.systems import NLUSystem
 
 TARGETS = {"sst2": 2.0, "rte": 1.5}
@@ -99,18 +99,12 @@ def settings(args: argparse.Namespace, work: Path, data: Path, precision: str, s
     )  # fmt: skip
 
 
-def new_system(cfg: Config, materials: Materials) -> NLUSystem:
-    """Return the system with the weights that its seed gives."""
-    pl.seed_everything(cfg["seed"], verbose=False)
-    return build_system(cfg, materials.tasks, materials.spec, materials.tokenizer).train()
-
-
-def new_model(cfg: Config, materials: Materials) -> nn.Module:
+def new_model(cfg: Config, fit: Fit) -> nn.Module:
     """Return Transformers' classifier with the same weights as the system's."""
     model = AutoModelForSequenceClassification.from_pretrained(
-        cfg["encoder"]["path"], num_labels=materials.tasks[0].num_labels, dtype=torch.float32
+        cfg["encoder"]["path"], num_labels=fit.inputs.tasks[0].num_labels, dtype=torch.float32
     )
-    head: Any = new_system(cfg, materials).heads[materials.tasks[0].name]
+    head: Any = fit.build_system().heads[fit.inputs.tasks[0].name]
     model.classifier.load_state_dict(head.output.state_dict())
     return model.train()
 
@@ -139,10 +133,10 @@ def arguments(cfg: Config, folder: Path, steps: int) -> TrainingArguments:
     )
 
 
-def stream_batches(cfg: Config, materials: Materials, folder: Path) -> list[Batch]:
+def stream_batches(cfg: Config, fit: Fit, folder: Path) -> list[Batch]:
     """Return the batches that our trainer trains on, in order."""
-    data = build_data(cfg, materials, {})
-    data.trainer = build_trainer(cfg, folder, "finetune")
+    data = fit.build_data()
+    data.trainer = build_trainer(cfg, folder)
     steps = cfg["trainer"]["limit_train_batches"]
     return list(itertools.islice(data.train_dataloader(), steps))
 
@@ -153,10 +147,10 @@ def flat(batch: Batch, task: str) -> dict[str, Tensor]:
     return {**{name: inputs[name] for name in INPUTS}, "labels": batch["tasks"][task]["labels"]}
 
 
-def check(cfg: Config, materials: Materials, folder: Path) -> None:
+def check(cfg: Config, fit: Fit, folder: Path) -> None:
     """End the script unless both have the same losses on the same batches, without dropout; it warms both up, too."""
-    task = materials.tasks[0].name
-    system, model = new_system(cfg, materials), new_model(cfg, materials)
+    task = fit.inputs.tasks[0].name
+    system, model = fit.build_system(), new_model(cfg, fit)
     for module in [*system.modules(), *model.modules()]:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -169,11 +163,11 @@ def check(cfg: Config, materials: Materials, folder: Path) -> None:
         return loss
 
     system.training_step = kept  # type: ignore[method-assign]
-    data = build_data(cfg, materials, {})
-    trainer = build_trainer(cfg, folder, "finetune")
+    data = fit.build_data()
+    trainer = build_trainer(cfg, folder)
     data.trainer = trainer
     trainer.fit(system, datamodule=data)
-    batches = [flat(batch, task) for batch in stream_batches(cfg, materials, folder)]
+    batches = [flat(batch, task) for batch in stream_batches(cfg, fit, folder)]
     theirs = FixedBatches(batches, model=model, args=arguments(cfg, folder, len(batches)))
     theirs.remove_callback(PrinterCallback)
     theirs.train()
@@ -185,25 +179,25 @@ def check(cfg: Config, materials: Materials, folder: Path) -> None:
     )
 
 
-def run_ours(cfg: Config, materials: Materials, folder: Path) -> tuple[Sample, NLUSystem]:
+def run_ours(cfg: Config, fit: Fit, folder: Path) -> tuple[Sample, NLUSystem]:
     """Train with our trainer; the work is the real tokens seen."""
-    system, data = new_system(cfg, materials), build_data(cfg, materials, {})
-    trainer = build_trainer(cfg, folder, "finetune")
+    system, data = fit.build_system(), fit.build_data()
+    trainer = build_trainer(cfg, folder)
     data.trainer = trainer
     with measure.timed() as sample:
         trainer.fit(system, datamodule=data)
-    sample.work = sum(int(batch["attention_mask"].sum()) for batch in stream_batches(cfg, materials, folder))
+    sample.work = sum(int(batch["attention_mask"].sum()) for batch in stream_batches(cfg, fit, folder))
     return sample, system
 
 
-def run_theirs(cfg: Config, materials: Materials, rows: Dataset, folder: Path, steps: int) -> tuple[Sample, nn.Module]:
+def run_theirs(cfg: Config, fit: Fit, rows: Dataset, folder: Path, steps: int) -> tuple[Sample, nn.Module]:
     """Train with Transformers' Trainer; the work is the real tokens seen."""
-    model = new_model(cfg, materials)
+    model = new_model(cfg, fit)
     trainer = CountingTrainer(
         model=model,
         args=arguments(cfg, folder, steps),
         train_dataset=rows,
-        data_collator=DataCollatorWithPadding(materials.tokenizer),
+        data_collator=DataCollatorWithPadding(fit.inputs.tokenizer),
     )
     trainer.remove_callback(PrinterCallback)
     with measure.timed() as sample:
@@ -212,13 +206,13 @@ def run_theirs(cfg: Config, materials: Materials, rows: Dataset, folder: Path, s
     return sample, model
 
 
-def tokenised(cfg: Config, materials: Materials, data: Path) -> Dataset:
+def tokenised(cfg: Config, fit: Fit, data: Path) -> Dataset:
     """Return the training rows in tokens, as Transformers' examples prepare them."""
-    task = materials.tasks[0]
+    task = fit.inputs.tasks[0]
     rows = Dataset.from_parquet(str(data / task.name / "train.parquet"), cache_dir=str(data / "cache"))
     return rows.map(
-        lambda batch: materials.tokenizer(
-            *(batch[text] for text in task.texts), truncation=True, max_length=materials.spec.max_length
+        lambda batch: fit.inputs.tokenizer(
+            *(batch[text] for text in task.texts), truncation=True, max_length=fit.inputs.spec.max_length
         ),
         batched=True,
         remove_columns=[name for name in rows.column_names if name != "label"],
@@ -229,18 +223,18 @@ def speed(args: argparse.Namespace, work: Path, data: Path) -> None:
     """Measure tokens per second at each precision."""
     for precision in args.precision:
         cfg = settings(args, work, data, precision, CHECKED)
-        check(cfg, Materials(cfg), work / "check")
+        check(cfg, measure.fit(cfg), work / "check")
     cfg = settings(args, work, data, "32-true", args.steps)
-    materials = Materials(cfg)
-    rows = tokenised(cfg, materials, data)
+    fit = measure.fit(cfg)
+    rows = tokenised(cfg, fit, data)
 
     def ours(precision: str, number: int) -> Sample:
         cfg = settings(args, work, data, precision, args.steps, seed=number)
-        return run_ours(cfg, Materials(cfg), work / "ours")[0]
+        return run_ours(cfg, measure.fit(cfg), work / "ours")[0]
 
     def theirs(precision: str, number: int) -> Sample:
         cfg = settings(args, work, data, precision, args.steps, seed=number)
-        return run_theirs(cfg, materials, rows, work / "theirs", args.steps)[0]
+        return run_theirs(cfg, fit, rows, work / "theirs", args.steps)[0]
 
     systems = {}
     for precision in args.precision:
@@ -270,20 +264,20 @@ def accuracy(logits: Iterable[tuple[Tensor, Tensor]]) -> float:
 def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
     """Train both for the same number of steps at each precision and seed, and compare their validation accuracy."""
     cfg = settings(args, work, data, args.precision[0], 1)
-    materials = Materials(cfg)
-    rows = tokenised(cfg, materials, data)
+    fit = measure.fit(cfg)
+    rows = tokenised(cfg, fit, data)
     epoch = -(-len(rows) // args.batch)
-    task = materials.tasks[0].name
-    part = build_data(cfg, materials, {}).evaluation[0]
-    validation = list(EvaluationStream(part, batch_size=64, pad_id=materials.tokenizer.pad_token_id))
+    task = fit.inputs.tasks[0].name
+    part = fit.build_data().evaluation[0]
+    validation = list(EvaluationStream(part, batch_size=64, pad_id=fit.inputs.tokenizer.pad_token_id))
     labelled = [(batch, flat(batch, task)) for batch in validation]
     names = [f"{system}, {precision}" for precision in args.precision for system in ("kd-train", "HF Trainer")]
     scores: dict[str, list[float]] = {name: [] for name in names}
     for seed, precision in itertools.product(args.seeds, args.precision):
         cfg = settings(args, work, data, precision, epoch, **{"trainer.max_epochs": args.epochs, "seed": seed})
         with torch.inference_mode(False):
-            system = run_ours(cfg, Materials(cfg), work / "ours")[1].eval()
-            model = run_theirs(cfg, materials, rows, work / "theirs", args.epochs * epoch)[1].eval()
+            system = run_ours(cfg, measure.fit(cfg), work / "ours")[1].eval()
+            model = run_theirs(cfg, fit, rows, work / "theirs", args.epochs * epoch)[1].eval()
         ours = accuracy((system(batch)[task], inputs["labels"]) for batch, inputs in labelled)
         theirs = accuracy((model(**inputs).logits, inputs["labels"]) for _, inputs in labelled)
         scores[f"kd-train, {precision}"].append(100 * ours)

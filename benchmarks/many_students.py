@@ -5,7 +5,7 @@ from one saved encoder of 2 layers x 128 with the teacher's vocabulary and diffe
 SST-2, batch 32, soft cross-entropy at temperature 1 alone, fused AdamW, clip 1, one precision for all. Compared:
 
 - kd_lightning: the teacher's logits written once into the store, read and checked again for each student; students
-  through ``stored_fit`` as in ``kd-distill`` (length-sorted batches, a resume checkpoint each epoch, the model saved);
+  through ``stored`` as in ``kd-distill`` (length-sorted batches, a resume checkpoint each epoch, the model saved);
 - TextBrewer, ``BasicDistiller`` as it comes (the teacher runs in each step), and with ``is_caching_logits`` (it runs
   once per student); weights are saved each epoch, which is its default;
 - HF Trainer, a subclass with the teacher in ``compute_loss``; nothing is saved.
@@ -53,9 +53,11 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from kd_lightning.apps.build import Config, Materials, build_system, load_system
-from kd_lightning.apps.fit import build_data, build_trainer, read_config, run_fit, stored_fit
-from kd_lightning.apps.label import TrainedModel
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.store import stored
+from kd_lightning.apps.teaching import stored_soft_targets
+from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.trainer import build_trainer
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import NewTransformer, load_tokenizer
 from kd_lightning.losses import soft_cross_entropy
@@ -108,16 +110,13 @@ class Bench:
 
     def student(self, seed: int = 1) -> Classifier:
         """Return a student with the weights of its seed."""
-        cfg = self.settings(seed)
-        materials = Materials(cfg)
-        pl.seed_everything(seed, verbose=False)
-        system = build_system(cfg, materials.tasks, materials.spec, materials.tokenizer).train()
+        system = measure.fit(self.settings(seed)).build_system()
         return Classifier(system.encoder, system.heads[TASK])
 
     def load_teacher(self) -> tuple[Classifier, Any]:
         """Return the teacher and its tokenizer."""
-        system, tokenizer, _ = load_system(self.teacher, read_config(self.teacher))
-        return Classifier(system.encoder, system.heads[TASK]).eval(), tokenizer
+        model = TrainedModel.open(self.teacher)
+        return Classifier(model.system.encoder, model.system.heads[TASK]).eval(), model.tokenizer
 
     @property
     def autocast(self) -> Any:
@@ -142,7 +141,7 @@ def make_teacher(args: argparse.Namespace, work: Path, data: Path) -> Path:
         args, work, data, "encoder=tiny", *shape,
         "trainer.max_epochs=1", "trainer.limit_train_batches=1", "callbacks.resume_checkpoint=null",
     )  # fmt: skip
-    run_fit(cfg, work / "teacher", "teacher", Materials(cfg), {})
+    measure.fit(cfg).run(work / "teacher")
     return work / "teacher"
 
 
@@ -187,8 +186,8 @@ def our_targets(bench: Bench, store: Path) -> Any:
     """Return the teacher's soft targets on all rows; the first time, predict and write them."""
     cfg = bench.settings()
     model = TrainedModel.open(bench.teacher, paths={**cfg["paths"], "store": str(store)})
-    materials = Materials(cfg)
-    return model.stored_soft_targets(materials.tasks[0], "train", materials.training_rows[TASK, "train"])[0]
+    inputs = measure.fit(cfg).inputs
+    return stored_soft_targets(model, inputs.tasks[0], "train", inputs.training_rows[TASK, "train"])
 
 
 def run_ours(bench: Bench, number: int, students: int) -> tuple[Sample, list[Sample]]:
@@ -202,7 +201,7 @@ def run_ours(bench: Bench, number: int, students: int) -> tuple[Sample, list[Sam
         cfg["paths"]["store"] = str(store)
         with measure.timed() as sample:
             targets = our_targets(bench, store)
-            stored_fit(cfg, "student", {(TASK, "train"): targets})
+            stored(measure.fit(cfg, {(TASK, "train"): targets}))
         each.append(sample)
     return fixed, each
 
@@ -333,10 +332,8 @@ def check(bench: Bench) -> None:
     """End the script unless all have the same losses on the same batches, without dropout; it warms them up, too."""
     cfg = bench.settings()
     cfg["trainer"] |= {"max_epochs": 1, "limit_train_batches": CHECKED}
-    materials = Materials(cfg)
-    targets = {(TASK, "train"): our_targets(bench, bench.work / "stores" / "check")}
-    pl.seed_everything(1, verbose=False)
-    system = build_system(cfg, materials.tasks, materials.spec, materials.tokenizer).train()
+    fit = measure.fit(cfg, {(TASK, "train"): our_targets(bench, bench.work / "stores" / "check")})
+    system = fit.build_system()
     without_dropout(system)
     ours: list[float] = []
     step = system.training_step
@@ -346,9 +343,9 @@ def check(bench: Bench) -> None:
         ours.append(float(loss))
         return loss
 
-    system.training_step = kept  # type: ignore[method-assign]
-    data = build_data(cfg, materials, targets)
-    trainer = build_trainer(cfg, bench.work / "check", "check")
+    system.training_step = kept
+    data = fit.build_data()
+    trainer = build_trainer(cfg, bench.work / "check")
     data.trainer = trainer
     batches = [plain(batch) for batch in itertools.islice(data.train_dataloader(), CHECKED)]
     trainer.fit(system, datamodule=data)

@@ -115,14 +115,21 @@ def config(command: str, work: Path, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    from kd_lightning.apps import cli
+    import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
 
-    cli.command(command, "")  # registers the resolvers
     paths = [f"paths.{name}={work / name}" for name in ("output", "store", "cache")]
     with initialize_config_module("kd_lightning.conf", version_base="1.3"):
         cfg = compose(command, overrides=[*paths, *overrides])
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return plain
+
+
+def fit(cfg: dict[str, Any], soft_targets: Mapping[tuple[str, str], Any] | None = None) -> Any:
+    """Return the fit of a configuration, as the commands make it; nothing is read yet."""
+    from kd_lightning.apps.fit import Fit
+    from kd_lightning.apps.inputs import Shared
+
+    return Fit("benchmark", cfg, Shared.of(cfg), soft_targets or {})
 
 
 def subset(root: Path, folder: Path, task: str, *, train: int | None = None, validation: int | None = 64) -> Path:

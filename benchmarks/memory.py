@@ -57,17 +57,16 @@ def tokenise(work: Path, vocabulary: bool) -> None:
     """Read and tokenise the rows as a fit does, say what it took, then write soft targets."""
     import torch
 
-    from kd_lightning.apps.build import Materials
     from kd_lightning.data import Manifest, SoftTargets
     from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 
     base = peak()
-    materials = Materials(measure.config("train", work, *overrides(work, vocabulary)))
-    (task,) = materials.tasks
+    inputs = measure.fit(measure.config("train", work, *overrides(work, vocabulary))).inputs
+    (task,) = inputs.tasks
     begun = time.perf_counter()
-    rows = materials.training_rows[task.name, "train"]
+    rows = inputs.training_rows[task.name, "train"]
     read, read_peak = time.perf_counter() - begun, peak()
-    table = materials.tokens(task, "train", rows)
+    table = inputs.tokens(task, "train")
     taken = {"libraries": base, "read": read, "read_peak": read_peak, "tokenise": time.perf_counter() - begun - read}
     print(json.dumps({**taken, "peak": peak(), "tokens": len(table.input_ids)}), file=sys.stderr)
     manifest = Manifest(
@@ -77,8 +76,8 @@ def tokenise(work: Path, vocabulary: bool) -> None:
         rows=rows.count,
         data=rows.fingerprint,
         teacher="random",
-        tokenizer=tokenizer_fingerprint(materials.tokenizer),
-        max_length=materials.spec.max_length,
+        tokenizer=tokenizer_fingerprint(inputs.tokenizer),
+        max_length=inputs.spec.max_length,
         both_orders=False,
     )
     ids = torch.from_numpy(table.example_id.copy())

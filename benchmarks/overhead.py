@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import measure
-import pytorch_lightning as pl
 import torch
 from measure import Sample
 from torch.nn import functional as F
 
-from kd_lightning.apps.build import Config, Materials, build_system
-from kd_lightning.apps.fit import build_data, build_trainer
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.trainer import build_trainer
 from kd_lightning.batch import Batch
 from kd_lightning.optim import LinearWarmup
 from kd_lightning.systems import NLUSystem
@@ -84,35 +84,28 @@ class Watch:
         return Sample(statistics.median(steps), (cpu[-1] - cpu[0]) / len(steps), steps=steps)
 
 
-def new_system(cfg: Config, materials: Materials) -> NLUSystem:
-    """Return the system with the weights that its seed gives."""
-    pl.seed_everything(cfg["seed"], verbose=False)
-    system = build_system(cfg, materials.tasks, materials.spec, materials.tokenizer)
-    return system.train()
-
-
-def run_ours(cfg: Config, materials: Materials, folder: Path, profile: cProfile.Profile | None = None) -> Watch:
+def run_ours(cfg: Config, fit: Fit, folder: Path, profile: cProfile.Profile | None = None) -> Watch:
     """Train one epoch with our trainer."""
-    data = build_data(cfg, materials, {})
-    system, watch = new_system(cfg, materials), Watch()
+    data = fit.build_data()
+    system, watch = fit.build_system(), Watch()
     watch.watch(system)
-    trainer = build_trainer(cfg, folder, "overhead")
+    trainer = build_trainer(cfg, folder)
     data.trainer = trainer
     with profile or nullcontext():
         trainer.fit(system, datamodule=data)
     return watch
 
 
-def stream_batches(cfg: Config, materials: Materials, folder: Path) -> list[Batch]:
+def stream_batches(cfg: Config, fit: Fit, folder: Path) -> list[Batch]:
     """Return the batches that ``run_ours`` trains on, in order."""
-    data = build_data(cfg, materials, {})
-    data.trainer = build_trainer(cfg, folder, "overhead")
+    data = fit.build_data()
+    data.trainer = build_trainer(cfg, folder)
     return list(data.train_dataloader())
 
 
-def run_bare(cfg: Config, materials: Materials, batches: list[Batch], *, seeded: bool = False) -> Watch:
+def run_bare(cfg: Config, fit: Fit, batches: list[Batch], *, seeded: bool = False) -> Watch:
     """Train on the batches with nothing but PyTorch."""
-    system, watch = new_system(cfg, materials), Watch()
+    system, watch = fit.build_system(), Watch()
     encoder: Any = system.encoder
     head = system.heads["sst2"]
     values: dict[str, Any] = cfg["optimizer"]
@@ -173,29 +166,29 @@ def main() -> None:
         else:
             data = measure.subset(args.data, work / "data", "sst2", train=args.rows)
         cfg = settings(args, work, data, args.steps)
-        materials = Materials(cfg)
+        fit = measure.fit(cfg)
         if args.profile:
             profile = cProfile.Profile()
-            run_ours(cfg, materials, work / "profile", profile)
+            run_ours(cfg, fit, work / "profile", profile)
             for order in ("tottime", "cumulative"):
                 pstats.Stats(profile, stream=sys.stdout).sort_stats(order).print_stats(45)
             return
 
         # Equal work first; the same runs warm everything up, so no timed round is the first.
         short = settings(args, work, data, CHECKED)
-        ours = run_ours(short, materials, work / "check").losses
-        bare = run_bare(short, materials, stream_batches(short, materials, work / "check"), seeded=True).losses
+        ours = run_ours(short, fit, work / "check").losses
+        bare = run_bare(short, fit, stream_batches(short, fit, work / "check"), seeded=True).losses
         measure.same_losses("the bare loop", [x.item() for x in ours], [x.item() for x in bare], 1e-4)
 
-        batches = stream_batches(cfg, materials, work / "batches")
+        batches = stream_batches(cfg, fit, work / "batches")
         tokens = statistics.fmean(batch["input_ids"].shape[1] for batch in batches)
         print(
-            f"vocabulary {len(materials.tokenizer)}, {args.steps} steps of {args.batch} rows, mean length {tokens:.1f}"
+            f"vocabulary {len(fit.inputs.tokenizer)}, {args.steps} steps of {args.batch} rows, mean length {tokens:.1f}"
         )
         samples = measure.alternate(
             {
-                "kd-train": lambda number: run_ours(cfg, materials, work / f"run{number}").sample(),
-                "bare loop": lambda number: run_bare(cfg, materials, batches).sample(),
+                "kd-train": lambda number: run_ours(cfg, fit, work / f"run{number}").sample(),
+                "bare loop": lambda number: run_bare(cfg, fit, batches).sample(),
             },
             args.rounds,
         )

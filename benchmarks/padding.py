@@ -22,10 +22,9 @@ import numpy as np
 from measure import Sample
 from scipy.stats import chisquare
 
-from kd_lightning.apps.build import Materials, build
-from kd_lightning.apps.fit import build_data
+from kd_lightning.apps.build import build
 from kd_lightning.batch import Batch
-from kd_lightning.data.stream import TrainStream
+from kd_lightning.data.train_stream import TrainStream
 
 TASKS = ("rte", "mrpc", "stsb", "cola", "sst2")
 TARGET = 0.05
@@ -70,7 +69,7 @@ def main() -> None:
             "train", work, "encoder=minilm", f"task=[{','.join(TASKS)}]", f"data.root={root}",
             "task_sampler=size_power", f"batching.batch_size={args.batch}",
         )  # fmt: skip
-        data = build_data(cfg, Materials(cfg), {})
+        data = measure.fit(cfg).build_data()
     counts: dict[str, Count] = {}
 
     def run(name: str, window: int, seed: int) -> Sample:
@@ -78,7 +77,6 @@ def main() -> None:
             data.train,
             task_sampler=build(cfg["task_sampler"]),
             batch_size=args.batch,
-            epochs=1,
             pad_id=data.pad_id,
             window=window,
             epoch_rows=args.batches and args.batches * args.batch,

@@ -2,10 +2,11 @@
 
 The house, from the ground up (each floor imports only from the floors below):
 
-1. ``tasks``, ``batch``, ``annealing``, ``errors``: what a task is, what a batch is, how much gold, how errors read.
-2. ``losses``, ``encoders``, ``heads``, ``optim``: the parts of a model and of its training.
-3. ``systems`` | ``data``: the published methods, one file each | rows to tokens to batches, soft targets by example id.
-4. ``apps``: the commands ``kd-train``, ``kd-predict``, ``kd-evaluate``, ``kd-distill``; only they know Hydra.
+1. ``errors``; ``fields``, ``metrics``: how mistakes are told, what a score is.
+2. ``tasks``, ``batch``, ``annealing``, ``progress``: what a task is, what a batch is, how much gold.
+3. ``losses``, ``encoders``; ``optim``, ``heads``: the parts of a model and of its training.
+4. ``systems`` | ``data``, ``callbacks``: the published methods, one file each | from rows to batches, soft targets.
+5. ``apps``: the commands ``kd-train``, ``kd-predict``, ``kd-evaluate``, ``kd-distill``; only they know Hydra.
 """
 
 __version__ = "0.1.0"

@@ -13,6 +13,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from kd_lightning.errors import UserError
+
 
 def resume_path(root: Path) -> Path:
     """Return where the checkpoint to resume from is, given a fit's root folder."""
@@ -29,17 +31,19 @@ class ResumeCheckpoint(pl.Callback):
 
     def __init__(self, every_minutes: float | None = 5.0, every_n_steps: int | None = None) -> None:
         self.every_minutes, self.every_n_steps = every_minutes, every_n_steps
-        self._saved_at = time.monotonic()
+        self._saved_at, self._step = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._saved_at = time.monotonic()
+        self._saved_at, self._step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, all processes at the same step; the end of an epoch waits for its evaluation."""
-        if trainer.is_last_batch:
+        stepped = trainer.global_step != self._step  # of batches that share a step, the last makes it
+        self._step = trainer.global_step
+        if trainer.is_last_batch or not stepped:
             return
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if not due and self.every_minutes is not None:
@@ -65,7 +69,7 @@ class ResumeCheckpoint(pl.Callback):
 
 
 class MetricsCsv(Logger):
-    """One row per step in ``metrics.csv``; a resumed run continues the file where its checkpoint stands.
+    """One row per step in ``metrics.csv``; values of a step that is there already join its row.
 
     Args:
         save_dir: Folder of the file.
@@ -92,17 +96,35 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of the step."""
-        step = step or 0
+        self._table().setdefault(step or 0, {}).update(metrics)
+
+    @rank_zero_only
+    def truncate(self, step: int) -> None:
+        """Take out the rows from a step on: a run that continues there will write them again.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        kept = {number: row for number, row in self._table().items() if number < step}
+        if not kept:
+            self.path.unlink(missing_ok=True)
+        self._rows = kept
+        self.save()
+
+    def _table(self) -> dict[int, dict[str, Any]]:
         if self._rows is None:
-            self._rows = {number: row for number, row in self._read().items() if number < step}
-        self._rows.setdefault(step, {}).update(metrics)
+            self._rows = self._read()
+        return self._rows
 
     def _read(self) -> dict[int, dict[str, Any]]:
         if not self.path.is_file():
             return {}
         with self.path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {int(row.pop("step")): {name: value for name, value in row.items() if value} for row in rows}
+        try:
+            return {int(row.pop("step")): {name: value for name, value in row.items() if value} for row in rows}
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{self.path} is damaged, expected a column 'step' of numbers; take it away") from error
 
     @rank_zero_only
     def save(self) -> None:

@@ -32,7 +32,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known word nearest in spelling, or nothing if none is near.
 
     Example:
-        >>> did_you_mean("Lable", ["text", "label"])
+        >>> did_you_mean("Labels", ["text", "label"])
         "; did you mean 'label'?"
     """
     by_lower = {name.strip().lower(): name for name in known}

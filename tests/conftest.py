@@ -199,7 +199,11 @@ def attach() -> Callable[..., Any]:
 
     def attach(system: Any, *, step: int = 1, total: int = 10, world_size: int = 1) -> Any:
         system.trainer = SimpleNamespace(
-            global_step=step, estimated_stepping_batches=total, world_size=world_size, loggers=[]
+            global_step=step,
+            estimated_stepping_batches=total,
+            world_size=world_size,
+            accumulate_grad_batches=1,
+            loggers=[],
         )
         return system
 

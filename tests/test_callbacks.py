@@ -12,6 +12,7 @@ import torch
 
 from kd_lightning import callbacks as module
 from kd_lightning.callbacks import MetricsCsv, ResumeCheckpoint, resume_path
+from kd_lightning.errors import UserError
 from kd_lightning.heads import linear_head
 from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
 from kd_lightning.systems import Teacher
@@ -67,6 +68,7 @@ def test_a_resumed_run_continues_the_table(logger):
         one.log_metrics({"x": step}, step=step)
     one.save()
     two = logger()
+    two.truncate(4)
     for step in (4, 5, 6):
         two.log_metrics({"x": 10 * step}, step=step)
     two.save()
@@ -80,9 +82,30 @@ def test_rows_after_the_checkpoint_go(logger):
         one.log_metrics({"x": step}, step=step)
     one.save()
     two = logger()
-    two.log_metrics({"x": 30.0}, step=3)
+    two.truncate(3)
+    assert set(rows(two.path)) == {0, 1, 2}
+    two.truncate(0)
+    assert not two.path.exists()
+
+
+def test_a_second_logger_joins_the_table(logger):
+    """Scores after the fit, from a process that did not train: they must not wipe the curves of the one that did."""
+    one, two = logger(), logger()
+    one.log_metrics({"x": 1.0}, step=0)
+    one.log_metrics({"x": 2.0}, step=1)
+    one.save()
+    two.log_metrics({"y": 3.0}, step=0)
     two.save()
-    assert {step: row["x"] for step, row in rows(two.path).items()} == {0: 0, 1: 1, 2: 2, 3: 30}
+    assert rows(two.path) == {0: {"x": 1.0, "y": 3.0}, 1: {"x": 2.0}}
+
+
+def test_a_damaged_table_is_named(logger):
+    """A raw KeyError after hours of training."""
+    one = logger()
+    one.path.parent.mkdir()
+    one.path.write_text("time,loss\n1,2\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged, expected a column 'step'"):
+        one.log_metrics({"x": 1.0}, step=1)
 
 
 def test_a_run_that_logs_nothing_keeps_the_table(logger):
@@ -152,6 +175,14 @@ def test_when_it_saves(system, make_trainer, make_data, parts, settings, steps):
     saved = Saved(**settings)
     make_trainer(callbacks=[saved]).fit(system, datamodule=make_data(parts))
     assert saved.steps == steps
+
+
+def test_no_checkpoint_inside_a_step(system, make_trainer, make_data, parts):
+    """Half of an accumulated gradient is in no checkpoint: a run resumed from there takes another step."""
+    saved = Saved(every_minutes=-1.0)
+    trainer = make_trainer(callbacks=[saved], accumulate_grad_batches=3)
+    trainer.fit(system, datamodule=make_data(parts))
+    assert saved.steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_clock_runs_from_the_last_save(system, make_trainer, make_data, parts, monkeypatch):

@@ -9,15 +9,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.early import check_early
 from kd_lightning.errors import UserError
 
 
@@ -44,6 +45,10 @@ def _wandb_offline() -> bool:
     return not (os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")))
 
 
+OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
+OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
 def encoder_shorthand(argv: list[str]) -> list[str]:
     """Return the arguments with ``encoder=HUB-NAME-OR-FOLDER`` spelled out as ``encoder=pretrained encoder.path=...``.
 
@@ -62,32 +67,6 @@ def encoder_shorthand(argv: list[str]) -> list[str]:
         else:
             spelled.append(argument)
     return spelled
-
-
-def check_early(cfg: DictConfig) -> None:
-    """Raise UserError if a value is missing, unresolvable or of the wrong kind, before anything is imported."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
-    try:
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise UserError(str(cause).splitlines()[0]) from error
-    for key, low in (("seed", 0), ("batching.batch_size", 1), ("batching.eval_batch_size", 1), ("batching.window", 1)):
-        for prefix in ("", "teacher."):
-            value = OmegaConf.select(cfg, prefix + key)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-                raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
-    root = OmegaConf.select(cfg, "data.root")
-    if root is not None and not Path(root).is_dir():
-        raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({Path(root).absolute()})")
-    for key in ("optimizer.lr", "teacher.optimizer.lr"):
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not isinstance(value, int | float):
-            raise UserError(f"{key} is {value!r}, expected a number")
 
 
 def quiet() -> None:
@@ -118,9 +97,35 @@ def one_line(message: str) -> str:
         hint = f"did you mean {group}={near[0]}?" if near else f"expected one of {', '.join(options)}"
         return f"no option '{name}' in the group {group}: {hint}"
     found = re.search(r"Could not override '(.+?)'", text)
+    if found is not None and found[1] == "experiment":
+        return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     if found is not None:
         return f"there is no setting '{found[1]}': see --help for all settings (a new one needs a + in front)"
+    if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
+        last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
+        text = text[last[-1].end() :] if last else text
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def os_error(error: OSError) -> str:
+    """Return what the system refused, and where, as one line."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}; check that the path is right, and that it can be written"
+
+
+@contextmanager
+def told_in_one_line(name: str) -> Iterator[None]:
+    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk."""
+    try:
+        yield
+    except UserError as error:
+        print(f"kd-{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def command(name: str, run: str) -> Callable[[], None]:
@@ -132,22 +137,17 @@ def command(name: str, run: str) -> Callable[[], None]:
 
     Wrong configurations and other errors of the user are one line on standard error, and exit code 2.
     """
-    OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
-    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
     said = io.StringIO()  # what Hydra says while it composes
 
     @hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)
     def task(cfg: DictConfig) -> Any:
         if sys.stderr is said:
             sys.stderr = sys.__stderr__
-        try:
+        with told_in_one_line(name):
             check_early(cfg)
             quiet()
             module, function = run.split(":")
             return getattr(importlib.import_module(module), function)(cfg)
-        except UserError as error:
-            print(f"kd-{name}: error: {error}", file=sys.stderr)
-            sys.exit(2)
 
     def main() -> None:
         sys.argv = encoder_shorthand(sys.argv)
@@ -155,6 +155,10 @@ def command(name: str, run: str) -> Callable[[], None]:
             sys.stderr = said
         try:
             task()
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read our output has gone, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except SystemExit as exit_:
             if exit_.code == 1 and sys.stderr is said:  # the configuration is wrong
                 print(f"kd-{name}: error: {one_line(said.getvalue())}", file=sys.__stderr__)

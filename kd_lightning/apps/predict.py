@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
-from kd_lightning.apps.build import Materials, build_tasks
-from kd_lightning.apps.label import TrainedModel
+from kd_lightning.apps.opened_run import OpenedRun
+from kd_lightning.apps.teaching import write_soft_targets
 from kd_lightning.data import Rows
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -22,28 +22,12 @@ from kd_lightning.tasks import Task
 log = logging.getLogger(__name__)
 
 
-def open_run(cfg: DictConfig) -> tuple[TrainedModel, Materials]:
-    """Return the model of ``run=`` and the data to feed it: the run's own, unless ``task`` or ``data`` are chosen."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    folder = Path(plain["run"])
-    if (folder / "student" / "fit.json").is_file():
-        folder = folder / "student"
-    model = TrainedModel.open(folder)
-    kept = ("task", "data")
-    settings = {name: plain[name] for name in kept if plain.get(name)}
-    settings["paths"] = plain["paths"]
-    settings["trainer"] = {**model.cfg["trainer"], **plain["trainer"]}
-    return TrainedModel(folder, {**model.cfg, **settings, "task": model.cfg["task"]}), Materials(
-        {**model.cfg, **settings}
-    )
-
-
 def run(cfg: DictConfig) -> None:
     """Predict each task's split; write one file (or one folder of soft targets) per task."""
-    model, materials = open_run(cfg)
     if cfg.format not in ("csv", "jsonl", "soft_targets"):
         raise UserError(f"format is '{cfg.format}', expected csv, jsonl or soft_targets")
-    tasks = build_tasks(materials.cfg)
+    opened = OpenedRun.of(cfg)
+    tasks = opened.inputs.tasks
     if cfg.file is not None:
         if len(tasks) != 1:
             raise UserError(f"file={cfg.file} is of one task, but the run has {len(tasks)}: add task=NAME")
@@ -51,37 +35,48 @@ def run(cfg: DictConfig) -> None:
     output = Path(cfg.output or HydraConfig.get().runtime.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     for task in tasks:
+        model = opened.model_for(task)
         split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
-        rows = materials.corpus.require(task, split)
+        # A table needs no gold labels; soft targets name the data they are of, labels included.
+        labelled = None if cfg.format == "soft_targets" else False
+        rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
         target = output / f"{task.name}-{split}"
         if cfg.format == "soft_targets":
-            model.write_soft_targets(target, task, split, rows)
+            write_soft_targets(model, target, task, split, rows)
         else:
             target = target.with_name(f"{target.name}.{cfg.format}")
-            ids, logits = model.logits(task, split, rows)
-            write_predictions(target, task, rows, logits, ids)
+            write_predictions(target, task, rows, *model.logits(task, split, rows))
         log.info("%s %s: %s rows, %s", task.name, split, f"{rows.count:,}", target)
 
 
-def write_predictions(path: Path, task: Task, rows: Rows, logits: Tensor, ids: Tensor) -> None:
-    """Write one line per row, in the order of the data: id, prediction, and the probability of each class."""
+def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor) -> None:
+    """Write one line per row, in the order of the data: id, prediction, and the probability of each class.
+
+    Args:
+        path: A .csv or .jsonl file.
+        task: Names the classes, or the range of the scores.
+        rows: The rows that were predicted.
+        ids: Their example ids ``[N]``, sorted.
+        logits: ``[N, C]``, row by row for ``ids``.
+    """
+    table = predictions(task, logits)
+    frame = pd.DataFrame(table, index=ids.numpy())
     batches = list(rows.batches())
-    order = [str(name) for batch in batches for name in batch.column("row_id").to_pylist()]
-    example_id = [int(number) for batch in batches for number in batch.column("example_id").to_pylist()]
-    place = {number: row for row, number in enumerate(ids.tolist())}
-    logits = logits[[place[number] for number in example_id]]
-    table: dict[str, Any] = {"id": order}
-    if task.score_range is not None:
-        low, high = task.score_range
-        table["prediction"] = (logits.squeeze(-1) * (high - low) + low).tolist()
-    else:
-        table["prediction"] = [task.labels[i] for i in logits.argmax(-1).tolist()]
-        probabilities = logits.softmax(-1)
-        table |= {f"p_{label}": probabilities[:, i].tolist() for i, label in enumerate(task.labels)}
-    frame = pd.DataFrame(table)
+    order = [number for batch in batches for number in batch.column("example_id").to_pylist()]
+    frame = frame.loc[order]
+    frame.insert(0, "id", [name for batch in batches for name in batch.column("row_id").to_pylist()])
     temporary = path.with_name(f".{path.name}.part")
     if path.suffix == ".csv":
         frame.to_csv(temporary, index=False, float_format="%.6f")
     else:
         frame.to_json(temporary, orient="records", lines=True, double_precision=6)
     os.replace(temporary, path)
+
+
+def predictions(task: Task, logits: Tensor) -> dict[str, Any]:
+    """Return column -> values: ``prediction`` (a label, or a score in the task's range) and ``p_LABEL`` per class."""
+    if task.kind == "regression":
+        return {"prediction": task.from_unit(logits.squeeze(-1)).tolist()}
+    probabilities = logits.softmax(-1)
+    named = {f"p_{label}": probabilities[:, i].tolist() for i, label in enumerate(task.labels)}
+    return {"prediction": [task.labels[i] for i in logits.argmax(-1).tolist()], **named}

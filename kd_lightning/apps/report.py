@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.apps.build import Config
-from kd_lightning.data.folders import write_json, write_text
-from kd_lightning.tasks import Task, glue_average
+from kd_lightning.apps.summary import ROLES
+from kd_lightning.data.folders import write_text
 
 Row = Sequence[str]
 
@@ -32,35 +32,28 @@ def megabytes(parameters: int) -> str:
 
 
 def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
-    """Return the header and the rows of a distillation's table."""
-    roles = [role for role in ("teacher", "ensemble", "baseline", "student") if _has(summary, role)]
+    """Return the header and the rows of a distillation's table: tasks, average, then what the models cost."""
+    tasks = summary["tasks"]
+    roles = [role for role in ROLES if any(task[role] is not None for task in tasks.values())]
     with_gain = {"baseline", "student"} <= set(roles)
-    header = ["task (metric)", *roles, *(["gain"] if with_gain else [])]
-    rows: list[Row] = []
-    for name, task in summary["tasks"].items():
-        cells = [percent(task[role]) for role in roles]
-        rows.append(
-            [f"{name} ({task['metric']})", *cells, *([gain(task["student"], task["baseline"])] if with_gain else [])]
-        )
-    average = summary["average"]
-    cells = [percent(average.get(role)) for role in roles]
-    rows.append(["average", *cells, *([gain(average["student"], average["baseline"])] if with_gain else [])])
-    sizes = summary["parameters"]
-    students = {"baseline": sizes["student"], "student": sizes["student"], "teacher": sizes["teacher"]}
-    tail = [""] if with_gain else []
-    rows.append(["parameters", *(_show(students.get(r), lambda n: f"{n / 1e6:.2f} M") for r in roles), *tail])
-    rows.append(["size", *(_show(students.get(r), megabytes) for r in roles), *tail])
-    latency = summary["latency_ms"]
-    times = {"baseline": latency["student"], "student": latency["student"], "teacher": latency["teacher"]}
-    rows.append(["latency, 1 row", *(_show(times.get(r), lambda ms: f"{ms:.1f} ms") for r in roles), *tail])
-    return header, rows
+
+    def scored(name: str, scores: Config) -> Row:
+        gained = [gain(scores["student"], scores["baseline"])] if with_gain else []
+        return [name, *(percent(scores[role]) for role in roles), *gained]
+
+    def cost(name: str, costs: Config, form: Callable[[Any], str]) -> Row:
+        of_role = {"teacher": costs["teacher"], "baseline": costs["student"], "student": costs["student"]}
+        return [name, *(_show(of_role.get(role), form) for role in roles), *([""] if with_gain else [])]
+
+    rows = [scored(f"{name} ({task['metric']})", task) for name, task in tasks.items()]
+    rows.append(scored("average", summary["average"]))
+    rows.append(cost("parameters", summary["parameters"], lambda count: f"{count / 1e6:.2f} M"))
+    rows.append(cost("size", summary["parameters"], megabytes))
+    rows.append(cost("latency, 1 row", summary["latency_ms"], lambda ms: f"{ms:.1f} ms"))
+    return ["task (metric)", *roles, *(["gain"] if with_gain else [])], rows
 
 
-def _has(summary: Config, role: str) -> bool:
-    return any(task[role] is not None for task in summary["tasks"].values())
-
-
-def _show(value: Any, form: Any) -> str:
+def _show(value: Any, form: Callable[[Any], str]) -> str:
     return "-" if value is None else form(value)
 
 
@@ -111,70 +104,3 @@ their mean.
 - versions: {versions}
 """
     write_text(folder / "report.md", text)
-
-
-def write_train_report(folder: Path, cfg: Config, result: Config, tasks: Sequence[Task]) -> None:
-    """Write ``summary.json`` and ``report.md`` of a single fit, laid out as a distillation with a student alone."""
-    summary = summarise(cfg, tasks, {"student": result["scores"]}, result["data"], result["versions"])
-    summary["config_hash"] = result["identity"]
-    summary["parameters"]["student"] = result["parameters"]
-    summary["parameters"]["student_without_embeddings"] = result["parameters_without_embeddings"]
-    summary["seconds"] = {"student": result["seconds"]}
-    summary["status"] = "finished"
-    write_json(folder / "summary.json", summary)
-    write_report(folder, summary)
-
-
-def summarise(
-    cfg: Config,
-    tasks: Sequence[Task],
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
-    data: Mapping[str, Any],
-    versions: Mapping[str, str],
-) -> Config:
-    """Return ``summary.json`` so far: who scored what, on what.
-
-    Args:
-        cfg: The run's configuration.
-        tasks: Its tasks.
-        scores: Role -> task -> metric -> value; roles are teacher, ensemble, baseline, student.
-        data: Task -> rows of each split and a fingerprint.
-        versions: Library -> version.
-    """
-    roles = ("teacher", "ensemble", "baseline", "student")
-
-    def main(role: str, task: Task) -> float | None:
-        return scores[role][task.name][task.metric] if task.name in scores.get(role, {}) else None
-
-    def average(role: str) -> float | None:
-        found = scores.get(role, {})
-        return glue_average({t.name: found[t.name] for t in tasks}) if all(t.name in found for t in tasks) else None
-
-    return {
-        "experiment": cfg["name"],
-        "system": cfg["system"]["_target_"].rpartition(".")[2],
-        "seed": cfg["seed"],
-        "config_hash": "",
-        "tasks": {
-            task.name: {
-                "metric": task.metric,
-                **{role: main(role, task) for role in roles},
-                "metrics": {role: _metrics(scores[role], task) for role in roles if role in scores},
-            }
-            for task in tasks
-        },
-        "average": {role: average(role) for role in roles},
-        "parameters": {"teacher": None, "student": None, "student_without_embeddings": None},
-        "latency_ms": {"teacher": None, "student": None},
-        "seconds": {},
-        "data": dict(data),
-        "versions": dict(versions),
-        "status": "running",
-    }
-
-
-def _metrics(scores: Mapping[str, Mapping[str, float]], task: Task) -> dict[str, float]:
-    found = dict(scores.get(task.name, {}))
-    for split in task.evaluation[1:]:
-        found |= {f"{split}/{metric}": value for metric, value in scores.get(f"{task.name}/{split}", {}).items()}
-    return found

@@ -2,86 +2,101 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
-from kd_lightning.apps.build import Config, Materials
-from kd_lightning.apps.fit import identity, run_fit
-from kd_lightning.apps.report import show_scores, write_train_report
-from kd_lightning.callbacks import resume_path
+from kd_lightning.apps.build import Config, learns_from_teachers
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.identity import SoftTargetMap
+from kd_lightning.apps.inputs import FitInputs, Shared, swapped_copies
+from kd_lightning.apps.report import show_scores, write_report
+from kd_lightning.apps.resume import find_checkpoint
+from kd_lightning.apps.summary import add_scores, new_summary
 from kd_lightning.data import SoftTargets
+from kd_lightning.data.folders import write_json
 from kd_lightning.errors import UserError
+from kd_lightning.tasks import glue_average
 
-log = logging.getLogger(__name__)
 
-
-def run(cfg: DictConfig) -> float | None:
+def run(cfg: DictConfig) -> float:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    materials = Materials(plain)
-    soft_targets = open_soft_targets(plain, materials)
-    folder, checkpoint = find_checkpoint(plain, folder, materials, soft_targets)
-    result = run_fit(plain, folder, plain["name"], materials, soft_targets, checkpoint)
-    write_train_report(folder, plain, result, materials.tasks)
-    show_scores(f"{plain['name']}: {folder}", result["scores"])
-    return result["scores"].get("average", {}).get("average")
+    shared = Shared.of(plain)
+    fit = Fit(plain["name"], plain, shared, open_soft_targets(plain, FitInputs(plain, shared)))
+    runs = Path(plain["paths"]["output"]) / plain["name"]
+    folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
+    result = fit.run(folder, checkpoint)
+    report(fit, result, folder)
+    return glue_average({task.name: result["scores"][task.name] for task in fit.inputs.tasks})
 
 
-def open_soft_targets(cfg: Config, materials: Materials) -> dict[tuple[str, str], SoftTargets]:
+@rank_zero_only
+def report(fit: Fit, result: Config, folder: Path) -> None:
+    """Write ``summary.json`` and ``report.md``, laid out as a distillation with a student alone; print the scores."""
+    summary = new_summary(fit.cfg, result["versions"])
+    add_scores(summary, fit.inputs.tasks, {"student": result["scores"]})
+    summary["data"] = result["data"]
+    summary["parameters"]["student"] = result["parameters"]
+    summary["parameters"]["student_without_embeddings"] = result["parameters_without_embeddings"]
+    summary["seconds"] = {"student": result["seconds"]}
+    summary["status"] = "finished"
+    write_report(folder, summary)
+    write_json(folder / "summary.json", summary)
+    show_scores(f"{fit.stage}: {folder}", result["scores"])
+
+
+def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     """Return the soft targets that the configuration names: task -> folder, or task -> split -> folder.
 
     Raises:
-        UserError: If a task is not trained here, or the targets are of other data.
+        UserError: If the system needs some and there are none, or the other way round; if a task or split is not
+            trained here, or the targets are of other data.
     """
-    found = {}
-    for name, folders in cfg["soft_targets"].items():
-        if name not in {task.name for task in materials.tasks}:
+    named = cfg["soft_targets"] or {}
+    if not isinstance(named, dict):
+        raise UserError(f"soft_targets is {named!r}, expected a folder per task: +soft_targets.TASK=FOLDER")
+    system, learns = cfg["system"]["_target_"].rpartition(".")[2], learns_from_teachers(cfg)
+    if learns and not named:
+        raise UserError(
+            f"{system} learns from teachers, but no soft targets are named: add +soft_targets.TASK=FOLDER (kd-predict "
+            "format=soft_targets writes them), or let kd-distill do all of it"
+        )
+    if named and not learns:
+        raise UserError(f"{system} learns from gold labels alone, but soft_targets names some: choose system=bam")
+    tasks = {task.name: task for task in inputs.tasks}
+    found: dict[tuple[str, str], SoftTargets] = {}
+    for name, folders in named.items():
+        if name not in tasks:
             raise UserError(f"soft_targets names the task {name}, which is not trained: expected one of task=[...]")
-        for split, folder in ({"train": folders} if isinstance(folders, str) else folders).items():
-            targets = SoftTargets.open(Path(folder))
-            rows = materials.training_rows.get((name, split))
-            wanted = {"task": name, "split": split, "data": rows.fingerprint if rows else "absent"}
-            for field, value in wanted.items():
-                if getattr(targets.manifest, field) != value:
-                    raise UserError(
-                        f"soft targets {folder}: field {field} is {getattr(targets.manifest, field)}, "
-                        f"expected {value}; write them again with kd-predict format=soft_targets"
-                    )
-            found[name, split] = targets
+        for split, folder in ({"train": folders} if isinstance(folders, str) else folders or {}).items():
+            if (name, split) not in inputs.training_rows:
+                trained = ", ".join(of for task, of in inputs.training_rows if task == name)
+                raise UserError(f"soft_targets.{name} names the split {split}, which is not trained: {trained} is")
+            if not isinstance(folder, str):
+                raise UserError(f"soft_targets.{name}.{split} is {folder!r}, expected a folder")
+            found[name, split] = _checked(SoftTargets.open(Path(folder)), folder, inputs, name, split)
     return found
 
 
-def find_checkpoint(
-    cfg: Config, folder: Path, materials: Materials, soft_targets: dict[tuple[str, str], SoftTargets]
-) -> tuple[Path, Path | None]:
-    """Return the folder to train in and the checkpoint to continue from.
-
-    ``ckpt_path=last`` continues the newest run of this name with the same settings and data, in its own folder.
-
-    Raises:
-        UserError: If there is no such run, or no such file.
-    """
-    wanted = cfg["ckpt_path"]
-    if wanted is None:
-        return folder, None
-    if wanted != "last":
-        if not Path(wanted).is_file():
-            raise UserError(f"ckpt_path is '{wanted}', expected 'last' or a file ({Path(wanted).absolute()})")
-        return folder, Path(wanted)
-    if resume_path(folder).is_file():
-        return folder, resume_path(folder)
-    address = identity(cfg, materials, soft_targets)
-    others = sorted(folder.parent.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for checkpoint in others:
-        other = checkpoint.parents[1]
-        if (other / "identity").is_file() and (other / "identity").read_text() == address:
-            return other, checkpoint
-    raise UserError(
-        f"ckpt_path=last: none of the {len(others)} runs under {folder.parent} with a checkpoint has these settings "
-        "and this data; leave ckpt_path out to start anew"
-    )
+def _checked(targets: SoftTargets, folder: str, inputs: FitInputs, name: str, split: str) -> SoftTargets:
+    """Return soft targets that are of the task, split, labels and data that they are to teach."""
+    task = next(task for task in inputs.tasks if task.name == name)
+    wanted = {
+        "task": name,
+        "split": split,
+        "labels": task.labels,
+        "both_orders": swapped_copies(task, split),
+        "data": inputs.training_rows[name, split].fingerprint,
+    }
+    for field, value in wanted.items():
+        if getattr(targets.manifest, field) != value:
+            raise UserError(
+                f"soft targets {folder}: field {field} is {getattr(targets.manifest, field)}, "
+                f"expected {value}; write them again with kd-predict format=soft_targets"
+            )
+    return targets

@@ -28,8 +28,7 @@ def run_batches(trainer: pl.Trainer, epoch: int) -> int:
     Raises:
         UserError: If nothing ends the run.
     """
-    limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
-    epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
+    epoch, accumulate = _limited(trainer, epoch), trainer.accumulate_grad_batches
     ends = []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         ends.append(trainer.max_epochs * epoch)
@@ -41,6 +40,18 @@ def run_batches(trainer: pl.Trainer, epoch: int) -> int:
             "trainer.max_epochs and trainer.max_steps are both -1, expected one of them: the run has no end"
         )
     return max(1, min(ends))
+
+
+def run_steps(trainer: pl.Trainer, epoch: int) -> int:
+    """Return the number of optimiser steps of a whole run; see ``run_batches``."""
+    epochs, rest = divmod(run_batches(trainer, epoch), max(1, _limited(trainer, epoch)))
+    accumulate = trainer.accumulate_grad_batches
+    return epochs * -(-_limited(trainer, epoch) // accumulate) + -(-rest // accumulate)
+
+
+def _limited(trainer: pl.Trainer, epoch: int) -> int:
+    limit = trainer.limit_train_batches
+    return min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
 
 
 class MultiTaskData(pl.LightningDataModule):
@@ -100,6 +111,12 @@ class MultiTaskData(pl.LightningDataModule):
         if self._position is not None:
             self._stream.load_state_dict(self._position)
         return self._stream
+
+    @property
+    def total_steps(self) -> int:
+        """The optimiser steps of the whole run."""
+        assert self.trainer is not None
+        return run_steps(self.trainer, len(self._stream or self.train_dataloader()))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the training stream, for the checkpoint."""

@@ -30,6 +30,8 @@ class BamStudent(NLUSystem):
     Source: Clark et al. 2019, arXiv:1907.04829, section 3.
     """
 
+    learns_from_teachers = True
+
     def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
         super().__init__(**parts)
         self.annealing = annealing
@@ -41,11 +43,11 @@ class BamStudent(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses = {}
         for name, rows in batch["tasks"].items():
-            student = self.heads[name](hidden[rows["rows"]])  # [n, C]
+            student = self.logits(name, hidden[rows["rows"]])  # [n, C]
             gold = gold_loss(student, rows["labels"])  # [n]
             # A row without a teacher teaches itself: no gradient, and weight 0 below.
             has_teacher, has_label = rows["has_teacher"], rows["has_label"]
-            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach().float())
+            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
             soft = self.distill_losses[name](student, teacher)  # [n]
             weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft

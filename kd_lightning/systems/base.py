@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -31,9 +31,15 @@ class NLUSystem(pl.LightningModule):
         scheduler: Progress in [0, 1] -> factor on the learning rate.
         reduction: ``"mean"`` over the rows of the global batch, or their ``"sum"`` as in BAM's code (there the global
             norm is clipped at 1, so the clip is nearly always active).
-        seed: Dropout masks are a function of (seed, step, rank), so that an interrupted run continues to the bit.
+        seed: Dropout masks are a function of (seed, batch number, rank): an interrupted run continues to the bit.
         log_every_n_steps: How often losses go to the loggers.
+
+    Raises:
+        ValueError: If a setting is out of range.
     """
+
+    learns_from_teachers: ClassVar[bool] = False
+    """Whether the training step reads soft targets."""
 
     def __init__(
         self,
@@ -50,12 +56,15 @@ class NLUSystem(pl.LightningModule):
         super().__init__()
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction is '{reduction}', expected 'mean' or 'sum'")
+        if log_every_n_steps < 1:
+            raise ValueError(f"log_every_n_steps is {log_every_n_steps}, expected at least 1")
         self.encoder = encoder
         self.tasks = tuple(tasks)
         self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
+        self._logged_step = -1
 
     @property
     def progress(self) -> float:
@@ -66,16 +75,26 @@ class NLUSystem(pl.LightningModule):
         """Return one vector per row, ``[B, H]``."""
         return self.encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
 
+    def logits(self, task: str, hidden: Tensor) -> Tensor:
+        """Return the logits ``[n, C]`` of the task's head for ``hidden [n, H]``.
+
+        Heads compute in their own precision also where the encoder runs in bfloat16: they cost nothing, and rounded
+        scores tie.
+        """
+        head = self.heads[task]
+        with torch.autocast(hidden.device.type, enabled=False):
+            return head(hidden.to(next(head.parameters()).dtype))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return task -> logits ``[n, C]`` of the task's rows."""
         hidden = self.encode(batch)
-        return {name: self.heads[name](hidden[rows["rows"]]) for name, rows in batch["tasks"].items()}
+        return {name: self.logits(name, hidden[rows["rows"]]) for name, rows in batch["tasks"].items()}
 
     def reduce(self, losses: Sequence[Tensor]) -> Tensor:
         """Return the batch's loss from losses per row ``[n]``; its gradient does not depend on the number of ranks."""
         rows = torch.cat(list(losses))
-        if self.reduction == "sum":
-            return rows.sum() * self.trainer.world_size  # the ranks' gradients are averaged
+        if self.reduction == "sum":  # the gradients of ranks, and of batches that share a step, are averaged
+            return rows.sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
         return rows.mean()
 
     def log_losses(self, tasks: Mapping[str, Mapping[str, CountedLosses]], **values: float) -> None:
@@ -87,8 +106,9 @@ class NLUSystem(pl.LightningModule):
             **values: Further scalars, the same on all ranks.
         """
         step, last = self.trainer.global_step, self.trainer.estimated_stepping_batches - 1
-        if step % self.log_every_n_steps and step != last:
+        if (step % self.log_every_n_steps and step != last) or step == self._logged_step:
             return
+        self._logged_step = step
         names = list(next(iter(tasks.values())))
         none = torch.zeros(0, device=self.device)
         parts = [tasks.get(task.name, {}).get(name, (none, none)) for task in self.tasks for name in names]
@@ -126,7 +146,10 @@ class NLUSystem(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Feed the metrics of the batch's task and split."""
         for name, logits in self(batch).items():
-            labels = batch["tasks"][name]["labels"]
+            rows = batch["tasks"][name]
+            if not rows["has_label"].all():
+                raise ValueError(f"task {name}: {batch['split']} has rows without a label, expected labels to score on")
+            labels = rows["labels"]
             predictions = logits.squeeze(-1).float() if labels.is_floating_point() else logits.argmax(-1)
             self.metric(name, batch["split"]).update(predictions, labels)
 

@@ -22,7 +22,7 @@ class Teacher(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses, logged = [], {}
         for name, rows in batch["tasks"].items():
-            logits = self.heads[name](hidden[rows["rows"]])  # [n, C]
+            logits = self.logits(name, hidden[rows["rows"]])  # [n, C]
             gold = gold_loss(logits, rows["labels"])  # [n]
             losses.append(gold * rows["has_label"])
             logged[name] = {"gold_loss": (gold, rows["has_label"])}

@@ -11,12 +11,28 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-import kd_lightning.apps.cli  # registers the resolvers
+import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
+from kd_lightning.apps.early import check_early
 
 CONF = Path(__file__).parents[2] / "conf"
 RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "distill": distill.run}
 COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]
+
+
+def write_closeness(path, rows, seed):
+    """Write pairs of animals and how alike they are, from 1 to 5."""
+    generator = random.Random(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["first", "second", "label"])
+        for _ in range(rows):
+            colour, animal = generator.choice(COLOURS), generator.choice(ANIMALS)
+            same_colour, same_animal = generator.random() < 0.5, generator.random() < 0.5
+            other_colour = colour if same_colour else generator.choice(COLOURS)
+            other = f"{other_colour} {animal if same_animal else generator.choice(ANIMALS)}"
+            score = 1 + (other.split()[0] == colour) + 3 * (other.split()[1] == animal)
+            writer.writerow([f"{colour} {animal}", other, score])
 
 
 def write_animals(path, rows, seed):
@@ -50,6 +66,11 @@ def workplace(tmp_path, monkeypatch):
             "files": {"train": f"{name}-train.csv", "validation": f"{name}-dev.csv"},
         }
         (tmp_path / "mine" / "task" / f"{name}.yaml").write_text(yaml.safe_dump({name: task}))
+    for split, rows in (("train", 64), ("dev", 32)):
+        write_closeness(tmp_path / f"close-{split}.csv", rows, seed=rows)
+    close = {**task, "name": "close", "kind": "regression", "labels": [], "score_range": [1, 5]}
+    close |= {"metrics": ["pearson", "spearman"], "files": {"train": "close-train.csv", "validation": "close-dev.csv"}}
+    (tmp_path / "mine" / "task" / "close.yaml").write_text(yaml.safe_dump({"close": close}))
     return tmp_path
 
 
@@ -57,6 +78,7 @@ def workplace(tmp_path, monkeypatch):
 def kd(workplace):
     """Call a command: ``kd("train", "task=animals")`` returns its run folder."""
     count = 0
+    before = HydraConfig.instance().cfg
 
     def call(command, *overrides, folder=None):
         nonlocal count
@@ -68,7 +90,7 @@ def kd(workplace):
         if command in ("train", "distill"):
             common += ["data=files", "encoder=tiny", "trainer.precision=32-true", "accelerator=cpu"]
         if command == "distill":
-            small += ["teacher.encoder.hidden_size=32", "teacher.encoder.num_layers=1"]
+            small += ["teacher.encoder.hidden_size=48", "teacher.encoder.num_layers=2", "teacher.optimizer.lr=2e-3"]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose(command, overrides=[*common, *small, *overrides], return_hydra_config=True)
@@ -76,8 +98,9 @@ def kd(workplace):
                 cfg.hydra.runtime.output_dir = str(output)
             HydraConfig.instance().set_config(cfg)
             plain = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-            kd_lightning.apps.cli.check_early(plain)
+            check_early(plain)
             RUN[command](plain)
         return output
 
-    return call
+    yield call
+    HydraConfig.instance().cfg = before

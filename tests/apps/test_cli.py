@@ -40,14 +40,36 @@ def test_help_teaches_and_needs_nothing_heavy(command):
         pytest.param(["optimizer.lr=quick"], "optimizer.lr is 'quick', expected a number", id="rate in words"),
         pytest.param(["encoder=pretrained"], "encoder.path has no value: give encoder.path=VALUE", id="missing value"),
         pytest.param(["data.root=/no/such"], "data.root is '/no/such', expected a folder", id="missing folder"),
+        pytest.param(["experiment=quickstart"], "experiments are kd-distill's", id="experiment"),
+        pytest.param(["--config-dir", "broken", "task=broken"], "task/broken.yaml", id="broken yaml"),
+        pytest.param(["--config-dir", "broken", "task=bare"], "a file of task/ begins with _target_", id="bare task"),
+        pytest.param(["--config-dir", "broken", "task=hollow"], "task hollow has no _target_", id="hollow task"),
+        pytest.param(
+            ["paths.cache=file", "data=embedded", "task=toy_sentiment", "encoder=tiny"], "file", id="no folder"
+        ),
     ],
 )
-def test_a_wrong_configuration_is_one_line_and_code_2(overrides, wanted, tmp_path):
+def test_a_wrong_configuration_is_one_line_and_code_2(overrides, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken" / "task").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    texts = {"broken": "a: [1", "bare": "_target_: kd_lightning.tasks.Task\nname: bare", "hollow": "hollow: {name: x}"}
+    for name, text in texts.items():
+        (tmp_path / "broken" / "task" / f"{name}.yaml").write_text(text + "\n")
     done = call("train", *overrides, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("kd-train: error: ")
     assert wanted in line
+    assert len(line) < 400
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """``kd-train --help | head``."""
+    line = f"{sys.executable} -m kd_lightning.train --help | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("kd-train: ")
+    assert done.stderr == ""
 
 
 def test_an_encoder_by_name_or_folder():

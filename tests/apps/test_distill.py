@@ -1,11 +1,17 @@
 """kd-distill: what it builds, what it finds, what it tells."""
 
-import pytest
+from pathlib import Path
 
-from kd_lightning.apps import fit
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from kd_lightning.apps.fit import Fit
 from kd_lightning.callbacks import ResumeCheckpoint
+from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.tasks import glue_average
 
 SMALL = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
 
@@ -14,30 +20,181 @@ SMALL = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_e
 def fits(monkeypatch):
     """The stages that were trained, in order."""
     trained = []
-    run = fit.run_fit
+    run = Fit.run
 
-    def record(cfg, folder, stage, *rest):
-        trained.append(stage)
-        return run(cfg, folder, stage, *rest)
+    def record(fit, folder, checkpoint=None):
+        trained.append(fit.stage)
+        return run(fit, folder, checkpoint)
 
-    monkeypatch.setattr(fit, "run_fit", record)
+    monkeypatch.setattr(Fit, "run", record)
     return trained
 
 
-def test_a_distillation_tells_whether_it_was_worth_it(kd, fits):
-    folder = kd("distill", *SMALL)
-    assert fits == ["teacher animals", "teacher beasts", "student", "baseline"]
+def store(workplace, stage):
+    """Return the folder of the only fit of a stage in the store."""
+    (folder,) = (workplace / "outputs" / "store" / "fits").glob(f"{stage.replace(' ', '-')}-*")
+    return folder
+
+
+def test_a_distillation_tells_whether_it_was_worth_it(kd, fits, workplace):
+    """Roles swapped, another metric, another model's score: the table is what all of this is for."""
+    folder = kd("distill", "task=[animals,close]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=2")
+    assert fits == ["teacher animals", "teacher close", "student", "baseline"]
     summary = read_json(folder / "summary.json")
-    for task in summary["tasks"].values():
-        assert None not in (task["teacher"], task["baseline"], task["student"])
-        assert task["ensemble"] is None
-    assert summary["parameters"]["student_without_embeddings"] < summary["parameters"]["student"]
+    found = {
+        role: read_json(store(workplace, stage) / "fit.json")
+        for role, stage in (("student", "student"), ("baseline", "baseline"))
+    }
+    for task, metric in (("animals", "accuracy"), ("close", "pearson")):
+        row = summary["tasks"][task]
+        teacher = read_json(store(workplace, f"teacher {task}") / "fit.json")
+        assert row["metric"] == metric
+        assert row["teacher"] == teacher["scores"][task][metric]
+        for role, result in found.items():
+            assert row[role] == result["scores"][task][metric], role
+            assert row["metrics"][role] == result["scores"][task]
+        assert row["ensemble"] is None
+    for role, result in found.items():
+        assert summary["average"][role] == pytest.approx(glue_average(result["scores"]))
     assert summary["status"] == "finished"
-    report = (folder / "report.md").read_text()
-    assert "| animals (accuracy) |" in report
-    assert "| average |" in report
-    assert (folder / "student" / "encoder" / "model.safetensors").is_file()
-    assert (folder / "metrics.csv").is_file()
+    assert summary["parameters"]["student"] == found["student"]["parameters"]
+    assert summary["parameters"]["student_without_embeddings"] < summary["parameters"]["student"]
+    assert min(summary["latency_ms"].values()) > 0
+    for key in ("experiment", "system", "seed", "config_hash", "seconds", "data", "versions"):
+        assert summary[key], key
+    assert "| animals (accuracy) |" in (folder / "report.md").read_text()
+    for name in ("config.yaml", "metrics.csv", "student/encoder/model.safetensors"):
+        assert (folder / name).is_file(), name
+
+
+def test_the_student_that_is_handed_over_is_the_one_in_the_table(kd):
+    folder = kd("distill", *SMALL)
+    evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
+    summary = read_json(folder / "summary.json")
+    for name, task in summary["tasks"].items():
+        assert evaluation["scores"][name] == pytest.approx(task["metrics"]["student"], abs=1e-6)
+    assert evaluation["average"] == pytest.approx(summary["average"]["student"], abs=1e-6)
+
+
+def test_students_of_one_task_each_are_handed_over_and_found(kd):
+    folder = kd("distill", *SMALL, "student.scope=single", "baseline=false")
+    summary = read_json(folder / "summary.json")
+    assert summary["tasks"]["animals"]["baseline"] is None
+    assert (folder / "metrics-beasts.csv").is_file()
+    evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
+    for name, task in summary["tasks"].items():
+        assert evaluation["scores"][name] == pytest.approx(task["metrics"]["student"], abs=1e-6)
+    kd("predict", f"run={folder}", "output=predicted")
+
+
+def test_teacher_and_student_are_what_their_settings_say(kd, workplace):
+    """A teacher with the student's encoder, optimiser or epochs: every gain is gone, and nobody sees why."""
+    kd("distill", *SMALL, "teacher.trainer.max_epochs=2", "teacher.batching.batch_size=16", "seed=5")
+    teacher, student, baseline = (store(workplace, stage) for stage in ("teacher animals", "student", "baseline"))
+    encoders = [read_json(folder / "encoder" / "config.json") for folder in (teacher, student, baseline)]
+    assert [(c["hidden_size"], c["num_hidden_layers"]) for c in encoders] == [(48, 2), (32, 1), (32, 1)]
+    settings = [OmegaConf.load(folder / "config.yaml") for folder in (teacher, student, baseline)]
+    assert [c.optimizer.lr for c in settings] == [2e-3, 1e-4, 1e-4]
+    assert [c.seed for c in settings] == [1, 5, 5]
+    # 96 pairs in both orders, by 16, twice; 144 pairs in both orders, by 32, once.
+    assert [read_json(folder / "fit.json")["steps"] for folder in (teacher, student, baseline)] == [24, 9, 9]
+
+
+def test_the_baseline_differs_by_its_teacher_alone(kd, workplace):
+    """With another optimiser, encoder or sampler the gain is not the teacher's."""
+    kd("distill", *SMALL)
+    student, baseline = (OmegaConf.load(store(workplace, name) / "config.yaml") for name in ("student", "baseline"))
+    different = {name for name in student if student[name] != baseline[name]}
+    assert different == {"system", "batching"}
+    assert baseline.system._target_ == "kd_lightning.systems.Teacher"
+    assert baseline.system.reduction == student.system.reduction
+    assert baseline.system.head == student.system.head
+    assert {n for n in student.batching if student.batching[n] != baseline.batching[n]} == {"epoch_rows"}
+
+
+def test_the_student_learns_from_the_mean_of_its_teachers(kd, monkeypatch):
+    """The first member alone under the name of an ensemble."""
+    taught = {}
+    build_data = Fit.build_data
+
+    def record(fit):
+        if fit.stage == "student":
+            taught.update(fit.soft_targets)
+        return build_data(fit)
+
+    monkeypatch.setattr(Fit, "build_data", record)
+    kd("distill", "task=[animals]", *SMALL[1:], "teacher.seeds=[1,2]", "baseline=false")
+    members = sorted(Path("outputs/store/soft_targets").glob("animals-train-*"))
+    assert len(members) == 2
+    found = taught["animals", "train"]
+    one, two = (SoftTargets.open(folder) for folder in members)
+    first, second, taught_by = (s.logits[s.find(one.example_id)].softmax(-1) for s in (one, two, found))
+    torch.testing.assert_close(taught_by, (first + second) / 2)
+
+
+def test_single_is_found_where_teachers_were_trained(kd, fits):
+    """BAM's first row is its teachers: the same settings and data are the same fit, whatever they are called."""
+    same = ["encoder.hidden_size=48", "encoder.num_layers=2", "optimizer.lr=2e-3", "task_sampler=size_power"]
+    kd("distill", *SMALL, "baseline=false")
+    fits.clear()
+    kd("distill", *SMALL, "system=teacher", "student.scope=single", *same)
+    assert fits == []
+
+
+def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fits, workplace):
+    """After hours of training teachers."""
+    wrong = {
+        "annealing=constant annealing.gold_weight=2": "gold_weight is 2",
+        "distill_loss.temperature=0": "temperature is 0",
+        "encoder.num_heads=3": "32",
+        "student.scope=both": "scope is 'both', expected single",
+        "system.reduction=average": "reduction is 'average'",
+        "+optimizer.optimizer.speed=2": "speed",
+        "accelerator=gpu": "gpu",
+    }
+    for overrides, message in wrong.items():
+        with pytest.raises(UserError, match=message):
+            kd("distill", *SMALL, *overrides.split())
+    (workplace / "beasts-train.csv").write_text("first,second,label\nred cat,,same\n")
+    with pytest.raises(UserError, match=r"beasts-train.csv, line 2, column 'second'"):
+        kd("distill", *SMALL)
+    assert fits == []
+
+
+def test_processes_that_start_the_command_again_are_refused(kd, fits):
+    """Rank 1 would wait for the lock that rank 0 holds, and rank 0 for rank 1."""
+    settings = ["trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
+    with pytest.raises(UserError, match="starts the whole command again"):
+        kd("distill", *SMALL, *settings)
+    assert fits == []
+
+
+def test_a_run_that_fails_says_so(kd, workplace, monkeypatch):
+    """A summary that says nothing, or one of the run before."""
+
+    def stop(fit, folder, checkpoint=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        kd("distill", *SMALL, folder="outputs/stopped")
+    assert read_json(workplace / "outputs" / "stopped" / "summary.json")["status"] == "interrupted"
+
+
+def test_the_same_folder_twice(kd, workplace):
+    """Files of the first run in the way of the second's, at its very end."""
+    for _ in range(2):
+        kd("distill", *SMALL, folder="outputs/again")
+    assert read_json(workplace / "outputs" / "again" / "summary.json")["status"] == "finished"
+
+
+def test_a_changed_teacher_is_refused(kd, workplace):
+    """Weights that were replaced, under the soft targets' old name."""
+    kd("distill", *SMALL)
+    heads = store(workplace, "teacher animals") / "heads.safetensors"
+    heads.write_bytes(heads.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="the weights are not those the fit wrote"):
+        kd("predict", f"run={heads.parent}", "file=animals-dev.csv")
 
 
 def test_a_second_run_builds_nothing(kd, fits):
@@ -80,9 +237,8 @@ def test_the_baseline_has_the_budget_of_the_student(kd, workplace):
         rows = (workplace / "animals-train.csv").read_text().splitlines()
         (workplace / f"{name}-more.csv").write_text("\n".join(line.rpartition(",")[0] for line in rows) + "\n")
     folder = kd("distill", *SMALL, "batching.unlabelled=true")
-    store = workplace / "outputs" / "store" / "fits"
-    (student,), (baseline,) = store.glob("student-*"), store.glob("baseline-*")
-    assert read_json(student / "fit.json")["steps"] == read_json(baseline / "fit.json")["steps"]
+    student, baseline = (read_json(store(workplace, name) / "fit.json") for name in ("student", "baseline"))
+    assert student["steps"] == baseline["steps"] == 21  # by 32: 288 labelled examples, 384 unlabelled
     assert read_json(folder / "summary.json")["data"]["animals"]["unlabelled"] == 96
 
 
@@ -108,10 +264,9 @@ def test_an_ensemble_is_reported_beside_its_members(kd, fits):
 
 def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch, workplace):
     """Killed inside the student: teachers are found, the student ends with the weights of a run in one piece."""
-    store = workplace / "outputs" / "store"
     kd("distill", *SMALL)
-    (whole,) = (store / "fits").glob("student-*")
-    store.rename(workplace / "first")
+    whole = store(workplace, "student")
+    (workplace / "outputs" / "store").rename(workplace / "first")
     fits.clear()
     save = ResumeCheckpoint.save
 
@@ -127,7 +282,7 @@ def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch,
             kd("distill", *SMALL, often)
     kd("distill", *SMALL, often)
     assert fits == ["teacher animals", "teacher beasts", "student", "student", "baseline"]
-    (resumed,) = (store / "fits").glob("student-*")
+    resumed = store(workplace, "student")
     for name in ("encoder/model.safetensors", "heads.safetensors"):
         again = resumed / name
         assert again.read_bytes() == (workplace / "first" / "fits" / whole.name / name).read_bytes()
@@ -139,8 +294,3 @@ def test_a_damaged_store_is_refused_by_name(kd, workplace):
         path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="field sha256"):
         kd("distill", *SMALL, "seed=7")
-
-
-def test_an_unknown_scope_is_refused(kd):
-    with pytest.raises(UserError, match="scope is 'both', expected single"):
-        kd("distill", *SMALL, "teacher.scope=both")

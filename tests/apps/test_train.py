@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from kd_lightning.apps import train
+from kd_lightning.apps.fit import Fit
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.tasks import glue_average
 
 
 def weights(folder):
@@ -44,6 +48,88 @@ def test_predictions_come_in_the_order_of_the_file(kd, workplace):
     pd.testing.assert_series_equal(forwards["p_same"], backwards["p_same"][::-1].reset_index(drop=True), atol=1e-5)
     assert set(forwards["prediction"]) <= {"different", "same"}
     assert forwards[["p_different", "p_same"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_scores_come_in_the_range_of_the_task(kd):
+    """Predictions in [0, 1] for a task from 1 to 5."""
+    folder = kd("train", "task=close", "trainer.max_epochs=1")
+    table = pd.read_csv(kd("predict", f"run={folder}") / "close-validation.csv")
+    lines = pd.read_json(kd("predict", f"run={folder}", "format=jsonl") / "close-validation.jsonl", lines=True)
+    assert list(table) == ["id", "prediction"]
+    assert table["prediction"].between(1, 5).all()
+    assert table["prediction"].max() > 1.5
+    pd.testing.assert_frame_equal(table, lines, atol=1e-5)
+    gold = pd.read_csv("close-dev.csv")["label"]
+    pearson = read_json(folder / "fit.json")["scores"]["close"]["pearson"]
+    assert table["prediction"].corr(gold) == pytest.approx(pearson, abs=1e-4)
+
+
+def test_a_file_to_predict_needs_no_labels(kd):
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    pd.read_csv("animals-dev.csv").drop(columns="label").to_csv("new.csv", index=False)
+    assert len(pd.read_csv(kd("predict", f"run={folder}", "file=new.csv") / "animals-validation.csv")) == 32
+
+
+def test_a_task_of_other_labels_is_not_given_to_the_head(kd, workplace):
+    """Labels in another order: every prediction is the opposite."""
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    path = workplace / "mine" / "task" / "animals.yaml"
+    path.write_text(path.read_text().replace("- different\n  - same", "- same\n  - different"))
+    for command in ("predict", "evaluate"):
+        with pytest.raises(UserError, match=r"task animals: labels is .*the head of animals .* was trained with"):
+            kd(command, f"run={folder}", "task=animals")
+
+
+def test_the_objective_of_a_sweep_is_the_average(kd, monkeypatch):
+    """None for every run: a sweeper that optimises nothing."""
+    found = []
+    monkeypatch.setattr(train, "glue_average", lambda scores: found.append(glue_average(scores)) or found[-1])
+    folder = kd("train", "task=[animals,close]", "trainer.max_epochs=1")
+    assert found == [pytest.approx(glue_average(read_json(folder / "fit.json")["scores"]))]
+
+
+def test_scores_are_those_of_the_last_step(kd):
+    """Stopped inside an epoch, a run's scores would be those of the epoch before, or none."""
+    folder = kd("train", "task=animals", "trainer.max_epochs=-1", "trainer.max_steps=8", "batching.batch_size=32")
+    result = read_json(folder / "fit.json")
+    assert result["steps"] == 8
+    assert pd.read_csv(folder / "metrics.csv")["step"].max() >= 7
+    evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
+    assert evaluation["scores"]["animals"] == pytest.approx(result["scores"]["animals"], abs=1e-6)
+
+
+def test_teachers_and_students_are_not_confused(kd):
+    """BAM without a teacher is its baseline; soft targets that nobody reads teach nothing."""
+    with pytest.raises(UserError, match=r"BamStudent learns from teachers, but no soft targets are named"):
+        kd("train", "system=bam", "task=animals")
+    with pytest.raises(UserError, match="Teacher learns from gold labels alone"):
+        kd("train", "task=animals", "+soft_targets.animals=nowhere")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+soft_targets.animals.unlabelled=x", "names the split unlabelled, which is not trained: train is"),
+        ("+soft_targets.animals.train=3", "soft_targets.animals.train is 3, expected a folder"),
+        ("soft_targets=x", r"soft_targets is 'x', expected a folder per task: \+soft_targets.TASK=FOLDER"),
+    ],
+)
+def test_soft_targets_that_are_no_folder(kd, override, message):
+    with pytest.raises(UserError, match=message):
+        kd("train", "system=bam", "task=animals", override)
+
+
+def test_soft_targets_in_another_order_of_labels_are_refused(kd, workplace):
+    """Unlabelled rows have no label that could tell: the student learns the opposite."""
+    path = workplace / "mine" / "task" / "animals.yaml"
+    pd.read_csv("animals-dev.csv").drop(columns="label").to_csv("more.csv", index=False)
+    path.write_text(path.read_text().replace("files:", "files:\n    unlabelled: more.csv"))
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    kd("predict", f"run={teacher}", "split=unlabelled", "format=soft_targets", "output=targets")
+    path.write_text(path.read_text().replace("- different\n  - same", "- same\n  - different"))
+    named = "+soft_targets.animals.unlabelled=targets/animals-unlabelled"
+    with pytest.raises(UserError, match="field labels"):
+        kd("train", "system=bam", "task=animals", "batching.unlabelled=true", named)
 
 
 def test_soft_targets_by_hand(kd):
@@ -93,10 +179,24 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, step):
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
-def test_last_is_of_the_same_settings_only(kd):
-    kd("train", "task=animals", "trainer.max_epochs=1")
-    with pytest.raises(UserError, match="ckpt_path=last: none of the 1 runs"):
+def test_last_is_unfinished_and_of_the_same_settings(kd):
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    with pytest.raises(UserError, match="ckpt_path=last: none of the 0 unfinished runs"):
+        kd("train", "task=animals", "trainer.max_epochs=1", "ckpt_path=last")
+    (folder / "fit.json").unlink()
+    with pytest.raises(UserError, match="ckpt_path=last: none of the 1 unfinished runs"):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", "ckpt_path=last")
+
+
+def test_a_checkpoint_is_of_the_same_settings(kd):
+    """Another system, rate or annealing has the same tensors: it would go on as if nothing were."""
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match="is of a fit with other settings or data"):
+        kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", f"ckpt_path={checkpoint}")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is no whole checkpoint"):
+        kd("train", "task=animals", "trainer.max_epochs=1", f"ckpt_path={checkpoint}")
 
 
 def test_a_stale_slurm_checkpoint_is_not_picked_up(kd, workplace, monkeypatch):
@@ -130,5 +230,35 @@ def test_a_batch_that_processes_cannot_share_is_refused(kd):
 
 
 def test_summaries_are_json_without_nan(kd):
-    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    """A model that says the same of everything has no correlation; a bare NaN is no JSON."""
+    folder = kd("train", "task=close", "trainer.max_epochs=1", "optimizer.lr=1e-12", "system.head.dropout=0")
     json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_both_orders_are_trained_on(kd):
+    """Symmetric pairs in one order only: half of BAM's examples."""
+    folder = kd("train", "task=animals", "trainer.max_epochs=1", "batching.batch_size=16")
+    assert read_json(folder / "fit.json")["steps"] == 12  # 96 pairs, twice, by 16
+
+
+def test_the_chosen_sampler_is_the_one_that_samples(kd, monkeypatch):
+    """Uniform sampling by configuration, by size in the stream."""
+    taken = []
+    build_data = Fit.build_data
+    monkeypatch.setattr(Fit, "build_data", lambda fit: taken.append(build_data(fit)) or taken[-1])
+    kd("train", "task=[animals,beasts]", "trainer.max_epochs=1", "task_sampler=uniform")
+    plan, _ = taken[0].train_dataloader().plan(0)
+    assert np.bincount(plan.ravel()).tolist() == [plan.size / 2, plan.size / 2]
+
+
+def test_a_metric_is_of_its_split(kd, workplace):
+    """Two evaluation splits, the second with every label turned: one accuracy is one minus the other."""
+    dev = pd.read_csv("animals-dev.csv")
+    dev.assign(label=dev["label"].map({"same": "different", "different": "same"})).to_csv("turned.csv", index=False)
+    path = workplace / "mine" / "task" / "animals.yaml"
+    path.write_text(
+        path.read_text().replace("files:", "evaluation: [validation, turned]\n  files:\n    turned: turned.csv")
+    )
+    scores = read_json(kd("train", "task=animals", "trainer.max_epochs=1") / "fit.json")["scores"]
+    assert scores["animals"]["accuracy"] + scores["animals/turned"]["accuracy"] == pytest.approx(1)
+    assert scores["animals"]["accuracy"] != pytest.approx(0.5)

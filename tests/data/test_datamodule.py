@@ -77,7 +77,7 @@ def test_progress_ends_with_the_run(parts, make_data, make_trainer, settings, ba
     fit, model = make_trainer(**{"max_epochs": -1, **settings}), Constant()
     fit.fit(model, data)
     assert model.batches == batches
-    assert fit.global_step == model.steps
+    assert fit.global_step == model.steps == data.total_steps
     assert progress[0] == 0.0
     assert max(progress) == pytest.approx((batches - 1) / batches)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -75,12 +76,36 @@ def test_too_many_layers_are_refused(layers):
         TransformerEncoder(bert(), num_layers=layers)
 
 
-def test_no_pooler_is_refused():
+@pytest.mark.parametrize("model", [partial(bert, pooler=False), distilbert])
+def test_no_pooler_is_refused(model):
     """A pooler that is not there would be left out, or made up at random."""
-    with pytest.raises(UserError, match=r"has no pooler: set encoder.pooling=first_token"):
-        TransformerEncoder(bert(pooler=False))
-    with pytest.raises(UserError, match="DistilBertModel has no pooler"):
-        TransformerEncoder(distilbert())
+    with pytest.raises(UserError, match=r"has no pooler: set encoder.pooling=first_token or mean"):
+        TransformerEncoder(model(), pooling="pooler")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [(bert, "pooler"), (partial(bert, pooler=False), "first_token"), (distilbert, "first_token")],
+)
+def test_auto_takes_the_pooler_where_there_is_one(model, expected):
+    """DistilBERT under BERT's setting: an error to read, and a setting to find, before the first run."""
+    assert TransformerEncoder(model()).pooling == expected
+
+
+def test_an_unknown_pooling_is_refused():
+    """``max`` that quietly pools the first token."""
+    with pytest.raises(UserError, match=r"encoder\.pooling is 'max', expected one of auto, pooler, first_token, mean"):
+        TransformerEncoder(bert(), pooling="max")
+
+
+def test_mean():
+    """A mean over padding as well, or over all rows' longest length."""
+    model, batch = bert(), inputs()
+    batch["attention_mask"][1, 4:] = 0
+    with torch.no_grad():
+        state = model(**batch).last_hidden_state
+        found = TransformerEncoder(model, pooling="mean")(**batch)
+    torch.testing.assert_close(found, torch.stack([state[0].mean(0), state[1, :4].mean(0), state[2].mean(0)]))
 
 
 @pytest.mark.parametrize("model", [bert, distilbert])
@@ -94,13 +119,16 @@ def test_first_token(model):
     torch.testing.assert_close(found, state[:, 0])
 
 
-def test_first_token_drops_the_pooler():
+@pytest.mark.parametrize("pooling", ["first_token", "mean"])
+def test_no_pooler_without_need(pooling):
     """A pooler that nobody reads gets no gradient, and DDP stops at the second step."""
-    names = [name for name, _ in TransformerEncoder(bert(), pooling="first_token").named_parameters()]
+    names = [name for name, _ in TransformerEncoder(bert(), pooling=pooling).named_parameters()]
     assert not any("pooler" in name for name in names)
 
 
-@pytest.mark.parametrize(("model", "pooling"), [(bert, "pooler"), (bert, "first_token"), (distilbert, "first_token")])
+@pytest.mark.parametrize(
+    ("model", "pooling"), [(bert, "pooler"), (bert, "first_token"), (bert, "mean"), (distilbert, "first_token")]
+)
 def test_padding_changes_nothing(model, pooling):
     """Without the mask an example's prediction depends on who else is in its batch."""
     encoder, batch = TransformerEncoder(model(), pooling=pooling), inputs()

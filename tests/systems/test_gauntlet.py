@@ -218,6 +218,43 @@ def test_any_number_of_ranks_has_one_gradient(build, batch_of, taught, attach, t
     torch.testing.assert_close(torch.stack([loss_of(system, half) for half in halves]).mean(), whole)
 
 
+@every_system
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_batches_that_share_a_step_have_one_gradient(build, batch_of, taught, make_trainer, name, reduction):
+    """Two batches accumulated are one of twice the size; Lightning divides each loss by two, a sum must not shrink."""
+    half = batch_of(taught, 6)
+    gradients = {}
+    for times in (1, 2):
+        system = lively(build(name, reduction=reduction, lr=1e-9))
+        norms: list[torch.Tensor] = []
+        system.on_before_optimizer_step = lambda _, s=system, n=norms: n.append(
+            torch.cat([p.grad.flatten() for p in s.parameters() if p.grad is not None])
+        )
+        trainer = make_trainer(max_epochs=1, accumulate_grad_batches=times, gradient_clip_val=None)
+        trainer.fit(system, Again(half, times), Again({**half, "split": "validation"}, 1))
+        gradients[times] = norms[0] / (times if reduction == "sum" else 1)
+    torch.testing.assert_close(gradients[2], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+@every_system
+def test_heads_do_not_round(build, batch_of, taught, name):
+    """In bfloat16 a thousand different scores are five hundred, and equal scores have no order."""
+    system, batch = lively(build(name)), batch_of(taught)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = system(batch)
+    for task, logits in found.items():
+        assert logits.dtype == torch.float32, task
+        assert not torch.equal(logits, logits.bfloat16().float()), task
+
+
+@every_system
+def test_rows_without_a_label_are_not_scored(build, batch_of, unlabelled, name):
+    """Their labels read as 0: a share of predictions under the name of an accuracy."""
+    batch = {**batch_of([unlabelled("mood")], 4), "split": "validation"}
+    with pytest.raises(ValueError, match="validation has rows without a label"):
+        build(name).validation_step(batch, 0)
+
+
 def test_reduction_is_refused(build):
     """A misspelt reduction that falls back on the other one."""
     with pytest.raises(ValueError, match="reduction is 'avg', expected 'mean' or 'sum'"):

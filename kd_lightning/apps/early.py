@@ -1,0 +1,92 @@
+"""What can be said about a configuration before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_lightning.errors import UserError, first_line
+
+WHOLE_NUMBERS = {
+    "seed": 0,
+    "batching.batch_size": 1,
+    "batching.eval_batch_size": 1,
+    "batching.window": 1,
+    "batching.epoch_rows": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "encoder.max_length": 8,  # the special tokens of a pair, and some words
+    "eval_batch_size": 1,
+}
+"""Setting -> its lowest value; null stands for a default where there is one. ``teacher.`` may stand before each."""
+
+
+def check_early(cfg: DictConfig) -> None:
+    """Resolve a configuration, make the paths of its data absolute, and check the values that are often wrong.
+
+    Raises:
+        UserError: If a value is missing, cannot be resolved, or is of the wrong kind.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
+    try:
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(first_line(cause)) from error
+    for key, low in WHOLE_NUMBERS.items():
+        for prefix in ("", "teacher."):
+            value = OmegaConf.select(cfg, prefix + key)
+            if value is not None and not _is_whole(value, low):
+                raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
+    for prefix in ("", "teacher."):
+        _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
+        rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
+        if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
+            raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
+    _check_seeds(OmegaConf.select(cfg, "teacher.seeds"))
+    _make_absolute(cfg)
+
+
+def _is_whole(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _check_length(trainer: Any, prefix: str) -> None:
+    """Check that a run has an end: λ and learning rates are functions of the share of it that is done."""
+    if trainer is None or "max_epochs" not in trainer:
+        return
+    epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
+    if _is_whole(epochs, 1) or (epochs in (None, -1) and _is_whole(steps, 1)):
+        return
+    expected = "a whole number of at least 1 (or -1 with trainer.max_steps)"
+    raise UserError(f"{prefix}trainer.max_epochs is {epochs!r}, expected {expected}")
+
+
+def _check_seeds(seeds: Any) -> None:
+    if seeds is None:
+        return
+    distinct = OmegaConf.is_list(seeds) and len(seeds) == len(set(seeds)) > 0
+    if not (distinct and all(_is_whole(seed, 0) for seed in seeds)):
+        raise UserError(f"teacher.seeds is {seeds}, expected a list of distinct whole numbers: teacher.seeds=[1,2,3]")
+
+
+def _make_absolute(cfg: DictConfig) -> None:
+    """Make the paths of the data absolute, so that a run's configuration holds in any working directory."""
+    root = OmegaConf.select(cfg, "data.root")
+    if root is not None:
+        path = Path(str(root)).expanduser().absolute()
+        if not path.is_dir():
+            raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({path})")
+        cfg.data.root = str(path)
+    for task in (cfg.get("task") or {}).values():
+        files: Any = task.get("files") if isinstance(task, DictConfig) else None
+        for split, name in files.items() if isinstance(files, DictConfig) else ():
+            if isinstance(name, str):
+                files[split] = str(Path(name).expanduser().absolute())

@@ -1,0 +1,55 @@
+"""What a fit's result depends on, as one hash: the name under which the store keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+
+from kd_lightning import __version__
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.inputs import FitInputs
+from kd_lightning.apps.trainer import choose_precision
+from kd_lightning.data import SoftTargets
+
+SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
+"""(task, split) -> the soft targets of its teacher."""
+
+NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "precision"}
+"""Trainer settings that do not belong to a fit's identity; the chosen precision enters by itself."""
+
+LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of the libraries that results depend on."""
+    found = {name: version(name) for name in LIBRARIES}
+    return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
+
+
+def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap) -> str:
+    """Return the hash of all that a fit's result depends on, and of no path.
+
+    Args:
+        cfg: The fit's configuration.
+        inputs: Its tasks, rows and encoder.
+        soft_targets: The teachers' logits.
+    """
+    batching = {name: value for name, value in cfg["batching"].items() if name != "eval_batch_size"}
+    callbacks = [node for node in (cfg["callbacks"] or {}).values() if node]
+    value = {
+        "encoder": inputs.spec.fingerprint(),
+        "tasks": [{**asdict(task), "files": None} for task in inputs.tasks],
+        "rows": {f"{task}/{split}": rows.fingerprint for (task, split), rows in inputs.rows.items()},
+        "soft_targets": {f"{task}/{split}": found.identity for (task, split), found in soft_targets.items()},
+        "trainer": {name: value for name, value in cfg["trainer"].items() if name not in NOT_OF_THE_RESULT},
+        "callbacks": [node for node in callbacks if not node["_target_"].endswith(".ResumeCheckpoint")],
+        "precision": choose_precision(cfg),
+        "batching": {**batching, "epoch_rows": cfg["batching"]["epoch_rows"] or inputs.examples},
+        "version": __version__,
+        **{name: cfg[name] for name in ("system", "optimizer", "scheduler", "task_sampler", "seed")},
+    }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,137 @@
+"""What a fit is made from: tasks, rows, tokenizer, tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from kd_lightning.apps.build import Config, build, build_tasks
+from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
+from kd_lightning.encoders import EncoderSpec
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the fits of one run have in common: no file is hashed, no vocabulary learned twice."""
+
+    corpus: Corpus
+    tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cfg: Config) -> Shared:
+        """Return the data of a configuration, nothing of it read yet."""
+        return cls(Corpus(build(cfg["data"]), Path(cfg["paths"]["cache"])))
+
+
+@dataclass(frozen=True)
+class FitInputs:
+    """Tasks, rows, tokenizer and tokens of a fit, each made when first asked for.
+
+    Args:
+        cfg: The fit's configuration.
+        shared: What it has in common with the run's other fits.
+    """
+
+    cfg: Config
+    shared: Shared
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """The tasks, in order."""
+        return build_tasks(self.cfg)
+
+    @cached_property
+    def spec(self) -> EncoderSpec:
+        """The recipe of the encoder."""
+        return build(self.cfg["encoder"])
+
+    @cached_property
+    def training_rows(self) -> dict[tuple[str, str], Rows]:
+        """The rows to train on by (task, split): ``train``, and ``unlabelled`` if it is wanted and there."""
+        rows = {}
+        for task in self.tasks:
+            if task.head is not None:
+                raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
+            rows[task.name, "train"] = self.shared.corpus.require(task, "train")
+            if self.cfg["batching"]["unlabelled"]:
+                more = self.shared.corpus.rows(task, "unlabelled")
+                if more is not None:
+                    rows[task.name, "unlabelled"] = more
+        return rows
+
+    @cached_property
+    def evaluation_rows(self) -> dict[tuple[str, str], Rows]:
+        """The rows to evaluate by (task, split), with labels; each task's first evaluation split must be there."""
+        rows = {}
+        for task in self.tasks:
+            first, *others = task.evaluation
+            rows[task.name, first] = self.shared.corpus.require(task, first, labelled=True)
+            for split in others:
+                found = self.shared.corpus.rows(task, split, labelled=True)
+                if found is None:
+                    log.warning("%s: no split %s in the data, so it is not evaluated", task.name, split)
+                else:
+                    rows[task.name, split] = found
+        return rows
+
+    @property
+    def rows(self) -> dict[tuple[str, str], Rows]:
+        """All rows by (task, split)."""
+        return {**self.training_rows, **self.evaluation_rows}
+
+    @property
+    def examples(self) -> int:
+        """Examples to train on: the rows, those of symmetric pairs twice."""
+        doubled = {task.name: 2 if task.both_orders else 1 for task in self.tasks}
+        return sum(rows.count * doubled[name] for (name, _), rows in self.training_rows.items())
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The encoder's tokenizer; a new vocabulary is learned from the ``train`` splits alone."""
+        rows = [rows for (_, split), rows in self.training_rows.items() if split == "train"]
+        key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
+        if key not in self.shared.tokenizers:
+            self.shared.tokenizers[key] = self.spec.tokenizer(text for some in rows for text in some.texts())
+        return self.shared.tokenizers[key]
+
+    def tokens(self, task: Task, split: str) -> TokenTable:
+        """Return a split's token table; to train on, symmetric pairs get their swapped copies."""
+        return token_table(
+            task, split, self.rows[task.name, split], self.tokenizer, self.spec, self.cfg, swapped_copies(task, split)
+        )
+
+
+def swapped_copies(task: Task, split: str) -> bool:
+    """Tell whether a split's pairs stand in the data in both orders: a task may ask it of those that are trained on."""
+    return task.both_orders and split not in task.evaluation
+
+
+def token_table(
+    task: Task,
+    split: str,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: EncoderSpec,
+    cfg: Config,
+    both_orders: bool,
+) -> TokenTable:
+    """Return rows in an encoder's tokens, from the cache if they are there."""
+    table = tokenise(
+        rows,
+        tokenizer,
+        max_length=spec.max_length,
+        both_orders=both_orders,
+        cache=Path(cfg["paths"]["cache"]) / "tokens",
+        name=f"{task.name}-{split}",
+    )
+    log.debug("%s %s: %d rows, %d examples, %d at the limit", task.name, split, rows.count, len(table), table.cut)
+    return table

@@ -1,0 +1,61 @@
+"""``run=FOLDER``: the model of an earlier run, and the data to feed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.apps.inputs import FitInputs, Shared
+from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run's trained models, and the tasks and data they are asked about.
+
+    Args:
+        inputs: The run's own tasks and data, unless ``task`` or ``data`` are chosen.
+        models: All models of the run: one, or one per task.
+    """
+
+    inputs: FitInputs
+    models: tuple[TrainedModel, ...]
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> OpenedRun:
+        """Return the run that ``run=FOLDER`` names.
+
+        Raises:
+            UserError: If the folder holds no finished run.
+        """
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        folder = Path(plain["run"])
+        students = sorted(path.parent for path in folder.glob("student*/fit.json"))
+        chosen = {name: plain[name] for name in ("task", "data") if plain.get(name)}
+        models = []
+        for place in students or [folder]:
+            model = TrainedModel.open(place)
+            settings = {"paths": plain["paths"], "trainer": {**model.cfg["trainer"], **plain["trainer"]}}
+            if plain["eval_batch_size"] is not None:
+                settings["batching"] = {**model.cfg["batching"], "eval_batch_size": plain["eval_batch_size"]}
+            models.append(TrainedModel(place, {**model.cfg, **settings}))
+        tasks = {name: node for model in models for name, node in model.cfg["task"].items()}
+        inputs_cfg = {**models[0].cfg, "task": tasks, **chosen}
+        return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models))
+
+    def model_for(self, task: Task) -> TrainedModel:
+        """Return the model that predicts a task.
+
+        Raises:
+            UserError: If none has a head for it.
+        """
+        for model in self.models:
+            if task.head_name in model.cfg["task"]:
+                return model
+        known = ", ".join(name for model in self.models for name in model.cfg["task"])
+        raise UserError(f"no model of {self.models[0].folder.parent} has a head for {task.head_name}, expected {known}")

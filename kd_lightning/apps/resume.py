@@ -1,0 +1,66 @@
+"""Where an interrupted fit goes on: its checkpoint, found and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kd_lightning.apps.build import Config
+from kd_lightning.callbacks import resume_path
+from kd_lightning.errors import UserError, first_line
+
+
+def read_checkpoint(path: Path, identity: str) -> Config:
+    """Return the content of a checkpoint of a fit; its tensors stay on disk.
+
+    Raises:
+        UserError: If it is damaged, or of other settings or data.
+    """
+    try:
+        state: Config = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        found = state["hyper_parameters"]["identity"]
+    except Exception as error:
+        raise UserError(
+            f"{path} is no whole checkpoint of this version ({type(error).__name__}: {first_line(error)}); "
+            "take it away to start anew"
+        ) from error
+    if found != identity:
+        raise UserError(
+            f"{path} is of a fit with other settings or data (identity {found}, expected {identity}); "
+            "leave ckpt_path out to start anew"
+        )
+    return state
+
+
+def find_checkpoint(wanted: str | None, folder: Path, identity: str, runs: Path) -> tuple[Path, Path | None]:
+    """Return the folder to train in and the checkpoint to continue from.
+
+    Args:
+        wanted: None starts anew; ``last`` continues the newest unfinished run with the same settings and data, in its
+            own folder; anything else is a checkpoint file.
+        folder: This run's folder.
+        identity: This run's content address.
+        runs: Where runs of this name lie, in sweeps as well.
+
+    Raises:
+        UserError: If there is no such run, or no such file.
+    """
+    if wanted is None:
+        return folder, None
+    if wanted != "last":
+        if not Path(wanted).is_file():
+            raise UserError(f"ckpt_path is '{wanted}', expected 'last' or a file ({Path(wanted).absolute()})")
+        return folder, Path(wanted)
+    if resume_path(folder).is_file():
+        return folder, resume_path(folder)
+    places = {path.absolute() for root in (folder.parent, runs) for path in root.glob("**/checkpoints/last.ckpt")}
+    others = [path for path in places if not (path.parents[1] / "fit.json").exists()]
+    for checkpoint in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        named = checkpoint.parents[1] / "identity"
+        if named.is_file() and named.read_text() == identity:
+            return checkpoint.parents[1], checkpoint
+    raise UserError(
+        f"ckpt_path=last: none of the {len(others)} unfinished runs under {runs} has these settings and this data; "
+        "leave ckpt_path out to start anew"
+    )

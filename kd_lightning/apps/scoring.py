@@ -1,0 +1,62 @@
+"""Scores of models and of ensembles, task by task."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kd_lightning.apps.inputs import FitInputs
+from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.data import Rows
+from kd_lightning.tasks import Task
+
+Scores = dict[str, dict[str, float]]
+"""Task (``task/split`` for a split after the first) -> metric -> value."""
+
+
+def labels_by_id(rows: Rows) -> Tensor:
+    """Return the gold labels in order of example id, ``[N]``."""
+    pairs = [(batch.column("example_id").to_numpy(), batch.column("label").to_numpy()) for batch in rows.batches()]
+    ids = torch.cat([torch.from_numpy(some.copy()) for some, _ in pairs])
+    return torch.cat([torch.from_numpy(some.copy()) for _, some in pairs])[ids.argsort()]
+
+
+def scores_from_logits(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the task's metrics of logits ``[N, C]`` (scores in [0, 1]) against class indices or raw scores ``[N]``."""
+    metrics = task.build_metrics()
+    if task.kind == "regression":
+        metrics.update(logits.squeeze(-1), task.to_unit(labels))
+    else:
+        metrics.update(logits.argmax(-1), labels.long())
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def score_ensemble(models: Mapping[str, Sequence[TrainedModel]], inputs: FitInputs) -> Scores:
+    """Return the scores of the mean of several models' probabilities (of regression: of their scores).
+
+    Args:
+        models: Task -> its models; one alone is scored as it is.
+        inputs: The tasks and the rows to evaluate.
+    """
+    scores: Scores = {}
+    by_name = {task.name: task for task in inputs.tasks}
+    for (name, split), rows in inputs.evaluation_rows.items():
+        task = by_name[name]
+        each = torch.stack([model.logits(task, split, rows)[1] for model in models[name]])
+        mean = each.mean(0) if task.kind == "regression" else each.softmax(-1).mean(0)
+        scores[task.score_key(split)] = scores_from_logits(task, mean, labels_by_id(rows))
+    return scores
+
+
+def stored_scores(models: Mapping[str, Sequence[TrainedModel]]) -> Scores:
+    """Return the scores that the models' fits wrote, each task's from its own models, the mean of several."""
+    scores: Scores = {}
+    for task, members in models.items():
+        each = [model.result["scores"] for model in members]
+        for name in each[0]:
+            if name == task or name.startswith(f"{task}/"):
+                scores[name] = {m: statistics.fmean(one[name][m] for one in each) for m in each[0][name]}
+    return scores

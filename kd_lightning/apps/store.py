@@ -1,0 +1,33 @@
+"""Where trained models are kept, named by content: what was trained once is found, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.trained_model import TrainedModel, result_of
+from kd_lightning.callbacks import resume_path
+from kd_lightning.data.folders import locked
+
+log = logging.getLogger(__name__)
+
+
+def stored(fit: Fit) -> TrainedModel:
+    """Return the model of a fit from the store, trained now (or to its end) if it is not there.
+
+    Any run with the same settings and data finds it, whatever it calls it: BAM's Single is its teachers. A lock keeps
+    two runs from training the same model at once.
+    """
+    fits = Path(fit.cfg["paths"]["store"]) / "fits"
+    with locked(fits / fit.identity):
+        own = fits / f"{fit.stage.replace(' ', '-')}-{fit.identity}"
+        folder = next(iter(sorted(fits.glob(f"*-{fit.identity}"))), own)
+        if result_of(folder) is not None:
+            log.info("%s: already trained, %s", fit.stage, folder)
+        else:
+            checkpoint = resume_path(folder)
+            fit.run(folder, checkpoint if checkpoint.is_file() else None)
+            shutil.rmtree(checkpoint.parent, ignore_errors=True)  # the model stays, its optimiser's state goes
+    return TrainedModel(folder, fit.cfg)

@@ -1,0 +1,94 @@
+"""``summary.json``: what a run found, in one schema for all commands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.scoring import Scores
+from kd_lightning.data.folders import write_json
+from kd_lightning.tasks import Task, glue_average
+
+ROLES = ("teacher", "ensemble", "baseline", "student")
+
+
+def config_hash(cfg: Config) -> str:
+    """Return a hash of a run's settings, places and loggers apart."""
+    plain = {name: value for name, value in cfg.items() if name not in ("paths", "logger", "callbacks")}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
+    """Return the summary of a run that has begun: everything that is not known yet is null."""
+    return {
+        "experiment": cfg["name"],
+        "system": cfg["system"]["_target_"].rpartition(".")[2],
+        "seed": cfg["seed"],
+        "config_hash": config_hash(cfg),
+        "tasks": {},
+        "average": dict.fromkeys(ROLES),
+        "parameters": {"teacher": None, "student": None, "student_without_embeddings": None},
+        "latency_ms": {"teacher": None, "student": None},
+        "seconds": {},
+        "data": {},
+        "versions": dict(versions),
+        "status": "running",
+    }
+
+
+def add_scores(summary: Config, tasks: Sequence[Task], scores: Mapping[str, Scores]) -> None:
+    """Enter who scored what: each task's main metric, all its metrics, and each role's average.
+
+    Args:
+        summary: Gets ``tasks`` and ``average``.
+        tasks: The run's tasks.
+        scores: Role (teacher, ensemble, baseline, student) -> task -> metric -> value.
+    """
+    for task in tasks:
+        found = {role: scores[role][task.name] for role in ROLES if task.name in scores.get(role, {})}
+        summary["tasks"][task.name] = {
+            "metric": task.metric,
+            **{role: found[role][task.metric] if role in found else None for role in ROLES},
+            "metrics": {role: _all_metrics(scores[role], task) for role in found},
+        }
+    for role in ROLES:
+        of_role = scores.get(role, {})
+        if all(task.name in of_role for task in tasks):
+            summary["average"][role] = glue_average({task.name: of_role[task.name] for task in tasks})
+
+
+def _all_metrics(scores: Scores, task: Task) -> dict[str, float]:
+    found = dict(scores[task.name])
+    for split in task.evaluation[1:]:
+        more = scores.get(task.score_key(split), {})
+        found |= {f"{split}/{metric}": value for metric, value in more.items()}
+    return found
+
+
+class SummaryFile:
+    """``summary.json`` of a run, there from its beginning and whole at any time.
+
+    As a context: what ends the block ends the run, as ``finished``, ``interrupted`` or ``failed``.
+
+    Args:
+        folder: The run's.
+        summary: Its content so far.
+    """
+
+    def __init__(self, folder: Path, summary: Config) -> None:
+        self.path, self.summary = folder / "summary.json", summary
+
+    def __enter__(self) -> Config:
+        """Write the file, and return its content to be filled."""
+        write_json(self.path, self.summary)
+        return self.summary
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        """Write the file again, with how the run ended."""
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.summary["status"] = "finished" if kind is None else "interrupted" if interrupted else "failed"
+        write_json(self.path, self.summary)

@@ -1,0 +1,58 @@
+"""From trained teachers to soft targets: written to a folder, or found in the store."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from kd_lightning.apps.inputs import swapped_copies
+from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.data import Manifest, Rows, SoftTargets
+from kd_lightning.data.folders import locked
+from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
+from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows) -> Manifest:
+    """Return what a teacher's soft targets of a split must say of themselves."""
+    both_orders = swapped_copies(task, split)
+    return Manifest(
+        task=task.name,
+        split=split,
+        labels=task.labels,
+        rows=rows.count * (2 if both_orders else 1),
+        data=rows.fingerprint,
+        teacher=teacher.result["weights"],
+        tokenizer=teacher.result["tokenizer"],
+        max_length=teacher.spec.max_length,
+        both_orders=both_orders,
+    )
+
+
+def write_soft_targets(teacher: TrainedModel, folder: Path, task: Task, split: str, rows: Rows) -> None:
+    """Predict a split and write its soft targets into the folder.
+
+    Raises:
+        UserError: If the teacher's folder was changed after its fit, or it has no head for the task.
+    """
+    manifest = expected_manifest(teacher, task, split, rows)
+    if tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
+        raise UserError(
+            f"{teacher.folder}: the tokenizer is not the one the model was trained with; restore the folder"
+        )
+    ids, logits = teacher.logits(task, split, rows, both_orders=manifest.both_orders)
+    SoftTargets.write(folder, manifest, ids, logits)
+
+
+def stored_soft_targets(teacher: TrainedModel, task: Task, split: str, rows: Rows) -> SoftTargets:
+    """Return a split's soft targets from the store, predicted now if they are not there."""
+    manifest = expected_manifest(teacher, task, split, rows)
+    folder = Path(teacher.cfg["paths"]["store"]) / "soft_targets" / f"{task.name}-{split}-{manifest.key()}"
+    with locked(folder):
+        if not folder.exists():
+            log.info("soft targets: %s %s, %s examples", task.name, split, f"{manifest.rows:,}")
+            write_soft_targets(teacher, folder, task, split, rows)
+        return SoftTargets.open(folder, expected=manifest)

@@ -1,0 +1,182 @@
+"""The folder of a trained model: what a fit writes into it, and what can be asked of it afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from kd_lightning.apps.build import Config, build, build_encoder, build_system, build_tasks, refused_by
+from kd_lightning.apps.inputs import token_table
+from kd_lightning.apps.trainer import build_trainer, silence_libraries
+from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
+from kd_lightning.data.folders import file_hash, read_json, write_text
+from kd_lightning.encoders import EncoderSpec, load_tokenizer
+from kd_lightning.errors import UserError
+from kd_lightning.systems import NLUSystem
+from kd_lightning.tasks import Task
+
+
+def write_config(folder: Path, cfg: Config) -> None:
+    """Write ``config.yaml``, resolved."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(cfg)))
+
+
+def save_system(system: NLUSystem, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write ``encoder/`` (a Hugging Face folder with the tokenizer) and ``heads.safetensors``."""
+    system.encoder.save(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    temporary = folder / ".heads.part"
+    save_file({name: tensor.contiguous() for name, tensor in system.heads.state_dict().items()}, temporary)
+    os.replace(temporary, folder / "heads.safetensors")
+
+
+def weights_hash(folder: Path) -> str:
+    """Return a hash of a model's weights: encoder and heads."""
+    digest = hashlib.sha256()
+    for path in [*sorted((folder / "encoder").glob("*.safetensors")), folder / "heads.safetensors"]:
+        digest.update(bytes.fromhex(file_hash(path)))
+    return digest.hexdigest()
+
+
+def result_of(folder: Path) -> Config | None:
+    """Return what a fit left in ``fit.json``, its last file; None if it has not finished.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = folder / "fit.json"
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+        return {"scores": found["scores"], "weights": found["weights"], **found}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}); take the folder away to train it again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The model in a finished fit's folder, loaded when first needed.
+
+    Args:
+        folder: Of the fit.
+        cfg: Its configuration; paths and hardware may be those of another run.
+    """
+
+    folder: Path
+    cfg: Config
+
+    @classmethod
+    def open(cls, folder: Path, **settings: Any) -> TrainedModel:
+        """Return the model of a folder, with some of its settings (paths, trainer, data) replaced.
+
+        Raises:
+            UserError: If the folder holds no finished fit.
+        """
+        for name in ("config.yaml", "heads.safetensors", "encoder", "fit.json"):
+            if not (folder / name).exists():
+                raise UserError(
+                    f"{folder} holds no {name}, expected the folder of a finished fit (kd-train's, or .../student)"
+                )
+        cfg: Any = OmegaConf.to_container(refused_by(f"{folder}/config.yaml", OmegaConf.load, folder / "config.yaml"))
+        return cls(folder, {**cfg, **settings})
+
+    @cached_property
+    def result(self) -> Config:
+        """The fit's ``fit.json``."""
+        found = result_of(self.folder)
+        if found is None:
+            raise UserError(f"{self.folder} holds no fit.json: the fit has not finished; run it again to continue it")
+        return found
+
+    @cached_property
+    def spec(self) -> EncoderSpec:
+        """The recipe of the trained encoder."""
+        spec: EncoderSpec = build(self.cfg["encoder"]).saved(self.folder / "encoder")
+        return spec
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the model was trained with."""
+        return load_tokenizer(str(self.folder / "encoder"))
+
+    @cached_property
+    def system(self) -> NLUSystem:
+        """The trained system, in evaluation mode.
+
+        Raises:
+            UserError: If the weights are not those of the fit.
+        """
+        if weights_hash(self.folder) != self.result["weights"]:
+            raise UserError(
+                f"{self.folder}: the weights are not those the fit wrote (fit.json, field weights); "
+                "restore the folder, or take it away to train it again"
+            )
+        encoder = build_encoder(self.spec, self.tokenizer)
+        system = build_system(self.cfg, build_tasks(self.cfg), encoder)
+        try:
+            system.heads.load_state_dict(load_file(self.folder / "heads.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(f"{self.folder / 'heads.safetensors'} does not fit config.yaml ({error})") from error
+        return system.eval()
+
+    def head_task(self, task: Task) -> Task:
+        """Return the trained task whose head predicts a task.
+
+        Raises:
+            UserError: If the model has no such head, or its classes or scores are others than the task's.
+        """
+        trained = {found.name: found for found in self.system.tasks}
+        head = trained.get(task.head_name)
+        if head is None:
+            raise UserError(f"the model in {self.folder} has no head for {task.head_name}, it has {', '.join(trained)}")
+        for name in ("kind", "labels", "score_range"):
+            found, expected = getattr(task, name), getattr(head, name)
+            if found != expected:
+                raise UserError(
+                    f"task {task.name}: {name} is {found}, the head of {head.name} in {self.folder} was trained with "
+                    f"{expected}; write the same in the task"
+                )
+        return head
+
+    def tokens(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> TokenTable:
+        """Return the rows in this model's tokens."""
+        return token_table(task, split, rows, self.tokenizer, self.spec, self.cfg, both_orders)
+
+    def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:
+        """Return ``example_id [N]`` and ``logits [N, C]`` (of regression: scores in [0, 1]), in order of id.
+
+        Raises:
+            UserError: If the model has no head for the task, or one of other labels.
+        """
+        silence_libraries()
+        head = self.head_task(task)  # the rows go to the head that predicts them, under that head's name
+        table = self.tokens(task, split, rows, both_orders=both_orders)
+        stream = EvaluationStream(
+            Part(head, split, table),
+            batch_size=self.cfg["batching"]["eval_batch_size"],
+            pad_id=self.tokenizer.pad_token_id,
+        )
+        single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
+        trainer = build_trainer({**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}, self.folder)
+        batches: Any = trainer.predict(self.system, dataloaders=stream)
+        ids = torch.cat([batch["example_id"] for batch in batches])
+        logits = torch.cat([batch["logits"].cpu() for batch in batches])
+        distinct = torch.unique(ids).numel()
+        if not len(ids) == distinct == len(table):
+            raise RuntimeError(f"predicted {len(ids)} rows ({distinct} distinct) of {len(table)}")
+        order = ids.argsort()
+        return ids[order], logits[order]

@@ -1,0 +1,139 @@
+"""Lightning's trainer as the commands use it: quiet, without foreign checkpoints, logs in the fit's own folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from kd_lightning.apps.build import Config, build
+from kd_lightning.data import MultiTaskData
+from kd_lightning.errors import UserError
+from kd_lightning.systems import NLUSystem
+
+ADVICE = (
+    ".*does not have many workers.*",  # batches are built without loader processes on purpose
+    ".*`srun` command is available.*",
+    ".*smaller than the logging interval.*",
+    ".*GPU available but not used.*",
+    ".*overridden `transfer_batch_to_device`.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*will save all targets and predictions in the buffer.*",
+)
+"""Warnings of the libraries that do not hold here."""
+
+
+def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str | None = None) -> pl.Trainer:
+    """Return the trainer of a fit; its root folder is the fit's own, and logs go there.
+
+    Args:
+        cfg: The fit's configuration.
+        folder: Of the fit.
+        stage: What the fit is for, the name of its run in dashboards.
+        identity: The fit's content address, the id of its run in dashboards: a resumed fit continues its run.
+
+    Raises:
+        UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
+    """
+    on_terminal = sys.stderr.isatty()
+    callbacks = [build(node) for node in (cfg["callbacks"] or {}).values() if node]
+    if on_terminal:
+        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10, leave=False))
+    trainer: pl.Trainer = build(
+        cfg["trainer"],
+        precision=choose_precision(cfg),
+        default_root_dir=str(folder),
+        callbacks=callbacks,
+        logger=_build_loggers(cfg, folder, stage, identity),
+        enable_checkpointing=any(isinstance(found, pl.callbacks.Checkpoint) for found in callbacks),
+        enable_progress_bar=on_terminal,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    return trainer
+
+
+def _build_loggers(cfg: Config, folder: Path, stage: str, identity: str | None) -> list[Any]:
+    loggers = []
+    for node in (cfg["logger"] or {}).values():
+        if not node:
+            continue
+        dashboard = str(node.get("_target_")).endswith("WandbLogger") and identity is not None
+        run = {"name": stage, "id": f"{stage.replace(' ', '-')}-{identity}", "resume": "allow"} if dashboard else {}
+        loggers.append(build(node, save_dir=str(folder), **run))
+    return loggers
+
+
+def launches_scripts(trainer: pl.Trainer) -> bool:
+    """Tell whether the trainer starts the whole command again for each further process (Lightning's plain ``ddp``)."""
+    return type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
+
+
+def choose_precision(cfg: Config) -> str:
+    """Return the trainer's precision; ``auto`` is bf16-mixed where the hardware computes in it, else 32-true.
+
+    Raises:
+        UserError: If half precision (fp16) is asked for without a GPU.
+    """
+    settings = cfg["trainer"]
+    precision = str(settings.get("precision", "32-true"))
+    gpu = torch.cuda.is_available() and settings.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    if precision.startswith("16") and not gpu:
+        raise UserError(f"trainer.precision is {precision}: fp16 needs a GPU; use bf16-mixed, 32-true or auto")
+    if precision != "auto":
+        return precision
+    if gpu:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public name for them
+    fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def silence_libraries() -> None:
+    """Drop the libraries' advice that does not hold here, and their progress bars."""
+    disable_progress_bar()
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in ADVICE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
+    """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
+    try:
+        resume = None if checkpoint is None else str(checkpoint)
+        trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if not evaluated_at_the_end(trainer):
+            trainer.validate(system, datamodule=data, verbose=False)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish()
+    return scores_of(trainer.callback_metrics)
+
+
+def evaluated_at_the_end(trainer: pl.Trainer) -> bool:
+    """Tell whether the scores that the fit left are those of its last step."""
+    whole_epochs = trainer.max_steps == -1 and not trainer.should_stop
+    every_epoch_end = trainer.val_check_interval == 1.0 and isinstance(trainer.val_check_interval, float)
+    on_time = not (trainer.max_epochs or 1) % (trainer.check_val_every_n_epoch or 1)
+    return whole_epochs and every_epoch_end and on_time and bool(scores_of(trainer.callback_metrics))
+
+
+def scores_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return task -> metric -> value from the trainer's ``val/TASK/METRIC``."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        task, _, metric = name.removeprefix("val/").rpartition("/")
+        if name.startswith("val/") and task:
+            scores.setdefault(task, {})[metric] = float(value)
+    return scores

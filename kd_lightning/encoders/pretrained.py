@@ -1,0 +1,106 @@
+"""Encoders that someone has trained before: from the Hugging Face hub, or from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+
+from kd_lightning.encoders.transformer import Pooling, TransformerEncoder
+from kd_lightning.encoders.vocabulary import load_tokenizer
+from kd_lightning.errors import UserError, first_line
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
+
+
+def _files_hash(folder: Path) -> str:
+    """Return a hash of what decides a model's output: weights, configuration, tokenizer."""
+    digest = hashlib.sha256()
+    named = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
+    for path in [*sorted(folder.glob("*.safetensors")), *(path for path in named if path.is_file())]:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedTransformer:
+    """The recipe of a pre-trained transformer.
+
+    Args:
+        path: A hub name, or a folder with ``config.json``, ``model.safetensors`` and the tokenizer. Weights are read
+            from safetensors only: a pickle can run code.
+        revision: Branch, tag or commit on the hub; None takes the newest.
+        num_layers: Keep only the first k layers; None keeps all.
+        pooling: See ``TransformerEncoder``.
+        max_length: Longest input in tokens.
+    """
+
+    path: str
+    revision: str | None = None
+    num_layers: int | None = None
+    pooling: Pooling = "auto"
+    max_length: int = 128
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's files: the folder itself, or the snapshot of the hub's, fetched once.
+
+        Raises:
+            UserError: If there is neither.
+        """
+        if Path(self.path).is_dir():
+            return Path(self.path)
+        from huggingface_hub import snapshot_download
+
+        try:
+            wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=wanted))
+        except Exception as error:
+            raise self._not_found(error) from error
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files and of the recipe, the same wherever the folder lies."""
+        values = {**asdict(self), "path": _files_hash(self.folder), "revision": None}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def _not_found(self, error: Exception) -> UserError:
+        return UserError(
+            f"encoder '{self.path}' cannot be loaded: expected a folder with config.json and model.safetensors, or a "
+            f"model on the Hugging Face hub that can be reached ({type(error).__name__}: {first_line(error)})"
+        )
+
+    def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Return the model's own tokenizer; the texts are not looked at."""
+        return load_tokenizer(str(self.folder))
+
+    def build(self, vocab_size: int) -> TransformerEncoder:
+        """Return the encoder with its pre-trained weights, in float32.
+
+        Raises:
+            UserError: If they cannot be loaded, or ``max_length`` is more than the model reads.
+        """
+        try:
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            model = AutoModel.from_pretrained(
+                self.folder, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise self._not_found(error) from error
+        positions = getattr(config, "max_position_embeddings", self.max_length)
+        if "roberta" in config.model_type or config.model_type in ("camembert", "longformer", "mpnet"):
+            positions -= config.pad_token_id + 1  # they count positions from there
+        if self.max_length > positions:
+            raise UserError(f"encoder.max_length is {self.max_length}, '{self.path}' reads at most {positions} tokens")
+        return TransformerEncoder(model, num_layers=self.num_layers, pooling=self.pooling)
+
+    def saved(self, folder: Path) -> PretrainedTransformer:
+        """Return the recipe of the trained encoder in the folder; its layers are cut already."""
+        return replace(self, path=str(folder), revision=None, num_layers=None)

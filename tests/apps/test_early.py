@@ -1,0 +1,63 @@
+"""What is refused before anything heavy is imported, and what the configuration becomes."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
+from kd_lightning.apps.early import check_early
+from kd_lightning.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def composed(command, *overrides):
+    """Return a command's configuration."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, overrides=["encoder=tiny", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("train", "trainer.max_epochs=0", "trainer.max_epochs is 0, expected a whole number of at least 1"),
+        ("train", "trainer.max_epochs=-1", r"trainer.max_epochs is -1, expected .* \(or -1 with trainer.max_steps\)"),
+        ("train", "trainer.max_epochs=many", "trainer.max_epochs is 'many'"),
+        ("train", "trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0, expected a whole number of at least"),
+        ("train", "batching.epoch_rows=0", "batching.epoch_rows is 0"),
+        ("train", "encoder.max_length=2", "encoder.max_length is 2, expected a whole number of at least 8"),
+        ("train", "optimizer.lr=true", "optimizer.lr is True, expected a number"),
+        ("distill", "teacher.trainer.max_epochs=0", "teacher.trainer.max_epochs is 0"),
+        ("distill", "teacher.batching.batch_size=0", "teacher.batching.batch_size is 0"),
+        ("distill", "teacher.seeds=1", r"teacher.seeds is 1, expected a list of distinct whole numbers"),
+        ("distill", "teacher.seeds=[]", r"teacher.seeds is \[\], expected"),
+        ("distill", "teacher.seeds=[1,1]", r"teacher.seeds is \[1, 1\], expected"),
+        ("distill", "teacher.seeds=[a]", r"teacher.seeds is \['a'\], expected"),
+    ],
+)
+def test_values_that_break_later_are_refused_at_once(command, override, message):
+    """A rate that stays 0 for ever, a division by zero after an hour, texts cut to nothing."""
+    with pytest.raises(UserError, match=message):
+        check_early(composed(command, override))
+
+
+@pytest.mark.parametrize("overrides", [[], ["trainer.max_epochs=-1", "trainer.max_steps=10"], ["encoder.max_length=8"]])
+def test_values_that_work(overrides):
+    check_early(composed("train", *overrides))
+
+
+def test_the_data_is_found_from_any_folder(tmp_path, monkeypatch):
+    """A run that is evaluated from another working directory, or a root with a tilde."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "glue").mkdir()
+    for root in ("glue", "~/glue"):
+        cfg = composed("train", f"data.root='{root}'")
+        check_early(cfg)
+        assert cfg.data.root == str(tmp_path / "glue")
+    cfg = composed("train", "+task.rte.files={train: a.csv, validation: /b.csv}")
+    check_early(cfg)
+    assert dict(cfg.task.rte.files) == {"train": str(tmp_path / "a.csv"), "validation": "/b.csv"}

@@ -1,0 +1,110 @@
+"""The table: who scored what, what was gained, what it costs."""
+
+import json
+
+import pytest
+
+from kd_lightning.apps.report import distillation_rows, gain, markdown, percent
+from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.data.folders import read_json
+from kd_lightning.tasks import Task
+
+RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))
+MRPC = Task(
+    name="mrpc",
+    kind="classification",
+    texts=("a", "b"),
+    labels=("no", "yes"),
+    metrics=("f1", "accuracy"),
+    evaluation=("validation", "other"),
+)
+CFG = {"name": "mine", "system": {"_target_": "kd_lightning.systems.BamStudent"}, "seed": 3}
+SCORES = {
+    "teacher": {"rte": {"accuracy": 0.7}, "mrpc": {"f1": 0.9, "accuracy": 0.8}},
+    "baseline": {"rte": {"accuracy": 0.6}, "mrpc": {"f1": 0.85, "accuracy": 0.75}},
+    "student": {
+        "rte": {"accuracy": 0.655},
+        "mrpc": {"f1": 0.84, "accuracy": 0.75},
+        "mrpc/other": {"f1": 0.5, "accuracy": 0.4},
+    },
+}
+
+
+@pytest.fixture
+def summary():
+    """Return the summary of a run of two tasks."""
+    found = new_summary(CFG, {"torch": "2"})
+    add_scores(found, [RTE, MRPC], SCORES)
+    found["parameters"] = {"teacher": 110_000_000, "student": 14_500_000, "student_without_embeddings": 10_000_000}
+    found["latency_ms"] = {"teacher": 12.34, "student": 3.0}
+    return found
+
+
+def test_the_table_is_the_one_people_read(summary):
+    """A gain with its sign turned, or the baseline in the student's column: the one answer that must be right."""
+    assert markdown(*distillation_rows(summary)).splitlines() == [
+        "| task (metric) | teacher | baseline | student | gain |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| rte (accuracy) | 70.0 | 60.0 | 65.5 | +5.5 |",
+        "| mrpc (f1) | 90.0 | 85.0 | 84.0 | -1.0 |",
+        "| average | 77.5 | 70.0 | 72.5 | +2.5 |",
+        "| parameters | 110.00 M | 14.50 M | 14.50 M |  |",
+        "| size | 440.0 MB | 58.0 MB | 58.0 MB |  |",
+        "| latency, 1 row | 12.3 ms | 3.0 ms | 3.0 ms |  |",
+    ]
+
+
+def test_without_a_baseline_there_is_no_gain(summary):
+    for task in summary["tasks"].values():
+        task["baseline"] = None
+    summary["average"]["baseline"] = None
+    header, rows = distillation_rows(summary)
+    assert header == ["task (metric)", "teacher", "student"]
+    assert all(len(row) == 3 for row in rows)
+
+
+def test_further_splits_keep_their_names(summary):
+    """MNLI mismatched under the name of matched."""
+    assert summary["tasks"]["mrpc"]["metrics"]["student"] == {
+        "f1": 0.84,
+        "accuracy": 0.75,
+        "other/f1": 0.5,
+        "other/accuracy": 0.4,
+    }
+    assert summary["tasks"]["mrpc"]["student"] == 0.84
+
+
+def test_an_average_is_of_all_tasks(summary):
+    """The mean over the tasks that a role happens to have looks like progress."""
+    assert summary["average"]["ensemble"] is None
+    partial = new_summary(CFG, {})
+    add_scores(partial, [RTE, MRPC], {"student": {"rte": {"accuracy": 0.7}}})
+    assert partial["average"]["student"] is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "-"), (0.12345, "12.3"), (1.0, "100.0"), (-0.02, "-2.0")])
+def test_percent(value, shown):
+    assert percent(value) == shown
+
+
+def test_gain():
+    assert [gain(0.5, 0.4), gain(0.4, 0.5), gain(None, 0.5), gain(0.5, None)] == ["+10.0", "-10.0", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "finished"), (KeyboardInterrupt, "interrupted"), (ValueError, "failed")]
+)
+def test_a_summary_says_how_the_run_ended(tmp_path, summary, error, status):
+    """``running`` for ever, or ``finished`` for what was killed."""
+    file = SummaryFile(tmp_path, summary)
+    try:
+        with file as written:
+            assert read_json(tmp_path / "summary.json")["status"] == "running"
+            written["seconds"]["student"] = 1.0
+            if error:
+                raise error
+    except (KeyboardInterrupt, ValueError):
+        pass
+    text = (tmp_path / "summary.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert (found["status"], found["seconds"]) == (status, {"student": 1.0})
