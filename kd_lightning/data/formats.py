@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from kd_lightning.data.chunks import Chunk
@@ -11,7 +12,7 @@ from kd_lightning.data.text_formats import RECORDS, text_chunks
 from kd_lightning.errors import UserError, did_you_mean
 
 
-def read_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[Chunk]:
+def read_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generator[Chunk, None, None]:
     """Yield the named columns of a file, in file order; memory does not grow with the file.
 
     Args:
@@ -29,9 +30,10 @@ def read_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[C
         chunks = text_chunks(path, names, batch_rows)
     empty = True
     try:
-        for chunk in chunks:
-            empty = False
-            yield chunk
+        with closing(chunks):  # an error of whoever reads keeps this frame, and must not keep the file open
+            for chunk in chunks:
+                empty = False
+                yield chunk
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
     if empty:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from kd_lightning.data.chunks import Chunk, check_header
 from kd_lightning.errors import UserError
 
 
-def parquet_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[Chunk]:
+def parquet_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generator[Chunk, None, None]:
     """Yield the named columns, at most ``batch_rows`` rows at a time; see ``read_chunks``."""
     first = 0
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def check_columns(columns: Mapping[str, Column], task: Task, *, labelled: bool, 
     if not rows:
         raise UserError(f"{source}: found no rows, expected at least one")
     chunk = Chunk(columns=columns, source=source, first=0, places=range(rows), unit="row")
-    (batch,) = _checked(lambda: iter([chunk]), task, labelled)
+    (batch,) = _checked(lambda: (whole for whole in [chunk]), task, labelled)
     return batch
 
 
@@ -75,17 +76,20 @@ def _names(task: Task, labelled: bool) -> list[str]:
     return [*task.texts, *([task.id] if task.id else []), *([task.label] if labelled else [])]
 
 
-def _checked(chunks: Callable[[], Iterator[Chunk]], task: Task, labelled: bool) -> Iterator[pa.RecordBatch]:
+def _checked(
+    chunks: Callable[[], Generator[Chunk, None, None]], task: Task, labelled: bool
+) -> Iterator[pa.RecordBatch]:
     seen = array("q")  # 8 bytes per row: all that grows with the file
-    for chunk in chunks():
-        texts = [_texts(chunk, name) for name in task.texts]
-        row_ids = row_ids_of(chunk, task)
-        example_ids = example_ids_of(row_ids)
-        labels = read_labels(chunk, task, labelled)
-        text_b = texts[1] if task.is_pair else pa.nulls(len(labels), pa.string())
-        yield pa.record_batch([pa.array(example_ids), row_ids, texts[0], text_b, labels], schema=ROWS)
-        if task.id:
-            seen.frombytes(example_ids.tobytes())
+    with closing(chunks()) as found:
+        for chunk in found:
+            texts = [_texts(chunk, name) for name in task.texts]
+            row_ids = row_ids_of(chunk, task)
+            example_ids = example_ids_of(row_ids)
+            labels = read_labels(chunk, task, labelled)
+            text_b = texts[1] if task.is_pair else pa.nulls(len(labels), pa.string())
+            yield pa.record_batch([pa.array(example_ids), row_ids, texts[0], text_b, labels], schema=ROWS)
+            if task.id:
+                seen.frombytes(example_ids.tobytes())
     if repeated := repeated_ids(seen):
         raise duplicate_error(chunks(), task, repeated)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,18 +26,19 @@ CSV_FAULTS = {
 }
 
 
-def text_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[Chunk]:
+def text_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generator[Chunk, None, None]:
     """Yield the named columns, at most ``batch_rows`` rows at a time; see ``read_chunks``."""
-    records = RECORDS[path.suffix.lower()](path, names)
     first = 0
-    while rows := list(islice(records, batch_rows)):
-        lines, values = zip(*rows, strict=True)
-        columns = dict(zip(names, zip(*values, strict=True), strict=True))
-        yield Chunk(columns=columns, source=str(path), first=first, places=lines, unit="line")
-        first += len(rows)
+    with closing(_lines(path)) as lines:
+        records = RECORDS[path.suffix.lower()](path, lines, names)
+        while rows := list(islice(records, batch_rows)):
+            places, values = zip(*rows, strict=True)
+            columns = dict(zip(names, zip(*values, strict=True), strict=True))
+            yield Chunk(columns=columns, source=str(path), first=first, places=places, unit="line")
+            first += len(rows)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str, None, None]:
     """Yield the lines with their ends; only a line feed ends one, and a byte order mark is left out."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         try:
@@ -60,8 +62,8 @@ def _wrong_encoding(path: Path) -> UserError:
     return UserError(f"{path}: found text that is not UTF-8; save the file as UTF-8")
 
 
-def _csv_records(path: Path, names: Sequence[str]) -> Iterator[Record]:
-    reader = csv.reader(_lines(path), strict=True)
+def _csv_records(path: Path, lines: Iterator[str], names: Sequence[str]) -> Iterator[Record]:
+    reader = csv.reader(lines, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -77,7 +79,8 @@ def _csv_records(path: Path, names: Sequence[str]) -> Iterator[Record]:
 
 def _broken_quoting(path: Path, header: Sequence[str], lines: range, error: csv.Error) -> UserError:
     """Name the line on which the broken field opens; the record that holds it spans the given lines."""
-    text = "".join(islice(_lines(path), lines.start - 1, lines.stop - 1))
+    with closing(_lines(path)) as whole:
+        text = "".join(islice(whole, lines.start - 1, lines.stop - 1))
     start = number = 0
     while (match := CSV_FIELD.match(text, start)) and match.end() - start <= csv.field_size_limit():
         start, number = match.end(), number + 1
@@ -88,8 +91,8 @@ def _broken_quoting(path: Path, header: Sequence[str], lines: range, error: csv.
     return UserError(f"{path}, line {line}, {column}: found {fault}{noticed}")
 
 
-def _tsv_records(path: Path, names: Sequence[str]) -> Iterator[Record]:
-    rows = (line.removesuffix("\n").removesuffix("\r").split("\t") for line in _lines(path))
+def _tsv_records(path: Path, lines: Iterator[str], names: Sequence[str]) -> Iterator[Record]:
+    rows = (line.removesuffix("\n").removesuffix("\r").split("\t") for line in lines)
     for header in islice(rows, 1):  # an empty file has none
         check = _field_check(path, header, names, "take tabs and line ends out of the texts (tsv has no quoting)")
     for line, fields in enumerate(rows, 2):
@@ -119,9 +122,9 @@ def _field_check(
     return check
 
 
-def _jsonl_records(path: Path, names: Sequence[str]) -> Iterator[Record]:
+def _jsonl_records(path: Path, lines: Iterator[str], names: Sequence[str]) -> Iterator[Record]:
     decoder = json.JSONDecoder(object_pairs_hook=_json_object)
-    for line, text in enumerate(_lines(path), 1):
+    for line, text in enumerate(lines, 1):
         try:
             row = decoder.decode(text)
         except json.JSONDecodeError as error:
@@ -148,7 +151,7 @@ def _not_an_object(path: Path, line: int, found: str) -> UserError:
     return UserError(f"{path}, line {line}: found {found}, expected one JSON object per line; mend the line")
 
 
-RECORDS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
+RECORDS: dict[str, Callable[[Path, Iterator[str], Sequence[str]], Iterator[Record]]] = {
     ".csv": _csv_records,
     ".tsv": _tsv_records,
     ".jsonl": _jsonl_records,

@@ -200,6 +200,19 @@ def test_an_early_stop_closes_the_file(tmp_path: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+@pytest.mark.parametrize("label", ["1", "never"], ids=["column", "label"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_an_error_closes_the_file(tmp_path: Path, ending: str, label: str) -> None:
+    """An exception keeps the frames it passed, and with them the file: until somebody collects garbage."""
+    path = put_rows(tmp_path, ending, [{"text": "so", "label": label}])
+    with pytest.raises(UserError) as caught:
+        read(path, classification("txt") if label == "1" else ONE)
+    opened = {os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()}
+    assert caught.tb is not None
+    assert str(path.resolve()) not in opened
+
+
 # What does not
 
 LINES = [
