@@ -122,7 +122,7 @@ RECIPES = {  # experiment -> teacher, student
     "bam_no_task_sampling": (SINGLE, (*BAM[:8], 1.0, BAM[9])),
     "bam_teacher_only": (SINGLE, (*BAM[:-1], (0, 0, 0))),
     "bam_half": (SINGLE, (*BAM[:-1], (0.5, 0.5, 0.5))),
-    "quickstart": (QUICK, ("BamStudent", "multi", 2e-3, 1.0, 64, 3, "AdamW", False, 0.75, (0, 0.5, 1))),
+    "quickstart": (QUICK, ("BamStudent", "multi", 2e-3, 1.0, 64, 2, "AdamW", False, 0.75, (0, 0.5, 1))),
 }
 
 

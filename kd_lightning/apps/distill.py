@@ -29,6 +29,7 @@ from kd_lightning.apps.store import stored
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.apps.teaching import stored_soft_targets
 from kd_lightning.apps.trained_model import TrainedModel, write_config
+from kd_lightning.apps.trainer import silence_libraries
 from kd_lightning.apps.variants import baseline_fits, student_fits, teacher_fits
 from kd_lightning.data import ensemble
 
@@ -52,6 +53,7 @@ def run(cfg: DictConfig) -> float | None:
 
 def distill(cfg: Config, folder: Path, summary: Config) -> None:
     """Build what is missing, in the order in which it is needed, and enter the results into the summary."""
+    silence_libraries()
     shared = Shared.of(cfg)
     inputs = FitInputs(cfg, shared)
     teaches = learns_from_teachers(cfg)

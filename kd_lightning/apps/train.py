@@ -93,10 +93,12 @@ def _checked(targets: SoftTargets, folder: str, inputs: FitInputs, name: str, sp
         "both_orders": swapped_copies(task, split),
         "data": inputs.training_rows[name, split].fingerprint,
     }
-    for field, value in wanted.items():
-        if getattr(targets.manifest, field) != value:
+    for field, expected in wanted.items():
+        found = getattr(targets.manifest, field)
+        if found != expected:
+            shown, wished = (list(x) if isinstance(x, tuple) else x for x in (found, expected))
             raise UserError(
-                f"soft targets {folder}: field {field} is {getattr(targets.manifest, field)}, "
-                f"expected {value}; write them again with kd-predict format=soft_targets"
+                f"soft targets {folder}: field {field} is {shown}, expected {wished}; "
+                "write them again with kd-predict format=soft_targets"
             )
     return targets
