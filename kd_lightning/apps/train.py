@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kd_lightning.apps.resume import find_checkpoint
 from kd_lightning.apps.summary import add_scores, new_summary
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import write_json
+from kd_lightning.data.manifest import check_expected
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import glue_average
 
@@ -86,19 +88,13 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
 def _checked(targets: SoftTargets, folder: str, inputs: FitInputs, name: str, split: str) -> SoftTargets:
     """Return soft targets that are of the task, split, labels and data that they are to teach."""
     task = next(task for task in inputs.tasks if task.name == name)
-    wanted = {
-        "task": name,
-        "split": split,
-        "labels": task.labels,
-        "both_orders": swapped_copies(task, split),
-        "data": inputs.training_rows[name, split].fingerprint,
-    }
-    for field, expected in wanted.items():
-        found = getattr(targets.manifest, field)
-        if found != expected:
-            shown, wished = (list(x) if isinstance(x, tuple) else x for x in (found, expected))
-            raise UserError(
-                f"soft targets {folder}: field {field} is {shown}, expected {wished}; "
-                "write them again with kd-predict format=soft_targets"
-            )
+    expected = replace(
+        targets.manifest,
+        task=name,
+        split=split,
+        labels=task.labels,
+        both_orders=swapped_copies(task, split),
+        data=inputs.training_rows[name, split].fingerprint,
+    )
+    check_expected(Path(folder), targets.manifest, expected)
     return targets

@@ -75,7 +75,7 @@ def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     if manifest.format != FORMAT:
         raise refusal(folder, f"format is {manifest.format}, expected {FORMAT}")
     if expected is not None:
-        _check_expected(folder, manifest, expected)
+        check_expected(folder, manifest, expected)
     logits = folder / "logits.safetensors"
     if not logits.is_file():
         raise refusal(folder, "logits.safetensors is missing")
@@ -85,7 +85,12 @@ def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     return manifest
 
 
-def _check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None:
+def check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None:
+    """Check that soft targets are what a reader wants.
+
+    Raises:
+        UserError: At the first field that differs; the message names it and both values.
+    """
     for field in fields(Manifest):
         have, want = getattr(manifest, field.name), getattr(expected, field.name)
         if have != want:
