@@ -32,6 +32,7 @@ from kd_lightning.apps.trained_model import TrainedModel, write_config
 from kd_lightning.apps.trainer import silence_libraries
 from kd_lightning.apps.variants import baseline_fits, student_fits, teacher_fits
 from kd_lightning.data import ensemble
+from kd_lightning.encoders import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ def distill(cfg: Config, folder: Path, summary: Config) -> None:
     teachers = list(teacher_fits(cfg, shared)) if teaches else []
     students = list(student_fits(cfg, shared))
     baselines = list(baseline_fits(cfg, shared)) if teaches and cfg["baseline"] else []
+    encoders: dict[str, Encoder] = {}
     for fit in [*teachers, *students, *baselines]:
-        fit.check()
+        fit.check(encoders)
+    encoders.clear()
 
     with stage(summary, "teacher"):
         taught_by = train_all(teachers)

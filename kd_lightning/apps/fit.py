@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kd_lightning.apps.trainer import build_trainer, launches_scripts, silence_l
 from kd_lightning.callbacks import MetricsCsv
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.folders import write_json, write_text
+from kd_lightning.encoders import Encoder
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
@@ -53,8 +55,11 @@ class Fit:
         """The content address: a hash of all that the result depends on, and of no path."""
         return content_address(self.cfg, self.inputs, self.soft_targets)
 
-    def check(self) -> None:
+    def check(self, encoders: dict[str, Encoder]) -> None:
         """Build all that the fit is made of and throw it away, so that a mistake is told before hours of other work.
+
+        Args:
+            encoders: Recipe -> encoder; fits that are checked together load each of them once.
 
         Raises:
             UserError: If the data is wrong, or a constructor refuses its settings.
@@ -67,8 +72,10 @@ class Fit:
                 f"{self.stage}: trainer.strategy={strategy} starts the whole command again for each process, which "
                 "several fits in one command cannot bear: use one process, accelerator=ddp_cpu, or kd-train for each"
             )
-        encoder = refused_by("encoder", self.inputs.spec.build, 100)  # pre-trained ones have a vocabulary of their own
-        system = build_system(self.cfg, self.inputs.tasks, encoder)
+        recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
+        if recipe not in encoders:  # of a vocabulary that does not matter here
+            encoders[recipe] = refused_by("encoder", self.inputs.spec.build, 100)
+        system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
 
     def build_system(self) -> NLUSystem:

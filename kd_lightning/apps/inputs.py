@@ -21,15 +21,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shared:
-    """What the fits of one run have in common: no file is hashed, no vocabulary learned twice."""
+    """What the fits of one run have in common: no split is opened, no vocabulary learned twice."""
 
     corpus: Corpus
+    opened: dict[str, Rows | None] = field(default_factory=dict)
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cfg: Config) -> Shared:
         """Return the data of a configuration, nothing of it read yet."""
         return cls(Corpus(build(cfg["data"]), Path(cfg["paths"]["cache"])))
+
+    def rows(self, task: Task, split: str) -> Rows | None:
+        """Return a split's rows, opened once; a split that is evaluated must have labels.
+
+        Raises:
+            UserError: If the split is there and wrong.
+        """
+        asked = f"{task}/{split}"
+        if asked not in self.opened:
+            labelled = True if split in task.evaluation else None
+            self.opened[asked] = self.corpus.rows(task, split, labelled=labelled)
+        return self.opened[asked]
+
+    def require(self, task: Task, split: str) -> Rows:
+        """Return a split's rows, which must be there; see ``rows``."""
+        found = self.rows(task, split)
+        return self.corpus.require(task, split) if found is None else found  # the corpus says where it should be
 
 
 @dataclass(frozen=True)
@@ -61,9 +79,9 @@ class FitInputs:
         for task in self.tasks:
             if task.head is not None:
                 raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
-            rows[task.name, "train"] = self.shared.corpus.require(task, "train")
+            rows[task.name, "train"] = self.shared.require(task, "train")
             if self.cfg["batching"]["unlabelled"]:
-                more = self.shared.corpus.rows(task, "unlabelled")
+                more = self.shared.rows(task, "unlabelled")
                 if more is not None:
                     rows[task.name, "unlabelled"] = more
         return rows
@@ -74,9 +92,9 @@ class FitInputs:
         rows = {}
         for task in self.tasks:
             first, *others = task.evaluation
-            rows[task.name, first] = self.shared.corpus.require(task, first, labelled=True)
+            rows[task.name, first] = self.shared.require(task, first)
             for split in others:
-                found = self.shared.corpus.rows(task, split, labelled=True)
+                found = self.shared.rows(task, split)
                 if found is None:
                     log.warning("%s: no split %s in the data, so it is not evaluated", task.name, split)
                 else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from kd_lightning.apps.opened_run import OpenedRun
 from kd_lightning.apps.teaching import write_soft_targets
 from kd_lightning.data import Rows
+from kd_lightning.data.folders import replacing
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -65,12 +65,11 @@ def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: T
     order = [number for batch in batches for number in batch.column("example_id").to_pylist()]
     frame = frame.loc[order]
     frame.insert(0, "id", [name for batch in batches for name in batch.column("row_id").to_pylist()])
-    temporary = path.with_name(f".{path.name}.part")
-    if path.suffix == ".csv":
-        frame.to_csv(temporary, index=False, float_format="%.6f")
-    else:
-        frame.to_json(temporary, orient="records", lines=True, double_precision=6)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            frame.to_csv(temporary, index=False, float_format="%.6f")
+        else:
+            frame.to_json(temporary, orient="records", lines=True, double_precision=6)
 
 
 def predictions(task: Task, logits: Tensor) -> dict[str, Any]:

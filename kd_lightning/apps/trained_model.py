@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from kd_lightning.apps.build import Config, build, build_encoder, build_system, 
 from kd_lightning.apps.inputs import token_table
 from kd_lightning.apps.trainer import build_trainer, silence_libraries
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
-from kd_lightning.data.folders import file_hash, read_json, write_text
+from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
 from kd_lightning.encoders import EncoderSpec, load_tokenizer
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
@@ -36,9 +35,8 @@ def save_system(system: NLUSystem, tokenizer: PreTrainedTokenizerBase, folder: P
     """Write ``encoder/`` (a Hugging Face folder with the tokenizer) and ``heads.safetensors``."""
     system.encoder.save(folder / "encoder")
     tokenizer.save_pretrained(folder / "encoder")
-    temporary = folder / ".heads.part"
-    save_file({name: tensor.contiguous() for name, tensor in system.heads.state_dict().items()}, temporary)
-    os.replace(temporary, folder / "heads.safetensors")
+    with replacing(folder / "heads.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in system.heads.state_dict().items()}, temporary)
 
 
 def weights_hash(folder: Path) -> str:

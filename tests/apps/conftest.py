@@ -20,31 +20,29 @@ RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "di
 COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]
 
 
-def write_closeness(path, rows, seed):
-    """Write pairs of animals and how alike they are, from 1 to 5."""
+def write_pairs(path, rows, seed, pair):
+    """Write rows of two texts and a label, each drawn by ``pair``."""
     generator = random.Random(seed)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["first", "second", "label"])
-        for _ in range(rows):
-            colour, animal = generator.choice(COLOURS), generator.choice(ANIMALS)
-            same_colour, same_animal = generator.random() < 0.5, generator.random() < 0.5
-            other_colour = colour if same_colour else generator.choice(COLOURS)
-            other = f"{other_colour} {animal if same_animal else generator.choice(ANIMALS)}"
-            score = 1 + (other.split()[0] == colour) + 3 * (other.split()[1] == animal)
-            writer.writerow([f"{colour} {animal}", other, score])
+        writer.writerows(pair(generator) for _ in range(rows))
 
 
-def write_animals(path, rows, seed):
-    """Write pairs of animals that are the same or not."""
-    generator = random.Random(seed)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["first", "second", "label"])
-        for _ in range(rows):
-            one = f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
-            other = one if generator.random() < 0.5 else f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
-            writer.writerow([one, other, "same" if one == other else "different"])
+def closeness(generator):
+    """Return two animals and how alike they are, from 1 to 5."""
+    colour, animal = generator.choice(COLOURS), generator.choice(ANIMALS)
+    other_colour = colour if generator.random() < 0.5 else generator.choice(COLOURS)
+    other_animal = animal if generator.random() < 0.5 else generator.choice(ANIMALS)
+    score = 1 + (other_colour == colour) + 3 * (other_animal == animal)
+    return [f"{colour} {animal}", f"{other_colour} {other_animal}", score]
+
+
+def sameness(generator):
+    """Return two animals that are the same or not."""
+    one = f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
+    other = one if generator.random() < 0.5 else f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
+    return [one, other, "same" if one == other else "different"]
 
 
 @pytest.fixture
@@ -53,8 +51,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "task").mkdir(parents=True)
     for name, rows in (("animals", 96), ("beasts", 48)):
-        write_animals(tmp_path / f"{name}-train.csv", rows, seed=1)
-        write_animals(tmp_path / f"{name}-dev.csv", 32, seed=2)
+        write_pairs(tmp_path / f"{name}-train.csv", rows, 1, sameness)
+        write_pairs(tmp_path / f"{name}-dev.csv", 32, 2, sameness)
         task = {
             "_target_": "kd_lightning.tasks.Task",
             "name": name,
@@ -67,7 +65,7 @@ def workplace(tmp_path, monkeypatch):
         }
         (tmp_path / "mine" / "task" / f"{name}.yaml").write_text(yaml.safe_dump({name: task}))
     for split, rows in (("train", 64), ("dev", 32)):
-        write_closeness(tmp_path / f"close-{split}.csv", rows, seed=rows)
+        write_pairs(tmp_path / f"close-{split}.csv", rows, rows, closeness)
     close = {**task, "name": "close", "kind": "regression", "labels": [], "score_range": [1, 5]}
     close |= {"metrics": ["pearson", "spearman"], "files": {"train": "close-train.csv", "validation": "close-dev.csv"}}
     (tmp_path / "mine" / "task" / "close.yaml").write_text(yaml.safe_dump({"close": close}))
