@@ -234,7 +234,7 @@ def speed(args: argparse.Namespace, work: Path, data: Path) -> None:
 
     def theirs(precision: str, number: int) -> Sample:
         cfg = settings(args, work, data, precision, args.steps, seed=number)
-        return run_theirs(cfg, fit, rows, work / "theirs", args.steps)[0]
+        return run_theirs(cfg, measure.fit(cfg), rows, work / "theirs", args.steps)[0]
 
     systems = {}
     for precision in args.precision:
@@ -277,7 +277,7 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
         cfg = settings(args, work, data, precision, epoch, **{"trainer.max_epochs": args.epochs, "seed": seed})
         with torch.inference_mode(False):
             system = run_ours(cfg, measure.fit(cfg), work / "ours")[1].eval()
-            model = run_theirs(cfg, fit, rows, work / "theirs", args.epochs * epoch)[1].eval()
+            model = run_theirs(cfg, measure.fit(cfg), rows, work / "theirs", args.epochs * epoch)[1].eval()
         ours = accuracy((system(batch)[task], inputs["labels"]) for batch, inputs in labelled)
         theirs = accuracy((model(**inputs).logits, inputs["labels"]) for _, inputs in labelled)
         scores[f"kd-train, {precision}"].append(100 * ours)

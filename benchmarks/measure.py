@@ -132,6 +132,33 @@ def fit(cfg: dict[str, Any], soft_targets: Mapping[tuple[str, str], Any] | None 
     return Fit("benchmark", cfg, Shared.of(cfg), soft_targets or {})
 
 
+def random_targets(fit: Any, folder: Path) -> Any:
+    """Return soft targets of random logits for the training rows of a fit's only task, written into a folder."""
+    import torch
+
+    from kd_lightning.data import Manifest, SoftTargets
+    from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
+
+    (task,), inputs = fit.inputs.tasks, fit.inputs
+    rows, table = inputs.training_rows[task.name, "train"], inputs.tokens(task, "train")
+    manifest = Manifest(
+        task=task.name,
+        split="train",
+        labels=task.labels,
+        rows=rows.count,
+        data=rows.fingerprint,
+        teacher="random",
+        tokenizer=tokenizer_fingerprint(inputs.tokenizer),
+        max_length=inputs.spec.max_length,
+        precision="32-true",
+        both_orders=False,
+    )
+    torch.manual_seed(0)
+    ids = torch.from_numpy(table.example_id.copy())
+    SoftTargets.write(folder, manifest, ids, torch.randn(rows.count, task.num_labels))
+    return SoftTargets.open(folder, manifest)
+
+
 def subset(root: Path, folder: Path, task: str, *, train: int | None = None, validation: int | None = 64) -> Path:
     """Write the first rows of a task's splits under ``folder``, and return ``folder``; None takes all rows."""
     import pyarrow.parquet as pq

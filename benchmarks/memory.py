@@ -5,7 +5,7 @@ and tokenises them as a fit does, and writes soft targets for all of them (rando
 on tokens and soft targets for a fixed number of steps (2 layers x 128 from a saved encoder, batch 32, csv logger,
 resume checkpoint). Peak resident memory is what the kernel counted for the process (``ru_maxrss``), mapped pages that
 were read included. It must be the same work at every size, so the steps are counted in ``metrics.csv``.
-Target: the peak of training at most 1.10 times that at the smallest number of rows.
+Target: the peaks of training, and of reading and tokenising, at most 1.10 times those at the smallest number of rows.
 
     python benchmarks/memory.py                                  # 10 thousand, 100 thousand, 1 million rows
     python benchmarks/memory.py --rows 10000 50000 --steps 100
@@ -55,33 +55,16 @@ def make(work: Path, rows: int) -> None:
 
 def tokenise(work: Path, vocabulary: bool) -> None:
     """Read and tokenise the rows as a fit does, say what it took, then write soft targets."""
-    import torch
-
-    from kd_lightning.data import Manifest, SoftTargets
-    from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
-
     base = peak()
-    inputs = measure.fit(measure.config("train", work, *overrides(work, vocabulary))).inputs
-    (task,) = inputs.tasks
+    fit = measure.fit(measure.config("train", work, *overrides(work, vocabulary)))
+    inputs, (task,) = fit.inputs, fit.inputs.tasks
     begun = time.perf_counter()
-    rows = inputs.training_rows[task.name, "train"]
+    assert inputs.training_rows[task.name, "train"]
     read, read_peak = time.perf_counter() - begun, peak()
     table = inputs.tokens(task, "train")
     taken = {"libraries": base, "read": read, "read_peak": read_peak, "tokenise": time.perf_counter() - begun - read}
     print(json.dumps({**taken, "peak": peak(), "tokens": len(table.input_ids)}), file=sys.stderr)
-    manifest = Manifest(
-        task=task.name,
-        split="train",
-        labels=task.labels,
-        rows=rows.count,
-        data=rows.fingerprint,
-        teacher="random",
-        tokenizer=tokenizer_fingerprint(inputs.tokenizer),
-        max_length=inputs.spec.max_length,
-        both_orders=False,
-    )
-    ids = torch.from_numpy(table.example_id.copy())
-    SoftTargets.write(work / "targets", manifest, ids, torch.randn(rows.count, 2))
+    measure.random_targets(fit, work / "targets")
 
 
 def training_command(work: Path, steps: int, vocabulary: bool) -> list[str]:
@@ -161,6 +144,10 @@ def compare(args: argparse.Namespace) -> None:
         )
     worst = max(statistics.median(peaks) / smallest for peaks in training.values())
     measure.verdict("peak of training, largest / smallest data", worst, TARGET, at_most=True)
+    first, *others = (tokenising["peak"] for _, _, tokenising, _, _ in tables)
+    measure.verdict(
+        "peak of reading and tokenising, largest / smallest data", max([first, *others]) / first, TARGET, at_most=True
+    )
 
 
 if __name__ == "__main__":

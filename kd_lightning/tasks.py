@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from kd_lightning.errors import UserError
@@ -34,7 +35,7 @@ class Task:
         id: Column that holds a unique id; None numbers the rows of each split.
         both_orders: Train on both orders of the pair (symmetric pairs, as BAM does for MRPC and STS-B). The swapped
             copy of example i has the id ``~i`` and soft targets of its own.
-        evaluation: The evaluated splits, the first of which gives the task's score; none that is trained on.
+        evaluation: The evaluated splits, none that is trained on. Tables show the first; averages count all.
         files: Split name -> file (csv, tsv, jsonl, parquet), for data of your own.
         head: Predict with the head of this other task (the AX diagnostic set uses MNLI's); such a task is not trained.
 
@@ -126,6 +127,10 @@ class Task:
         """Return what tables call a split's scores: ``NAME`` for the first evaluated split, else ``NAME/SPLIT``."""
         return self.name if split == self.evaluation[0] else f"{self.name}/{split}"
 
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return what metrics take of logits ``[N, C]``: class indices ``[N]``, or scores in [0, 1] ``[N]``."""
+        return logits.squeeze(-1) if self.kind == "regression" else logits.argmax(-1)
+
     def to_unit(self, scores: Tensor) -> Tensor:
         """Return raw scores mapped to [0, 1], the range that heads predict; same shape (regression only)."""
         low, high = self._bounds()
@@ -164,8 +169,10 @@ class Task:
 def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
     """Return the mean over tasks of the mean over each task's metrics, as the GLUE benchmark averages.
 
+    A task with several evaluated splits counts with the mean of them, as MNLI does with matched and mismatched.
+
     Args:
-        scores: Task -> metric -> value, for the tasks present.
+        scores: Task (``task/split`` for its further splits) -> metric -> value, for the tasks present.
 
     Raises:
         ValueError: If there is no task.
@@ -178,4 +185,7 @@ def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
     """
     if not scores:
         raise ValueError("no scores to average")
-    return sum(sum(metrics.values()) / len(metrics) for metrics in scores.values()) / len(scores)
+    splits: dict[str, list[float]] = {}
+    for name, metrics in scores.items():
+        splits.setdefault(name.partition("/")[0], []).append(fmean(metrics.values()))
+    return fmean(fmean(found) for found in splits.values())

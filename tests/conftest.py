@@ -184,6 +184,7 @@ def teach(tmp_path, toys) -> Callable[..., Part]:
             teacher=f"teacher {seed}",
             tokenizer="of the teacher",
             max_length=32,
+            precision="32-true",
             both_orders=part.task.both_orders,
         )
         folder = tmp_path / f"soft-{part.task.name}-{part.split}-{seed}"

@@ -262,7 +262,7 @@ def test_the_error_of_the_data_page_is_the_real_one(mine, monkeypatch):
 def test_the_refusal_of_the_soft_targets_page_is_the_real_one(mine, monkeypatch):
     monkeypatch.chdir(mine)
     facts = {"task": "rte", "split": "train", "rows": 1, "data": "d", "teacher": "t", "tokenizer": "t"}
-    facts |= {"max_length": 8, "both_orders": False}
+    facts |= {"max_length": 8, "precision": "32-true", "both_orders": False}
     folder = Path("targets/rte-train")
     folder.parent.mkdir()
     SoftTargets.write(folder, Manifest(labels=("no", "yes"), **facts), torch.tensor([0]), torch.zeros(1, 2))

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import nullcontext
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
+
+in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is asked of git: no checkout")
 
 NOT_IMPORTED = {
     "scipy": "the tests of significance and of sampling; part of the promised set",
@@ -90,10 +94,20 @@ def test_the_tested_set_covers_what_is_required():
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
 
 
-def test_the_workflow_runs_what_is_there():
+@in_checkout
+def test_the_workflow_runs_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert commands == ["bash .ci/run", "make quickstart"]
+    assert commands[:2] == ["bash .ci/run", "make quickstart"]
+    (script,) = commands[2:]
+    script = script.partition("<<'END'\n")[2].partition("END")[0]
+    for student, error in ((0.8, None), (0.7, AssertionError), (0.6, AssertionError)):
+        (tmp_path / "outputs" / "quickstart" / "now").mkdir(parents=True, exist_ok=True)
+        summary = json.dumps({"average": {"student": student, "baseline": 0.7}})
+        (tmp_path / "outputs" / "quickstart" / "now" / "summary.json").write_text(summary)
+        with pytest.raises(error) if error else nullcontext():
+            exec(script, {})
 
 
 def closure(names):
@@ -147,6 +161,7 @@ def call(command, *arguments, cwd):
 
 
 @pytest.mark.slow
+@in_checkout
 def test_the_wheel_holds_the_package_alone(archives):
     (wheel,) = archives.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -156,6 +171,7 @@ def test_the_wheel_holds_the_package_alone(archives):
 
 
 @pytest.mark.slow
+@in_checkout
 def test_the_source_archive_holds_what_its_tests_need(archives):
     (archive,) = archives.glob("*.tar.gz")
     with tarfile.open(archive) as file:
@@ -167,6 +183,7 @@ def test_the_source_archive_holds_what_its_tests_need(archives):
 
 
 @pytest.mark.slow
+@in_checkout
 def test_the_commands_work_outside_the_checkout(installed, tmp_path):
     """The real scripts, with what is required and nothing else: a missing requirement, a wrong entry point fails."""
     found = call(installed / "python", "-c", "import kd_lightning; print(kd_lightning.__file__)", cwd=tmp_path)

@@ -1,7 +1,9 @@
 """The installed commands in processes of their own, from an own task to predictions, as the pages show them."""
 
+import contextlib
 import json
 import os
+import pty
 import random
 import re
 import subprocess
@@ -61,7 +63,8 @@ def reviews(tmp_path_factory):
     for name, count, labelled in (("train", 96, True), ("dev", 32, True), ("more", 64, False), ("new", 5, False)):
         rows(count, labelled).to_csv(folder / "data" / f"{name}.csv", index=False)
     (command,) = re.findall(r"^kd-distill (--config-dir mine .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    said = kd("distill", "-m", *command.split(), "seed=1,2", *SMALL, *TEACHER, cwd=folder)
+    short = ["encoder.num_layers=1", "teacher.encoder.num_layers=1", *SMALL[2:], *TEACHER[2:]]
+    said = kd("distill", "-m", *command.split(), "seed=1,2", *short, cwd=folder)
     (folder / "said.txt").write_text(said)
     return folder
 
@@ -147,6 +150,39 @@ def test_every_logger_writes_its_files(tmp_path):
     assert list((sweep / "2").glob("**/offline-run-*/*.wandb"))
     assert not list((sweep / "0").glob("**/events.*")) + list((sweep / "0").glob("**/*.wandb"))
     assert "\r" not in said
+
+
+@pytest.mark.slow
+def test_glue_in_a_folder_with_the_offline_encoder(tmp_path):
+    """The README's way to real data: a wrong path of the encoder, a wrong name of a column."""
+    (tmp_path / "glue" / "rte").mkdir(parents=True)
+    for split, rows in (("train", 12), ("validation", 4)):
+        table = {"sentence1": ["It rains."] * rows, "sentence2": ["It is wet."] * rows}
+        table |= {"label": [0, 1] * (rows // 2), "idx": list(range(rows))}
+        pd.DataFrame(table).to_parquet(tmp_path / "glue" / "rte" / f"{split}.parquet", index=False)
+    settings = ["task=[rte]", "encoder=minilm", "encoder.num_layers=1", "data.root=glue", "batching.batch_size=4"]
+    said = kd("train", *settings, "accelerator=cpu", "trainer.max_epochs=1", cwd=tmp_path)
+    assert "train: 12 examples, 3 batches an epoch" in said
+    (summary,) = tmp_path.glob("outputs/train/*/summary.json")
+    parameters = json.loads(summary.read_text())["parameters"]
+    assert parameters["student"] - parameters["student_without_embeddings"] == (30522 + 512 + 2 + 2) * 384
+
+
+@pytest.mark.slow
+def test_a_terminal_sees_how_far_it_is(tmp_path):
+    """Minutes of silence look like a command that hangs."""
+    ours, theirs = pty.openpty()
+    line = [SCRIPTS / "kd-train", "data=embedded", "task=toy_sentiment", "encoder=tiny", *SMALL]
+    process = subprocess.Popen([*line, "debug=fast_dev_run"], cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end has closed
+        while more := os.read(ours, 4096):
+            seen += more
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    for mark in ("tokenise toy_sentiment-train", "Epoch 0/0", "3/3"):
+        assert mark in seen.decode(), mark
 
 
 @pytest.mark.parametrize(

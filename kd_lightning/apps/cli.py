@@ -50,15 +50,15 @@ OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
 
 
 def encoder_shorthand(argv: list[str]) -> list[str]:
-    """Return the arguments with ``encoder=HUB-NAME-OR-FOLDER`` spelled out as ``encoder=pretrained encoder.path=...``.
+    """Return the arguments with ``encoder=OWNER/MODEL`` spelled out as ``encoder=pretrained encoder.path=...``.
 
-    A value with a character that no config name of ours has (``/``, ``-`` or ``.``) is taken for a name or a folder.
-    In ``kd-distill`` the teacher's encoder follows, unless it is chosen as well.
+    A value with a ``/`` is taken for a name or a folder (``./mine`` for one in the working directory). In
+    ``kd-distill`` the teacher's encoder follows, unless it is chosen as well.
     """
     spelled = []
     for argument in argv:
         group, _, value = argument.partition("=")
-        if group in ("encoder", "encoder@teacher.encoder") and set(value) & set("/-.") and "," not in value:
+        if group in ("encoder", "encoder@teacher.encoder") and "/" in value and "," not in value:
             node = "teacher.encoder" if "@" in group else "encoder"
             spelled += [f"{group}=pretrained", f"{node}.path='{value}'"]
             follows = not any(a.startswith(("encoder@teacher.encoder=", "teacher.encoder.path=")) for a in argv)
@@ -95,6 +95,8 @@ def one_line(message: str) -> str:
         options = found[3].split()
         near = difflib.get_close_matches(name, options, n=1)
         hint = f"did you mean {group}={near[0]}?" if near else f"expected one of {', '.join(options)}"
+        if group.startswith("encoder") and "-" in name:
+            hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
         return f"no option '{name}' in the group {group}: {hint}"
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None and found[1] == "experiment":
@@ -115,9 +117,16 @@ def os_error(error: OSError) -> str:
 
 @contextmanager
 def told_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk."""
+    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
+
+    An interrupt (Ctrl-C) is one line, too, and exit code 130, as shells count it.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        how = {"distill": "; the same command goes on from here", "train": "; ckpt_path=last goes on from here"}
+        print(f"kd-{name}: interrupted{how.get(name, '')}", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
         sys.exit(2)

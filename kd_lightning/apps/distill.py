@@ -115,6 +115,8 @@ def predict_soft_targets(teachers: Models, inputs: FitInputs) -> SoftTargetMap:
     for (name, split), rows in inputs.training_rows.items():
         members = [stored_soft_targets(teacher, by_name[name], split, rows) for teacher in teachers[name]]
         found[name, split] = ensemble(members) if len(members) > 1 else members[0]
+    for teacher in (teacher for models in teachers.values() for teacher in models):
+        teacher.release()  # many large teachers do not fit beside the student
     return found
 
 

@@ -47,6 +47,8 @@ def check_early(cfg: DictConfig) -> None:
                 raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
     for prefix in ("", "teacher."):
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
+        if OmegaConf.select(cfg, f"{prefix}trainer.limit_val_batches") == 0:
+            raise UserError(f"{prefix}trainer.limit_val_batches is 0, expected something to score the model on")
         rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
         if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
             raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
@@ -79,6 +81,9 @@ def _check_seeds(seeds: Any) -> None:
 
 def _make_absolute(cfg: DictConfig) -> None:
     """Make the paths of the data absolute, so that a run's configuration holds in any working directory."""
+    download = OmegaConf.select(cfg, "data.download")
+    if download is not None:
+        cfg.data.download = str(Path(str(download)).expanduser().absolute())
     root = OmegaConf.select(cfg, "data.root")
     if root is not None:
         path = Path(str(root)).expanduser().absolute()

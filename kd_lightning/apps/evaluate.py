@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> float:
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
     scores = score_ensemble({task.name: [opened.model_for(task)] for task in tasks}, opened.inputs)
-    average = glue_average({task.name: scores[task.name] for task in tasks})
+    average = glue_average(scores)
     folder = Path(HydraConfig.get().runtime.output_dir)
     write_json(folder / "evaluation.json", {"run": cfg.run, "scores": scores, "average": average})
     show_scores(cfg.run, scores)

@@ -17,13 +17,21 @@ from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.trainer import build_trainer, launches_scripts, silence_libraries, train
-from kd_lightning.callbacks import MetricsCsv
+from kd_lightning.apps.trainer import (
+    build_trainer,
+    launches_scripts,
+    remove_requeue_checkpoints,
+    silence_libraries,
+    train,
+)
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.folders import write_json, write_text
+from kd_lightning.data.sampling import probabilities
+from kd_lightning.data.train_stream import check_shares
 from kd_lightning.encoders import Encoder
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
+from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
 
 log = logging.getLogger(__name__)
@@ -65,15 +73,20 @@ class Fit:
             UserError: If the data is wrong, or a constructor refuses its settings.
         """
         assert self.inputs.rows
-        build(self.cfg["task_sampler"])
-        if launches_scripts(build_trainer({**self.cfg, "logger": {}}, Path())):
+        sampler = build(self.cfg["task_sampler"])
+        for progress in (0.0, 1.0):
+            refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
+        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
+        if launches_scripts(trainer):
             strategy = self.cfg["trainer"]["strategy"]
             raise UserError(
                 f"{self.stage}: trainer.strategy={strategy} starts the whole command again for each process, which "
                 "several fits in one command cannot bear: use one process, accelerator=ddp_cpu, or kd-train for each"
             )
+        check_shares(self.cfg["batching"]["batch_size"], trainer.world_size)
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
+            refused_by("encoder", self.inputs.spec.tokenizer, [])
             encoders[recipe] = refused_by("encoder", self.inputs.spec.build, 100)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
@@ -130,7 +143,8 @@ class Fit:
         self._prepare(folder, checkpoint)
         data.trainer = trainer
         rows = sum(len(part.tokens) for part in data.train)
-        how = f"{rows:,} examples, {len(data.train_dataloader()):,} steps an epoch, {trainer.precision}"
+        batches = len(data.train_dataloader())
+        how = f"{rows:,} examples, {batches:,} batches an epoch, {trainer.precision}"
         log.info("%s: %s%s", self.stage, how, f", from {checkpoint}" if checkpoint else "")
         for logger in trainer.loggers:
             logger.log_hyperparams(self.cfg)
@@ -150,19 +164,19 @@ class Fit:
         folder.mkdir(parents=True, exist_ok=True)
         write_config(folder, self.cfg)
         write_text(folder / "identity", self.identity)
-        for stale in folder.glob("hpc_ckpt_*.ckpt"):
-            stale.unlink(missing_ok=True)
+        remove_requeue_checkpoints(folder)
         step = 0 if checkpoint is None else read_checkpoint(checkpoint, self.identity)["global_step"]
         MetricsCsv(str(folder)).truncate(step)
 
     def _result(self, system: NLUSystem, data: MultiTaskData, scores: Config) -> Config:
-        weights = {name: value.numel() for name, value in system.state_dict().items()}
+        embeddings = sum(p.numel() for name, p in system.encoder.named_parameters() if not system.encoder.depth(name))
+        parameters = sum(p.numel() for p in system.parameters())
         return {
             "stage": self.stage,
             "identity": self.identity,
             "scores": scores,
-            "parameters": sum(weights.values()),
-            "parameters_without_embeddings": sum(n for name, n in weights.items() if "embeddings" not in name),
+            "parameters": parameters,
+            "parameters_without_embeddings": parameters - embeddings,
             "steps": data.total_steps,
             "tokenizer": tokenizer_fingerprint(self.inputs.tokenizer),
             "data": self._data_facts(),

@@ -8,18 +8,29 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
 
 from kd_lightning import __version__
 from kd_lightning.apps.build import Config
 from kd_lightning.apps.inputs import FitInputs
 from kd_lightning.apps.trainer import choose_precision
 from kd_lightning.data import SoftTargets
+from kd_lightning.data.folders import file_hash
 
 SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
 """(task, split) -> the soft targets of its teacher."""
 
 NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "precision"}
 """Trainer settings that do not belong to a fit's identity; the chosen precision enters by itself."""
+
+PARTS = ("system", "optimizer", "scheduler", "task_sampler")
+"""Groups whose settings a fit's result depends on as they stand."""
+
+TRUSTED = {"kd_lightning", "torch", "pytorch_lightning", "torchmetrics", "transformers"}
+"""Packages whose code is known by its version."""
 
 LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
 
@@ -28,6 +39,24 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that results depend on."""
     found = {name: version(name) for name in LIBRARIES}
     return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
+
+
+def own_code(node: Any) -> dict[str, str]:
+    """Return ``_target_`` -> hash of its source file, for each one that is of no library of ours: a user's own code.
+
+    Args:
+        node: A configuration, searched at every depth.
+    """
+    if isinstance(node, Mapping):
+        inside = [own_code(value) for value in node.values()]
+        named = node.get("_target_")
+        if isinstance(named, str) and named.partition(".")[0] not in TRUSTED | sys.stdlib_module_names:
+            module = sys.modules.get(getattr(get_object(named), "__module__", ""))
+            source = getattr(module, "__file__", None)
+            inside.append({named: file_hash(Path(source))} if source else {})
+    else:
+        inside = [own_code(value) for value in node] if isinstance(node, list) else []
+    return {name: code for found in inside for name, code in found.items()}
 
 
 def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap) -> str:
@@ -41,7 +70,7 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap)
     batching = {name: value for name, value in cfg["batching"].items() if name != "eval_batch_size"}
     callbacks = [node for node in (cfg["callbacks"] or {}).values() if node]
     value = {
-        "encoder": inputs.spec.fingerprint(),
+        "encoder": [cfg["encoder"]["_target_"], inputs.spec.fingerprint()],
         "tasks": [{**asdict(task), "files": None} for task in inputs.tasks],
         "rows": {f"{task}/{split}": rows.fingerprint for (task, split), rows in inputs.rows.items()},
         "soft_targets": {f"{task}/{split}": found.identity for (task, split), found in soft_targets.items()},
@@ -50,6 +79,7 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap)
         "precision": choose_precision(cfg),
         "batching": {**batching, "epoch_rows": cfg["batching"]["epoch_rows"] or inputs.examples},
         "version": __version__,
-        **{name: cfg[name] for name in ("system", "optimizer", "scheduler", "task_sampler", "seed")},
+        "own_code": own_code([cfg[name] for name in (*PARTS, "encoder")] + callbacks),
+        **{name: cfg[name] for name in (*PARTS, "seed")},
     }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -107,10 +107,18 @@ class FitInputs:
         return {**self.training_rows, **self.evaluation_rows}
 
     @property
-    def examples(self) -> int:
-        """Examples to train on: the rows, those of symmetric pairs twice."""
+    def sizes(self) -> dict[str, int]:
+        """Examples to train on by task: its rows, those of symmetric pairs twice."""
+        sizes = dict.fromkeys((task.name for task in self.tasks), 0)
         doubled = {task.name: 2 if task.both_orders else 1 for task in self.tasks}
-        return sum(rows.count * doubled[name] for (name, _), rows in self.training_rows.items())
+        for (name, _), rows in self.training_rows.items():
+            sizes[name] += rows.count * doubled[name]
+        return sizes
+
+    @property
+    def examples(self) -> int:
+        """Examples to train on."""
+        return sum(self.sizes.values())
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 
+import numpy as np
 import torch
 
 from kd_lightning.apps.inputs import FitInputs
 from kd_lightning.apps.trained_model import TrainedModel
-from kd_lightning.data import EvaluationStream, Part
+from kd_lightning.data import Part, collate
 
 
 def latency(model: TrainedModel, inputs: FitInputs, repeats: int = 50) -> float:
@@ -25,11 +26,11 @@ def latency(model: TrainedModel, inputs: FitInputs, repeats: int = 50) -> float:
     task = next(task for task in inputs.tasks if task.head_name in model.system.heads)
     split = task.evaluation[0]
     table = model.tokens(task, split, inputs.evaluation_rows[task.name, split])
-    stream = EvaluationStream(
-        Part(model.head_task(task), split, table), batch_size=1, pad_id=model.tokenizer.pad_token_id
-    )
-    middle = len(stream) // 2  # rows come by length
-    batches = [batch for i, batch in enumerate(stream) if abs(i - middle) < 8]
+    part = Part(model.head_task(task), split, table)
+    by_length = np.argsort(table.lengths(np.arange(len(table))), kind="stable")
+    middle = len(table) // 2
+    rows = by_length[max(0, middle - 8) : middle + 8]
+    batches = [collate([part], np.zeros(1, np.int64), row[None], model.tokenizer.pad_token_id) for row in rows]
     system = model.system.cpu()
     times = []
     with torch.inference_mode():

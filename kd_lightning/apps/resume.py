@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.apps.build import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder while it is trained; of several processes the first holds it for all.
+
+    Raises:
+        UserError: If another command is training there.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is being trained by another command: wait for its end") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_checkpoint(path: Path, identity: str) -> Config:

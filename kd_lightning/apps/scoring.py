@@ -27,10 +27,8 @@ def labels_by_id(rows: Rows) -> Tensor:
 def scores_from_logits(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return the task's metrics of logits ``[N, C]`` (scores in [0, 1]) against class indices or raw scores ``[N]``."""
     metrics = task.build_metrics()
-    if task.kind == "regression":
-        metrics.update(logits.squeeze(-1), task.to_unit(labels))
-    else:
-        metrics.update(logits.argmax(-1), labels.long())
+    targets = task.to_unit(labels) if task.kind == "regression" else labels.long()
+    metrics.update(task.predictions(logits), targets)
     return {name: float(value) for name, value in metrics.compute().items()}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_only
+
 from kd_lightning.apps.build import Config
 from kd_lightning.apps.scoring import Scores
 from kd_lightning.data.folders import write_json
@@ -17,8 +19,9 @@ ROLES = ("teacher", "ensemble", "baseline", "student")
 
 
 def config_hash(cfg: Config) -> str:
-    """Return a hash of a run's settings, places and loggers apart."""
-    plain = {name: value for name, value in cfg.items() if name not in ("paths", "logger", "callbacks")}
+    """Return a hash of a run's settings; places, loggers and where it was resumed do not count."""
+    apart = ("paths", "logger", "callbacks", "ckpt_path")
+    plain = {name: value for name, value in cfg.items() if name not in apart}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -58,7 +61,7 @@ def add_scores(summary: Config, tasks: Sequence[Task], scores: Mapping[str, Scor
     for role in ROLES:
         of_role = scores.get(role, {})
         if all(task.name in of_role for task in tasks):
-            summary["average"][role] = glue_average({task.name: of_role[task.name] for task in tasks})
+            summary["average"][role] = glue_average(of_role)
 
 
 def _all_metrics(scores: Scores, task: Task) -> dict[str, float]:
@@ -72,7 +75,8 @@ def _all_metrics(scores: Scores, task: Task) -> dict[str, float]:
 class SummaryFile:
     """``summary.json`` of a run, there from its beginning and whole at any time.
 
-    As a context: what ends the block ends the run, as ``finished``, ``interrupted`` or ``failed``.
+    As a context: what ends the block ends the run, as ``finished``, ``interrupted`` or ``failed``. Of several
+    processes the first writes.
 
     Args:
         folder: The run's.
@@ -84,11 +88,15 @@ class SummaryFile:
 
     def __enter__(self) -> Config:
         """Write the file, and return its content to be filled."""
-        write_json(self.path, self.summary)
+        self._write()
         return self.summary
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         """Write the file again, with how the run ended."""
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.summary["status"] = "finished" if kind is None else "interrupted" if interrupted else "failed"
+        self._write()
+
+    @rank_zero_only
+    def _write(self) -> None:
         write_json(self.path, self.summary)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from kd_lightning.apps.identity import versions
 from kd_lightning.apps.inputs import swapped_copies
 from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.trainer import choose_precision
 from kd_lightning.data import Manifest, Rows, SoftTargets
 from kd_lightning.data.folders import locked
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
@@ -28,7 +30,9 @@ def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows)
         teacher=teacher.result["weights"],
         tokenizer=teacher.result["tokenizer"],
         max_length=teacher.spec.max_length,
+        precision=choose_precision(teacher.cfg),
         both_orders=both_orders,
+        versions=versions(),
     )
 
 

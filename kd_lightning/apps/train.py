@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.apps.build import Config, learns_from_teachers
 from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.identity import SoftTargetMap
+from kd_lightning.apps.identity import SoftTargetMap, versions
 from kd_lightning.apps.inputs import FitInputs, Shared, swapped_copies
 from kd_lightning.apps.report import show_scores, write_report
-from kd_lightning.apps.resume import find_checkpoint
-from kd_lightning.apps.summary import add_scores, new_summary
+from kd_lightning.apps.resume import claimed, find_checkpoint
+from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.trainer import build_trainer, launches_scripts
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import write_json
 from kd_lightning.data.manifest import check_expected
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import glue_average
@@ -28,27 +29,35 @@ def run(cfg: DictConfig) -> float:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    refuse_scripts_in_sweeps(plain, folder)
     shared = Shared.of(plain)
     fit = Fit(plain["name"], plain, shared, open_soft_targets(plain, FitInputs(plain, shared)))
     runs = Path(plain["paths"]["output"]) / plain["name"]
     folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
-    result = fit.run(folder, checkpoint)
-    report(fit, result, folder)
-    return glue_average({task.name: result["scores"][task.name] for task in fit.inputs.tasks})
+    with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
+        result = fit.run(folder, checkpoint)
+        report(fit, result, folder, summary)
+    return glue_average(result["scores"])
+
+
+def refuse_scripts_in_sweeps(cfg: Config, folder: Path) -> None:
+    """Raise UserError for a sweep whose processes would each start the whole sweep again."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN and launches_scripts(build_trainer({**cfg, "logger": {}}, folder)):
+        raise UserError(
+            f"trainer.strategy={cfg['trainer']['strategy']} starts the whole command again for each process, which a "
+            "sweep (-m) cannot bear: use one process, accelerator=ddp_cpu, or a command for each run"
+        )
 
 
 @rank_zero_only
-def report(fit: Fit, result: Config, folder: Path) -> None:
-    """Write ``summary.json`` and ``report.md``, laid out as a distillation with a student alone; print the scores."""
-    summary = new_summary(fit.cfg, result["versions"])
+def report(fit: Fit, result: Config, folder: Path, summary: Config) -> None:
+    """Fill the summary, as of a distillation with a student alone, write ``report.md``, print the scores."""
     add_scores(summary, fit.inputs.tasks, {"student": result["scores"]})
     summary["data"] = result["data"]
     summary["parameters"]["student"] = result["parameters"]
     summary["parameters"]["student_without_embeddings"] = result["parameters_without_embeddings"]
     summary["seconds"] = {"student": result["seconds"]}
-    summary["status"] = "finished"
     write_report(folder, summary)
-    write_json(folder / "summary.json", summary)
     show_scores(f"{fit.stage}: {folder}", result["scores"])
 
 

@@ -131,6 +131,10 @@ class TrainedModel:
             raise UserError(f"{self.folder / 'heads.safetensors'} does not fit config.yaml ({error})") from error
         return system.eval()
 
+    def release(self) -> None:
+        """Give the memory of the system back; it is loaded again when it is next asked for."""
+        self.__dict__.pop("system", None)
+
     def head_task(self, task: Task) -> Task:
         """Return the trained task whose head predicts a task.
 
@@ -169,7 +173,9 @@ class TrainedModel:
             pad_id=self.tokenizer.pad_token_id,
         )
         single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
-        trainer = build_trainer({**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}, self.folder)
+        alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}
+        trainer = build_trainer(alone, self.folder / "predictions")  # no such folder: under SLURM, Lightning would load
+        # any hpc_ckpt_* that lies in the trainer's root over the weights that were checked
         batches: Any = trainer.predict(self.system, dataloaders=stream)
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])

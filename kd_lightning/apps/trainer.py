@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import warnings
@@ -16,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from kd_lightning.apps.build import Config, build
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import UserError
+from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -37,7 +39,8 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
         cfg: The fit's configuration.
         folder: Of the fit.
         stage: What the fit is for, the name of its run in dashboards.
-        identity: The fit's content address, the id of its run in dashboards: a resumed fit continues its run.
+        identity: The fit's content address; with the folder, it names the run in dashboards, so that a resumed fit
+            continues its run.
 
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
@@ -62,14 +65,22 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
 
 
 def _build_loggers(cfg: Config, folder: Path, stage: str, identity: str | None) -> list[Any]:
-    loggers = []
+    loggers: list[Any] = [MetricsCsv(str(folder))]
     for node in (cfg["logger"] or {}).values():
         if not node:
             continue
         dashboard = str(node.get("_target_")).endswith("WandbLogger") and identity is not None
-        run = {"name": stage, "id": f"{stage.replace(' ', '-')}-{identity}", "resume": "allow"} if dashboard else {}
+        place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:6]
+        name = f"{stage.replace(' ', '-')}-{identity}-{place}"
+        run = {"name": stage, "id": name, "resume": "allow"} if dashboard else {}
         loggers.append(build(node, save_dir=str(folder), **run))
     return loggers
+
+
+def remove_requeue_checkpoints(folder: Path) -> None:
+    """Take away what a requeue left in a root folder: under SLURM, Lightning loads it whatever it is asked to do."""
+    for stale in folder.glob("hpc_ckpt_*.ckpt"):
+        stale.unlink(missing_ok=True)
 
 
 def launches_scripts(trainer: pl.Trainer) -> bool:
@@ -91,7 +102,7 @@ def choose_precision(cfg: Config) -> str:
     if precision != "auto":
         return precision
     if gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public name for them
     fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return "bf16-mixed" if fast else "32-true"
@@ -110,10 +121,15 @@ def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoin
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # how Lightning ends at an interrupt, after it has shut down
+            if not trainer.interrupted:
+                raise
         if trainer.interrupted:
             raise KeyboardInterrupt
         if not evaluated_at_the_end(trainer):
+            remove_requeue_checkpoints(Path(trainer.default_root_dir))
             trainer.validate(system, datamodule=data, verbose=False)
     finally:
         if "wandb" in sys.modules:

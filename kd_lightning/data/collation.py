@@ -22,7 +22,7 @@ class Part:
     """Examples of one task from one split, with the soft targets of its teacher if there is one.
 
     Raises:
-        UserError: If an example has neither label nor teacher, or no soft target of its own.
+        UserError: If there are soft targets, but not of every example.
     """
 
     task: Task

@@ -80,8 +80,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, indented, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Write JSON, indented, whole or not at all.
+
+    Raises:
+        ValueError: If a number is not finite: JSON has none such.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ class Manifest:
         teacher: Hash of the teacher's weights.
         tokenizer: Hash of the teacher's tokenizer.
         max_length: The teacher's longest input in tokens.
+        precision: The precision they were computed in.
         both_orders: Whether swapped pairs are there, too.
         augmenter: Fingerprint of the augmentation, None without one.
         format: Version of the layout.
+        versions: Of the libraries they were computed with: a record, which readers neither expect nor refuse.
     """
 
     task: str
@@ -40,17 +43,24 @@ class Manifest:
     teacher: str
     tokenizer: str
     max_length: int
+    precision: str
     both_orders: bool
     augmenter: str | None = None
     format: int = FORMAT
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def key(self) -> str:
-        """Return the content address: a short hash of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Return the content address: a short hash of all fields that readers expect something of."""
+        values = {name: getattr(self, name) for name in EXPECTED}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
-    """Return the manifest of a folder whose logits are as they were written.
+EXPECTED = tuple(field.name for field in fields(Manifest) if field.name != "versions")
+"""The fields that readers expect something of."""
+
+
+def read_manifest(folder: Path, expected: Manifest | None) -> tuple[Manifest, str]:
+    """Return the manifest of a folder whose logits are as they were written, and the hash of their file.
 
     Raises:
         UserError: If anything is missing, damaged or not as expected; the message names the field and both values.
@@ -65,7 +75,7 @@ def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     if not isinstance(found, dict):
         raise refusal(folder, "manifest.json holds no object with the manifest's fields")
     digest = found.pop("sha256", None)
-    names = {field.name for field in fields(Manifest)}
+    names = {*EXPECTED, "versions"}
     if set(found) != names:
         different = ", ".join(sorted(set(found) ^ names))
         raise refusal(folder, f"manifest.json lacks or adds the field {different}")
@@ -82,7 +92,7 @@ def read_manifest(folder: Path, expected: Manifest | None) -> Manifest:
     actual = file_hash(logits)
     if actual != digest:
         raise refusal(folder, f"field sha256 is {show(digest)}, the file has {show(actual)} (cut short or changed)")
-    return manifest
+    return manifest, actual
 
 
 def check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None:
@@ -91,10 +101,10 @@ def check_expected(folder: Path, manifest: Manifest, expected: Manifest) -> None
     Raises:
         UserError: At the first field that differs; the message names it and both values.
     """
-    for field in fields(Manifest):
-        have, want = getattr(manifest, field.name), getattr(expected, field.name)
+    for name in EXPECTED:
+        have, want = getattr(manifest, name), getattr(expected, name)
         if have != want:
-            raise refusal(folder, f"field {field.name} is {show(have)}, expected {show(want)}")
+            raise refusal(folder, f"field {name} is {show(have)}, expected {show(want)}")
 
 
 def refusal(folder: Path, reason: str) -> UserError:

@@ -25,6 +25,8 @@ def parquet_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generat
                 places = range(first, first + len(batch))
                 yield Chunk(columns=columns, source=str(path), first=first, places=places, unit="row", classes=classes)
                 first = places.stop
+            if first != file.metadata.num_rows:
+                raise UserError(f"{path}: read {first} rows, the file says {file.metadata.num_rows}; write it again")
     except pa.ArrowException as error:
         raise UserError(f"{path}: found no readable parquet ({error}); write the file again") from error
 

@@ -7,6 +7,7 @@ student. Readers state what they expect and are refused on any difference.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class SoftTargets:
         logits: float32 ``[N, C]``, or ``[N, T, C]`` of several teachers.
         manifest: What they are.
         folder: Where they are, for messages.
-        identity: Content address: of the manifest, or of all members' manifests.
+        identity: Content address: of manifest and logits, or of all members.
     """
 
     example_id: NDArray[np.int64]
@@ -77,7 +78,8 @@ class SoftTargets:
         Raises:
             UserError: If anything is missing, damaged or not as expected; the message names the field and both values.
         """
-        manifest = read_manifest(folder, expected)
+        manifest, digest = read_manifest(folder, expected)
+        identity = hashlib.sha256(f"{manifest.key()} {digest}".encode()).hexdigest()[:16]
         path = folder / "logits.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
@@ -89,9 +91,9 @@ class SoftTargets:
             raise refusal(folder, f"rows is {tuple(logits.shape)} in the file, expected {shape} by the manifest")
         _check_values(f"soft targets {folder}", example_id, logits)
         if (np.diff(example_id) > 0).all():  # as they are written by us: no copies
-            return cls(example_id, None, logits, manifest, folder, manifest.key())
+            return cls(example_id, None, logits, manifest, folder, identity)
         order = np.argsort(example_id, kind="stable")
-        return cls(example_id[order], order, logits, manifest, folder, manifest.key())
+        return cls(example_id[order], order, logits, manifest, folder, identity)
 
     def find(self, example_id: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of ``logits`` that belong to the given ids, ``[n]``.

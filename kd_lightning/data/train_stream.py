@@ -18,6 +18,12 @@ RELEASE_EVERY = 16
 """Batches between two returns of memory-mapped pages to the system."""
 
 
+def check_shares(batch_size: int, world_size: int) -> None:
+    """Raise UserError if the rows of a global batch cannot be shared equally by the processes."""
+    if batch_size % world_size:
+        raise UserError(f"batching.batch_size is {batch_size}, expected a multiple of the {world_size} processes")
+
+
 class TrainStream:
     """An endless stream of full mixed batches; an epoch is ``len(stream)`` of them.
 
@@ -58,8 +64,7 @@ class TrainStream:
         world_size: int = 1,
     ) -> None:
         check_teachable(parts)
-        if batch_size % world_size:
-            raise UserError(f"batching.batch_size is {batch_size}, expected a multiple of the {world_size} processes")
+        check_shares(batch_size, world_size)
         self.parts = list(parts)
         self.task_sampler, self.batch_size, self.seed = task_sampler, batch_size, seed
         self.pad_id, self.rank, self.world_size = pad_id, rank, world_size

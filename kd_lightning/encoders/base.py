@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 
 class Encoder(Protocol):
-    """Anything that turns token ids into one vector per row; bring your own by having these members."""
+    """A ``torch.nn.Module`` that turns token ids into one vector per row; bring your own by having these members."""
 
     output_dim: int
     """H."""
@@ -53,6 +53,6 @@ class EncoderSpec(Protocol):
         """Return a new encoder, with the pre-trained or with random weights (from torch's global generator)."""
         ...
 
-    def saved(self, folder: Path) -> Self:
+    def saved(self, folder: Path) -> EncoderSpec:
         """Return the recipe of the encoder that ``Encoder.save`` wrote into the folder."""
         ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 from kd_lightning.encoders.transformer import Pooling, TransformerEncoder
 from kd_lightning.encoders.vocabulary import load_tokenizer
 from kd_lightning.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
 
@@ -85,21 +88,41 @@ class PretrainedTransformer:
         """Return the encoder with its pre-trained weights, in float32.
 
         Raises:
-            UserError: If they cannot be loaded, or ``max_length`` is more than the model reads.
+            UserError: If they cannot be loaded, some are missing, or ``max_length`` is more than the model reads. A
+                pooler alone may be missing: with ``pooling=pooler`` a new one is trained (RoBERTa's usual head), with
+                ``auto`` the first token's state is taken.
         """
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-            model = AutoModel.from_pretrained(
-                self.folder, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            model, loading = AutoModel.from_pretrained(
+                self.folder,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError) as error:
             raise self._not_found(error) from error
+        pooling = self._pooling(sorted(loading["missing_keys"]))
         positions = getattr(config, "max_position_embeddings", self.max_length)
         if "roberta" in config.model_type or config.model_type in ("camembert", "longformer", "mpnet"):
             positions -= config.pad_token_id + 1  # they count positions from there
         if self.max_length > positions:
             raise UserError(f"encoder.max_length is {self.max_length}, '{self.path}' reads at most {positions} tokens")
-        return TransformerEncoder(model, num_layers=self.num_layers, pooling=self.pooling)
+        return TransformerEncoder(model, num_layers=self.num_layers, pooling=pooling)
+
+    def _pooling(self, missing: Sequence[str]) -> Pooling:
+        """Return how to pool, given the names of the weights that the files lack."""
+        others = [name for name in missing if "pooler" not in name]
+        if others:
+            raise UserError(
+                f"encoder '{self.path}' lacks {len(others)} of its weights, first {others[0]}: expected all that its "
+                "config.json describes; were they written by another model?"
+            )
+        if missing and self.pooling == "pooler":
+            log.warning("encoder %s comes without a pooler's weights: a new pooler is trained", self.path)
+        return "first_token" if missing and self.pooling == "auto" else self.pooling
 
     def saved(self, folder: Path) -> PretrainedTransformer:
         """Return the recipe of the trained encoder in the folder; its layers are cut already."""

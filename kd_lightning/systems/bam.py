@@ -34,8 +34,8 @@ class BamStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
         super().__init__(**parts)
-        self.annealing = annealing
-        self.distill_losses = {t.name: logit_mse if t.kind == "regression" else distill_loss for t in self.tasks}
+        self.distill_loss, self.annealing = distill_loss, annealing
+        self.scored = {task.name for task in self.tasks if task.kind == "regression"}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the annealed loss of the batch."""
@@ -48,7 +48,8 @@ class BamStudent(NLUSystem):
             # A row without a teacher teaches itself: no gradient, and weight 0 below.
             has_teacher, has_label = rows["has_teacher"], rows["has_label"]
             teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
-            soft = self.distill_losses[name](student, teacher)  # [n]
+            distill_loss = logit_mse if name in self.scored else self.distill_loss
+            soft = distill_loss(student, teacher)  # [n]
             weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
             every = torch.ones_like(has_label)

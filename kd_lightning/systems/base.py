@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder
+from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule
 from kd_lightning.tasks import Task, glue_average
@@ -36,6 +37,7 @@ class NLUSystem(pl.LightningModule):
 
     Raises:
         ValueError: If a setting is out of range.
+        TypeError: If the encoder is no ``torch.nn.Module``: nothing of it would be trained, saved or evaluated rightly.
     """
 
     learns_from_teachers: ClassVar[bool] = False
@@ -58,6 +60,8 @@ class NLUSystem(pl.LightningModule):
             raise ValueError(f"reduction is '{reduction}', expected 'mean' or 'sum'")
         if log_every_n_steps < 1:
             raise ValueError(f"log_every_n_steps is {log_every_n_steps}, expected at least 1")
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"the encoder is a {type(encoder).__name__}, expected a torch.nn.Module")
         self.encoder = encoder
         self.tasks = tuple(tasks)
         self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
@@ -145,21 +149,24 @@ class NLUSystem(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Feed the metrics of the batch's task and split."""
+        by_name = {task.name: task for task in self.tasks}
         for name, logits in self(batch).items():
             rows = batch["tasks"][name]
             if not rows["has_label"].all():
                 raise ValueError(f"task {name}: {batch['split']} has rows without a label, expected labels to score on")
-            labels = rows["labels"]
-            predictions = logits.squeeze(-1).float() if labels.is_floating_point() else logits.argmax(-1)
-            self.metric(name, batch["split"]).update(predictions, labels)
+            if not logits.isfinite().all():
+                raise UserError(
+                    f"task {name}: after {self.trainer.global_step} steps the model predicts numbers that are not "
+                    "finite, it has diverged; lower optimizer.lr (or, with fp16, use trainer.precision=32-true)"
+                )
+            self.metric(name, batch["split"]).update(by_name[name].predictions(logits.float()), rows["labels"])
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/TASK/METRIC`` (further splits: ``val/TASK/SPLIT/METRIC``) and ``val/average``."""
         scores = self.scores()
         values = {f"val/{name}/{metric}": v for name, metrics in scores.items() for metric, v in metrics.items()}
-        main = {t.name: scores[t.name] for t in self.tasks if t.name in scores}
-        if main:
-            values["val/average"] = glue_average(main)
+        if scores:
+            values["val/average"] = glue_average(scores)
         self.log_dict(values, batch_size=1, sync_dist=True)  # the metrics are of all ranks already
         for task in self.tasks:
             for split in task.evaluation:
@@ -178,14 +185,17 @@ class NLUSystem(pl.LightningModule):
             for split in task.evaluation:
                 metric = self.metric(task.name, split)
                 if all(m.update_called for m in metric.values()):
-                    key = task.name if split == task.evaluation[0] else f"{task.name}/{split}"
-                    scores[key] = {name: value.item() for name, value in metric.compute().items()}
+                    scores[task.score_key(split)] = {name: value.item() for name, value in metric.compute().items()}
         return scores
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``example_id [B]`` and ``logits [B, C]`` of a batch of one task."""
         ((_, logits),) = self(batch).items()
         return {"example_id": batch["example_id"], "logits": logits.float()}
+
+    @property
+    def _gradients_are_scaled(self) -> bool:
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def configure_gradient_clipping(
         self,
@@ -198,16 +208,24 @@ class NLUSystem(pl.LightningModule):
         Lightning refuses to clip under mixed precision with a fused optimiser, which is right for fp16 (its gradients
         are still scaled here) and needless for bf16 (which has no scaler).
         """
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled or gradient_clip_algorithm == "value":
+        if self._gradients_are_scaled or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and the schedule over the true total of steps."""
+        """Return the optimiser and the schedule over the true total of steps.
+
+        Raises:
+            UserError: If gradients are to be clipped that a fused optimiser unscales only in its own step (fp16).
+        """
         optimizer = self.make_optimizer(self.encoder, self.heads)
+        if self.trainer.gradient_clip_val and self._gradients_are_scaled and optimizer.param_groups[0].get("fused"):
+            raise UserError(
+                f"trainer.precision={self.trainer.precision} cannot clip gradients with a fused optimiser: add "
+                "optimizer.optimizer.fused=false, or use bf16-mixed"
+            )
         total = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step / total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

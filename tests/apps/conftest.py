@@ -74,7 +74,7 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kd(workplace):
-    """Call a command: ``kd("train", "task=animals")`` returns its run folder."""
+    """Call a command: ``kd("train", "task=animals")`` returns its run folder; ``kd.returned`` is what it gave Hydra."""
     count = 0
     before = HydraConfig.instance().cfg
 
@@ -97,7 +97,7 @@ def kd(workplace):
             HydraConfig.instance().set_config(cfg)
             plain = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
             check_early(plain)
-            RUN[command](plain)
+            call.returned = RUN[command](plain)
         return output
 
     yield call

@@ -35,6 +35,7 @@ def test_help_teaches_and_needs_nothing_heavy(command):
         pytest.param(["foo=1"], "there is no setting 'foo'", id="unknown setting"),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),
         pytest.param(["task=zzzz"], "expected one of ax, cola", id="unknown option"),
+        pytest.param(["encoder=bert-base-uncased"], "encoder=OWNER/bert-base-uncased", id="hub name without owner"),
         pytest.param(["seed=-1"], "seed is -1, expected a whole number of at least 0", id="seed below zero"),
         pytest.param(["batching.batch_size=many"], "batching.batch_size is 'many'", id="batch size in words"),
         pytest.param(["optimizer.lr=quick"], "optimizer.lr is 'quick', expected a number", id="rate in words"),
@@ -82,6 +83,8 @@ def test_an_encoder_by_name_or_folder():
     assert "teacher.encoder.path='./x'" in encoder_shorthand(["kd-distill", "encoder=./x"])
     chosen = encoder_shorthand(["kd-distill", "encoder=./x", "encoder@teacher.encoder=tiny"])
     assert not [argument for argument in chosen if argument.startswith("teacher.encoder.path")]
+    own = ["kd-train", "--config-dir", "mine", "encoder=my-bert.v2"]
+    assert encoder_shorthand(own) == own
     assert encoder_shorthand(["kd-train", "encoder=tiny", "seed=1"]) == ["kd-train", "encoder=tiny", "seed=1"]
 
 

@@ -1,5 +1,7 @@
 """kd-distill: what it builds, what it finds, what it tells."""
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.systems import Teacher
 from kd_lightning.tasks import glue_average
 
 SMALL = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
@@ -100,6 +103,42 @@ def test_teacher_and_student_are_what_their_settings_say(kd, workplace):
     assert [read_json(folder / "fit.json")["steps"] for folder in (teacher, student, baseline)] == [24, 9, 9]
 
 
+def test_the_length_of_the_student_is_not_the_teachers(kd, workplace):
+    """Teachers stopped after the student's few steps, or on its share of the data: weak, and nobody sees why."""
+    short = ["trainer.max_epochs=-1", "trainer.max_steps=2", "trainer.limit_train_batches=2"]
+    kd("distill", "task=[animals]", "teacher.trainer.max_epochs=2", *short)
+    steps = {name: read_json(store(workplace, name) / "fit.json")["steps"] for name in ("teacher animals", "student")}
+    assert steps == {"teacher animals": 12, "student": 2}
+
+
+def test_own_code_is_part_of_what_a_fit_is_of(kd, fits, workplace, monkeypatch):
+    """A mistake in a loss of one's own, mended: the student of the old loss would be found in the store."""
+    monkeypatch.syspath_prepend(str(workplace))
+    code = "import torch\n\n\nclass Mine(torch.nn.Module):\n    def forward(self, s, t):\n        return {}\n"
+    own = "distill_loss._target_=mine_losses.Mine"
+    for sign in ("((s - t) ** 2).sum(-1)", "((s - t) ** 2).mean(-1)"):
+        (workplace / "mine_losses.py").write_text(code.format(sign))
+        monkeypatch.delitem(sys.modules, "mine_losses", raising=False)
+        kd("distill", *SMALL, "~distill_loss.temperature", own)
+    assert [stage for stage in fits if stage == "student"] == ["student", "student"]
+    assert len([stage for stage in fits if stage.startswith("teacher")]) == 2
+
+
+def test_teachers_leave_the_memory_before_the_student_is_trained(kd, monkeypatch):
+    """Eight large teachers beside one small student."""
+    held = []
+    run = Fit.run
+
+    def record(fit, folder, checkpoint=None):
+        gc.collect()
+        held.append(sum(type(found) is Teacher for found in gc.get_objects()))
+        return run(fit, folder, checkpoint)
+
+    monkeypatch.setattr(Fit, "run", record)
+    kd("distill", *SMALL, "teacher.seeds=[1,2]")
+    assert held[4] <= held[1]  # the student's fit against the second teacher's
+
+
 def test_the_baseline_differs_by_its_teacher_alone(kd, workplace):
     """With another optimiser, encoder or sampler the gain is not the teacher's."""
     kd("distill", *SMALL)
@@ -151,6 +190,8 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
         "system.reduction=average": "reduction is 'average'",
         "+optimizer.optimizer.speed=2": "speed",
         "accelerator=gpu": "gpu",
+        "task_sampler.exponent=2": "exponent is 2",
+        "accelerator=ddp_cpu batching.batch_size=31": "31, expected a multiple of the 2 processes",
     }
     for overrides, message in wrong.items():
         with pytest.raises(UserError, match=message):

@@ -29,6 +29,7 @@ def composed(command, *overrides):
         ("train", "trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0, expected a whole number of at least"),
         ("train", "batching.epoch_rows=0", "batching.epoch_rows is 0"),
         ("train", "encoder.max_length=2", "encoder.max_length is 2, expected a whole number of at least 8"),
+        ("train", "trainer.limit_val_batches=0", "trainer.limit_val_batches is 0, expected something to score"),
         ("train", "optimizer.lr=true", "optimizer.lr is True, expected a number"),
         ("distill", "teacher.trainer.max_epochs=0", "teacher.trainer.max_epochs is 0"),
         ("distill", "teacher.batching.batch_size=0", "teacher.batching.batch_size is 0"),

@@ -5,19 +5,30 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from kd_lightning.apps import train
+from kd_lightning.apps import trainer as trainer_module
 from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.resume import claimed
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.systems import Teacher
 from kd_lightning.tasks import glue_average
 
 
 def weights(folder):
     """Return the bytes of a run's weights."""
     return [(folder / name).read_bytes() for name in ("encoder/model.safetensors", "heads.safetensors")]
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    """The environment of a SLURM job of one process, as Lightning detects it."""
+    names = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 1, "JOB_NAME": "kd"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
 
 
 def test_a_run_folder_holds_what_is_promised(kd):
@@ -80,12 +91,14 @@ def test_a_task_of_other_labels_is_not_given_to_the_head(kd, workplace):
             kd(command, f"run={folder}", "task=animals")
 
 
-def test_the_objective_of_a_sweep_is_the_average(kd, monkeypatch):
+def test_the_objective_of_a_sweep_is_the_average(kd):
     """None for every run: a sweeper that optimises nothing."""
-    found = []
-    monkeypatch.setattr(train, "glue_average", lambda scores: found.append(glue_average(scores)) or found[-1])
     folder = kd("train", "task=[animals,close]", "trainer.max_epochs=1")
-    assert found == [pytest.approx(glue_average(read_json(folder / "fit.json")["scores"]))]
+    average = glue_average(read_json(folder / "fit.json")["scores"])
+    assert kd.returned == pytest.approx(average)
+    assert read_json(folder / "summary.json")["average"]["student"] == pytest.approx(average)
+    kd("evaluate", f"run={folder}")
+    assert kd.returned == pytest.approx(average, abs=1e-6)
 
 
 def test_scores_are_those_of_the_last_step(kd):
@@ -199,18 +212,96 @@ def test_a_checkpoint_is_of_the_same_settings(kd):
         kd("train", "task=animals", "trainer.max_epochs=1", f"ckpt_path={checkpoint}")
 
 
-def test_a_stale_slurm_checkpoint_is_not_picked_up(kd, workplace, monkeypatch):
+def test_a_stale_slurm_checkpoint_is_not_picked_up(kd, workplace, slurm):
     """Under SLURM, Lightning resumes from any hpc_ckpt in the root folder: a student would start as its teacher."""
     first = kd("train", "task=animals", "trainer.max_epochs=2")
     wanted = kd("train", "task=animals", "trainer.max_epochs=1")
     folder = workplace / "outputs" / "slurm"
     folder.mkdir(parents=True)
     (first / "checkpoints" / "last.ckpt").rename(folder / "hpc_ckpt_1.ckpt")
-    slurm = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 1, "JOB_NAME": "kd"}
-    for name, value in slurm.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
     kd("train", "task=animals", "trainer.max_epochs=1", folder="outputs/slurm")
     assert weights(folder) == weights(wanted)
+
+
+def test_a_model_predicts_with_its_own_weights_beside_a_requeue_checkpoint(kd, slurm):
+    """Soft targets of a half-trained teacher, under the manifest of the whole one."""
+    half = kd("train", "task=animals", "trainer.max_epochs=2", "optimizer.lr=0.01")
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    scores = read_json(folder / "fit.json")["scores"]["animals"]
+    before = (kd("predict", f"run={folder}") / "animals-validation.csv").read_text()
+    (half / "checkpoints" / "last.ckpt").rename(folder / "hpc_ckpt_1.ckpt")
+    assert (kd("predict", f"run={folder}") / "animals-validation.csv").read_text() == before
+    found = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")["scores"]["animals"]
+    assert found == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_requeue_that_failed_leaves_the_trained_weights(kd, slurm, monkeypatch):
+    """Lightning saves when it is told to requeue, trains on, and loads that file to validate at the end."""
+    settings = ["task=animals", "trainer.max_epochs=-1", "trainer.max_steps=8", "batching.batch_size=32"]
+    wanted = kd("train", *settings)
+
+    class Requeued(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 2:
+                trainer.save_checkpoint(f"{trainer.default_root_dir}/hpc_ckpt_1.ckpt")
+
+    built = trainer_module.build_trainer
+
+    def build_trainer(*args, **kwargs):
+        trainer = built(*args, **kwargs)
+        trainer.callbacks.append(Requeued())
+        return trainer
+
+    monkeypatch.setattr("kd_lightning.apps.fit.build_trainer", build_trainer)
+    folder = kd("train", *settings)
+    assert weights(folder) == weights(wanted)
+    assert read_json(folder / "fit.json")["scores"] == read_json(wanted / "fit.json")["scores"]
+
+
+def test_an_interrupt_is_told_as_one(kd, monkeypatch, workplace):
+    """Lightning ends the process with code 1 at Ctrl-C: a run that was stopped would count as one that failed."""
+
+    def stop(self, trainer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResumeCheckpoint, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        kd("train", "task=animals", folder="outputs/train/stopped")
+    summary = read_json(workplace / "outputs" / "train" / "stopped" / "summary.json")
+    assert summary["status"] == "interrupted"
+    assert summary["average"]["student"] is None
+
+
+def test_a_run_that_is_being_trained_is_not_joined(kd):
+    """Two processes that write the same checkpoint, table and weights."""
+    settings = ["task=animals", "trainer.max_epochs=1"]
+    folder = kd("train", *settings)
+    (folder / "fit.json").unlink()
+    with claimed(folder), pytest.raises(UserError, match="is being trained by another command"):
+        kd("train", *settings, "ckpt_path=last")
+    kd("train", *settings, "ckpt_path=last")
+
+
+def test_a_model_that_diverges_is_no_result(kd, monkeypatch, workplace):
+    """Predictions that are not a number are class 0 to an argmax: a score that looks like one."""
+    monkeypatch.setattr(Teacher, "logits", lambda self, task, hidden: hidden[:, :2] * float("nan"))
+    with pytest.raises(UserError, match=r"task animals: after 6 steps the model predicts .* lower optimizer\.lr"):
+        kd("train", "task=animals", "trainer.max_epochs=1", folder="outputs/train/nan")
+    assert not (workplace / "outputs" / "train" / "nan" / "fit.json").exists()
+
+
+def test_the_profiler_says_where_the_time_went(kd):
+    """Its report goes to a logger that is silenced."""
+    folder = kd("train", "task=animals", "debug=profiler")
+    (report,) = folder.glob("fit-profile*.txt")
+    assert "training_step" in report.read_text()
+
+
+def test_a_sweep_with_processes_that_start_it_again_is_refused(kd, monkeypatch):
+    """Each process would run the whole sweep, in folders of its own."""
+    settings = ["task=animals", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
+    with pytest.raises(UserError, match=r"starts the whole command again for each process, which a sweep"):
+        kd("train", *settings, "hydra.mode=MULTIRUN")
 
 
 def test_two_processes_give_the_curve_of_one(kd):
@@ -221,6 +312,19 @@ def test_two_processes_give_the_curve_of_one(kd):
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert len(one) == len(two) > 8
     for column in ("train/loss", "train/animals/gold_loss", "val/beasts/accuracy"):
+        assert two[column].to_numpy() == pytest.approx(one[column].to_numpy(), abs=1e-4, nan_ok=True), column
+
+
+def test_two_processes_anneal_as_one(kd):
+    """BAM, one task with a teacher and one without: a count, gold weight or position of one process would show."""
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    kd("predict", f"run={teacher}", "split=train", "format=soft_targets", "output=targets")
+    settings = ["system=bam", "task=[animals,beasts]", "+soft_targets.animals=targets/animals-train"]
+    settings += ["encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1", "trainer.max_epochs=2"]
+    one = pd.read_csv(kd("train", *settings) / "metrics.csv")
+    two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
+    assert one["train/gold_weight"].dropna().is_monotonic_increasing
+    for column in ("train/loss", "train/gold_weight", "train/animals/soft_loss", "train/beasts/gold_loss"):
         assert two[column].to_numpy() == pytest.approx(one[column].to_numpy(), abs=1e-4, nan_ok=True), column
 
 

@@ -213,6 +213,16 @@ def test_the_hash_is_of_all_content(tmp_path):
     assert len(before) == 64
 
 
+def test_rows_are_the_same_however_they_come(toys, tmp_path):
+    """A file that is read in other batches: every teacher is trained again."""
+    toy = toys["mood"]
+    whole = cache_rows(tmp_path / "whole", lambda: toy.rows.batches(10_000), "mood")
+    cut = cache_rows(tmp_path / "cut", lambda: toy.rows.batches(7), "mood")
+    assert (cut.count, cut.fingerprint) == (whole.count, whole.fingerprint)
+    fewer = cache_rows(tmp_path / "fewer", lambda: list(toy.rows.batches(7))[1:], "mood")
+    assert fewer.fingerprint != whole.fingerprint
+
+
 def test_damaged_rows_are_read_again(toys, tmp_path, caplog):
     """A label or a text changed in the cache: the wrong row, under the right fingerprint."""
     toy = toys["mood"]

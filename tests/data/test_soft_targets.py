@@ -27,6 +27,7 @@ MANIFEST = Manifest(
     teacher="teacher",
     tokenizer="words",
     max_length=32,
+    precision="32-true",
     both_orders=True,
 )
 IDS = torch.tensor([40, 3, ~3, 12, 7, ~40, 2**62])
@@ -78,14 +79,30 @@ def test_key_is_the_content(tmp_path):
         "teacher": "other",
         "tokenizer": "other",
         "max_length": 64,
+        "precision": "bf16-mixed",
         "both_orders": False,
         "augmenter": "pos",
         "format": 2,
     }
-    assert set(changes) == {field.name for field in fields(Manifest)}
+    assert set(changes) == {field.name for field in fields(Manifest)} - {"versions"}
     keys = {MANIFEST.key(), *(replace(MANIFEST, **{name: value}).key() for name, value in changes.items())}
     assert len(keys) == len(changes) + 1
-    assert put(tmp_path / "store").identity == replace(MANIFEST).key()
+    assert replace(MANIFEST, versions={"torch": "3"}).key() == MANIFEST.key()
+
+
+def test_identity_is_of_manifest_and_logits(tmp_path):
+    """Other logits under the same manifest: the student of the first would be found for the second."""
+    found = put(tmp_path / "store")
+    assert found.identity == put(tmp_path / "again").identity
+    assert found.identity != put(tmp_path / "others", logits=-LOGITS).identity
+    assert found.identity != put(tmp_path / "longer", replace(MANIFEST, max_length=64)).identity
+
+
+def test_versions_are_recorded_and_not_refused(tmp_path):
+    """A new version of a library must not throw a store away; what wrote it stays on record."""
+    put(tmp_path / "store", replace(MANIFEST, versions={"torch": "2.13.0"}))
+    found = SoftTargets.open(tmp_path / "store", replace(MANIFEST, versions={"torch": "3.0.0"}))
+    assert found.manifest.versions == {"torch": "2.13.0"}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +116,7 @@ def test_key_is_the_content(tmp_path):
         pytest.param({"teacher": "younger"}, "teacher", "younger", id="teacher"),
         pytest.param({"tokenizer": "letters"}, "words", "letters", id="tokenizer"),
         pytest.param({"max_length": 64}, "32", "64", id="max_length"),
+        pytest.param({"precision": "bf16-mixed"}, "32-true", "bf16-mixed", id="precision"),
         pytest.param({"both_orders": False}, "True", "False", id="both_orders"),
         pytest.param({"augmenter": "pos"}, "None", "pos", id="augmenter"),
     ],

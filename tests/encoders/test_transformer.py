@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from kd_lightning.encoders import NewTransformer, PretrainedTransformer, TransformerEncoder, load_tokenizer
@@ -252,6 +253,26 @@ def test_longer_than_the_positions_is_refused(tmp_path):
     bert().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"encoder.max_length is 17, .* reads at most 16 tokens"):
         PretrainedTransformer(path=str(tmp_path), max_length=17).build(40)
+
+
+def test_missing_weights_are_refused(tmp_path):
+    """Names that another library wrote: transformers fills in random weights, and the teacher knows nothing."""
+    model = bert()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    renamed = {name.replace("encoder.layer.0.", "blocks.0."): value for name, value in load_file(path).items()}
+    save_file(renamed, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 16 of its weights, first encoder\.layer\.0\..*: expected all"):
+        PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [("auto", "first_token"), ("pooler", "pooler"), ("mean", "mean")])
+def test_a_pooler_without_weights(tmp_path, caplog, pooling, expected):
+    """Random weights on top of everything, under ``auto``, in silence; asked for, they are RoBERTa's usual head."""
+    bert(pooler=False).save_pretrained(tmp_path)
+    encoder = PretrainedTransformer(path=str(tmp_path), max_length=16, pooling=pooling).build(40)
+    assert encoder.pooling == expected
+    assert ("a new pooler is trained" in caplog.text) == (pooling == "pooler")
 
 
 def test_pickled_weights_are_refused(tmp_path):

@@ -18,9 +18,11 @@ import torch
 from torch.nn import functional as F
 
 from kd_lightning.annealing import Linear
-from kd_lightning.callbacks import MetricsCsv, ResumeCheckpoint, resume_path
+from kd_lightning.callbacks import ResumeCheckpoint, resume_path
 from kd_lightning.data import Part, collate, tokenise
+from kd_lightning.errors import UserError
 from kd_lightning.heads import linear_head
+from kd_lightning.loggers import MetricsCsv
 from kd_lightning.losses import SoftCrossEntropy
 from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
 from kd_lightning.systems import BamStudent, NLUSystem, Teacher
@@ -514,6 +516,33 @@ def test_evaluation_is_of_all_examples(build, make_data, make_trainer, taught, b
         expected |= {f"val/{part.task.name}/{key}": value.item() for key, value in metrics.compute().items()}
     per_task = [np.mean([v for key, v in expected.items() if f"/{part.task.name}/" in key]) for part in taught]
     assert found == pytest.approx({**expected, "val/average": float(np.mean(per_task))}, abs=1e-5)
+
+
+@every_system
+def test_an_encoder_that_is_no_module_is_refused(build, spec, tokenizer, name):
+    """Nothing of it would be trained, saved or put into evaluation mode, and nothing would say so."""
+    encoder = spec.build(len(tokenizer))
+    members = {key: getattr(encoder, key) for key in ("output_dim", "num_layers", "depth", "save", "named_parameters")}
+    with pytest.raises(TypeError, match=r"the encoder is a SimpleNamespace, expected a torch\.nn\.Module"):
+        build(name, encoder=SimpleNamespace(**members))
+
+
+@distilled
+def test_the_loss_belongs_to_the_system(build, name):
+    """Class weights of a loss of one's own stay on the processor when the rest moves to a GPU."""
+    loss = SoftCrossEntropy()
+    loss.register_buffer("weights", torch.ones(3))
+    assert "distill_loss.weights" in build(name, distill_loss=loss).state_dict()
+
+
+@every_system
+def test_scaled_gradients_are_not_clipped_by_a_fused_optimiser(build, attach, name):
+    """fp16 with the default optimiser: Lightning's own refusal is a traceback at the first step."""
+    system = attach(build(name, optimizer=lambda e, h: torch.optim.AdamW(e.parameters(), fused=True)))
+    system.trainer.precision, system.trainer.precision_plugin = "16-mixed", SimpleNamespace(scaler=object())
+    system.trainer.gradient_clip_val = 1.0
+    with pytest.raises(UserError, match=r"trainer.precision=16-mixed cannot clip .* optimizer\.optimizer\.fused=false"):
+        system.configure_optimizers()
 
 
 @every_system
