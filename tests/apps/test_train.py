@@ -304,23 +304,34 @@ def test_a_sweep_with_processes_that_start_it_again_is_refused(kd, monkeypatch):
         kd("train", *settings, "hydra.mode=MULTIRUN")
 
 
-def test_two_processes_give_the_curve_of_one(kd):
-    """At the same global batch, dropout off: shards that overlap, or a loss averaged twice, bend it."""
-    settings = ["task=[animals,beasts]", "encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1"]
-    settings += ["trainer.max_epochs=2"]
+@pytest.fixture
+def plain_descent(workplace):
+    """Settings under which a gradient of another size is another run: no Adam, no clip, no dropout."""
+    (workplace / "mine" / "optimizer").mkdir()
+    sgd = "lr: 1\nlayer_decay: 1.0\nweight_decay: 0.0\noptimizer: {_target_: torch.optim.SGD, _partial_: true}\n"
+    plain = workplace / "mine" / "optimizer" / "plain.yaml"
+    plain.write_text(f"_target_: kd_lightning.optim.LayerwiseOptimizer\n{sgd}")
+    settings = ["task=[animals,beasts]", "optimizer=plain", "trainer.gradient_clip_val=null", "trainer.max_epochs=2"]
+    return [*settings, "encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1"]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_two_processes_give_the_curve_of_one(kd, plain_descent, reduction):
+    """At the same global batch: shards that overlap, or a gradient that is averaged twice or not at all, bend it."""
+    settings = [*plain_descent, f"system.reduction={reduction}", f"optimizer.lr={0.01 if reduction == 'sum' else 0.3}"]
     one = pd.read_csv(kd("train", *settings) / "metrics.csv")
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert len(one) == len(two) > 8
+    assert one["train/loss"].diff().abs().mean() > 0.02, "a curve that is flat bends nowhere"
     for column in ("train/loss", "train/animals/gold_loss", "val/beasts/accuracy"):
         assert two[column].to_numpy() == pytest.approx(one[column].to_numpy(), abs=1e-4, nan_ok=True), column
 
 
-def test_two_processes_anneal_as_one(kd):
+def test_two_processes_anneal_as_one(kd, plain_descent):
     """BAM, one task with a teacher and one without: a count, gold weight or position of one process would show."""
     teacher = kd("train", "task=animals", "trainer.max_epochs=1")
     kd("predict", f"run={teacher}", "split=train", "format=soft_targets", "output=targets")
-    settings = ["system=bam", "task=[animals,beasts]", "+soft_targets.animals=targets/animals-train"]
-    settings += ["encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1", "trainer.max_epochs=2"]
+    settings = [*plain_descent, "system=bam", "+soft_targets.animals=targets/animals-train", "optimizer.lr=0.01"]
     one = pd.read_csv(kd("train", *settings) / "metrics.csv")
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert one["train/gold_weight"].dropna().is_monotonic_increasing
