@@ -24,6 +24,13 @@ def logger(tmp_path):
     return lambda: MetricsCsv(str(tmp_path / "run"))
 
 
+def log_steps(table: MetricsCsv, steps: int) -> None:
+    """Log a value per step, and save."""
+    for step in range(steps):
+        table.log_metrics({"x": step}, step=step)
+    table.save()
+
+
 def test_values_of_a_step_share_a_row(logger):
     """Lightning logs losses and scores apart; two rows for one step double every curve."""
     one = logger()
@@ -57,10 +64,7 @@ def test_new_columns_keep_old_rows(logger):
 
 def test_a_resumed_run_continues_the_table(logger):
     """Steps that are done again after a crash stand twice; or the table starts anew and the first half is gone."""
-    one = logger()
-    for step in range(6):
-        one.log_metrics({"x": step}, step=step)
-    one.save()
+    log_steps(logger(), 6)
     two = logger()
     two.truncate(4)
     for step in (4, 5, 6):
@@ -71,10 +75,7 @@ def test_a_resumed_run_continues_the_table(logger):
 
 def test_rows_after_the_checkpoint_go(logger):
     """Rows of steps that are being done again stand beside those of the new run, and are not its own."""
-    one = logger()
-    for step in range(6):
-        one.log_metrics({"x": step}, step=step)
-    one.save()
+    log_steps(logger(), 6)
     two = logger()
     two.truncate(3)
     assert set(rows(two.path)) == {0, 1, 2}
