@@ -90,14 +90,16 @@ def write_report(folder: Path, summary: Config) -> None:
         for name, d in summary["data"].items()
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
+    header, rows = distillation_rows(summary)
+    several = "`teacher` is the mean of the teachers' scores, `ensemble` the score of their averaged probabilities.\n"
     text = f"""# {summary["experiment"]}, seed {summary["seed"]}
 
-{markdown(*distillation_rows(summary))}
+{markdown(header, rows)}
 
 Scores are percentages on the validation splits; `gain` is student minus baseline, in points. The baseline is the same
 student without a teacher, on the same number of steps. `average` is GLUE's: a task with several metrics counts with
 their mean.
-
+{several if "ensemble" in header else ""}
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
 - seconds by stage: {seconds}
 {data}

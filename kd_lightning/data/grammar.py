@@ -1,12 +1,12 @@
-"""Toy tasks that ship with the package: film reviews written by a seeded grammar.
+"""Toy tasks that ship with the package: remarks about films, written by a seeded grammar.
 
-A review has two clauses about two aspects of a film; each praises or blames, with or without a negation, and a
-connective says which of the two is the verdict. Words alone do not tell: "the plot was not dull but the music was never
-good" has another verdict than "the music was never good but the plot was not dull".
+A remark praises or blames one aspect of a film, strongly, weakly or by a negation; a connective says which of the two
+remarks of a review is its verdict. Words alone do not tell: "the plot was not dull but the music was never good" has
+another verdict than "the music was never good but the plot was not dull".
 
 * ``toy_sentiment``: is the verdict of the review good?
-* ``toy_comparison``: which of two reviews has the better verdict, or neither?
-* ``toy_preference``: by how much does the first review like its film better, from 0 to 5?
+* ``toy_comparison``: which of two remarks praises while the other blames, or neither?
+* ``toy_preference``: by how much does the first of two remarks praise more, from 0 to 5?
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ PRAISE = [
 ]
 BLAME = ["bad", "awful", "boring", "dull", "silly", "clumsy", "weak", "bland", "stale", "grim", "poor"]
 ASPECTS = ["plot", "music", "cast", "ending", "script", "acting", "dialogue", "pacing"]
-DEGREES = ["very", "quite", "truly", "really", "rather"]
+STRONG = ["very", "truly", "really"]
+WEAK = ["quite", "rather", "fairly"]
 NEGATIONS = ["not", "never", "hardly"]
-BELIEFS = ("we felt that", "they said that", "i think that")
-DOUBTS = ("nobody felt that", "nobody said that", "i doubt that")
 FRAMES = (
     "although {aside} {verdict}",
     "{verdict} although {aside}",
@@ -46,14 +45,10 @@ FRAMES = (
     "{verdict} though {aside}",
 )
 
-NEGATED = 0.25
-"""Share of clauses with a negation."""
-REPORTED = 0.15
-"""Share of clauses that somebody believes or doubts, in ``toy_sentiment``."""
-AGREEING = 0.4
-"""Share of reviews whose two clauses judge alike."""
+NEGATED = 0.35
+"""Share of remarks with a negation."""
 
-SIZES: Mapping[str, int] = MappingProxyType({"train": 1000, "validation": 1000, "unlabelled": 12000})
+SIZES: Mapping[str, int] = MappingProxyType({"train": 200, "validation": 1000, "unlabelled": 4000})
 """Rows of each split; the splits share no text."""
 
 
@@ -64,45 +59,34 @@ class Row(NamedTuple):
     label: float
 
 
-def clause(draw: random.Random, good: bool, aspect: str, hearsay: float) -> str:
-    """Return a clause that judges the aspect well or badly, perhaps by a negation or a doubt."""
-    negated, reported = draw.random() < NEGATED, draw.random() < hearsay
-    doubted = reported and draw.random() < 0.5
-    word = draw.choice(PRAISE if good ^ negated ^ doubted else BLAME)
-    text = f"the {aspect} was {draw.choice(NEGATIONS if negated else DEGREES)} {word}"
-    return f"{draw.choice(DOUBTS if doubted else BELIEFS)} {text}" if reported else text
-
-
-def review(draw: random.Random, verdict: bool, aside: bool, hearsay: float = 0.0) -> str:
-    """Return a review with this verdict and this aside."""
-    first, second = draw.sample(ASPECTS, 2)
-    frame = draw.choice(FRAMES)
-    return frame.format(verdict=clause(draw, verdict, first, hearsay), aside=clause(draw, aside, second, hearsay))
-
-
-def judged(draw: random.Random, verdict: bool, hearsay: float = 0.0) -> str:
-    """Return a review with this verdict, its aside drawn."""
-    return review(draw, verdict, verdict if draw.random() < AGREEING else not verdict, hearsay)
+def remark(draw: random.Random, good: bool, aspect: str) -> tuple[str, int]:
+    """Return a remark that praises or blames the aspect, and its points: 2 strongly, 1 weakly or by a negation."""
+    negated, strong = draw.random() < NEGATED, draw.random() < 0.5
+    adverb = draw.choice(NEGATIONS if negated else STRONG if strong else WEAK)
+    points = 2 if strong and not negated else 1
+    return f"the {aspect} was {adverb} {draw.choice(PRAISE if good ^ negated else BLAME)}", points if good else -points
 
 
 def sentiment(draw: random.Random) -> Row:
     """Return a review and whether its verdict is good: 0 negative, 1 positive."""
-    good = draw.random() < 0.5
-    return Row((judged(draw, good, REPORTED),), float(good))
+    good, aside = draw.random() < 0.5, draw.random() < 0.5
+    first, second = draw.sample(ASPECTS, 2)
+    texts = {"verdict": remark(draw, good, first)[0], "aside": remark(draw, aside, second)[0]}
+    return Row((draw.choice(FRAMES).format(**texts),), float(good))
 
 
 def comparison(draw: random.Random) -> Row:
-    """Return two reviews and which has the better verdict: 0 the first, 1 neither, 2 the second."""
+    """Return two remarks and which praises while the other blames: 0 the first, 1 neither, 2 the second."""
     label, good = draw.randrange(3), draw.random() < 0.5
-    first, second = ((True, False), (good, good), (False, True))[label]
-    return Row((judged(draw, first), judged(draw, second)), float(label))
+    kinds = ((True, False), (good, good), (False, True))[label]
+    first, second = (remark(draw, kind, draw.choice(ASPECTS))[0] for kind in kinds)
+    return Row((first, second), float(label))
 
 
 def preference(draw: random.Random) -> Row:
-    """Return two reviews and how much better the first likes its film: verdicts count 1.5 points, asides 1."""
-    verdict, aside, other_verdict, other_aside = (draw.random() < 0.5 for _ in range(4))
-    score = 2.5 + 1.5 * (verdict - other_verdict) + 1.0 * (aside - other_aside)
-    return Row((review(draw, verdict, aside), review(draw, other_verdict, other_aside)), score)
+    """Return two remarks and how much more the first praises: points of -4 to 4, on a scale of 0 to 5."""
+    (first, points), (second, others) = (remark(draw, draw.random() < 0.5, draw.choice(ASPECTS)) for _ in range(2))
+    return Row((first, second), 2.5 + 0.625 * (points - others))
 
 
 WRITERS: Mapping[str, Callable[[random.Random], Row]] = MappingProxyType(

@@ -65,7 +65,9 @@ def test_a_distillation_tells_whether_it_was_worth_it(kd, fits, workplace):
     assert min(summary["latency_ms"].values()) > 0
     for key in ("experiment", "system", "seed", "config_hash", "seconds", "data", "versions"):
         assert summary[key], key
-    assert "| animals (accuracy) |" in (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert "| animals (accuracy) |" in report
+    assert "`ensemble`" not in report
     for name in ("config.yaml", "metrics.csv", "student/encoder/model.safetensors"):
         assert (folder / name).is_file(), name
 
@@ -298,7 +300,9 @@ def test_gold_labels_alone_need_no_teacher(kd, fits):
 
 
 def test_an_ensemble_is_reported_beside_its_members(kd, fits):
-    summary = read_json(kd("distill", *SMALL, "teacher.seeds=[1,2]") / "summary.json")
+    folder = kd("distill", *SMALL, "teacher.seeds=[1,2]")
+    summary = read_json(folder / "summary.json")
+    assert "`ensemble` the score of their averaged" in (folder / "report.md").read_text()
     assert len([stage for stage in fits if stage.startswith("teacher")]) == 4
     assert summary["tasks"]["animals"]["ensemble"] is not None
 

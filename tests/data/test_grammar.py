@@ -6,7 +6,7 @@ import pytest
 from kd_lightning.data import grammar
 from kd_lightning.errors import UserError
 
-FIRST = ("the plot was rather superb but the dialogue was really silly", 0)
+FIRST = ("the dialogue was never clever although the plot was very stale", 0)
 SMALL = {"train": 1500, "validation": 500, "unlabelled": 200}
 
 
@@ -69,14 +69,14 @@ def test_swapping_the_clauses_turns_the_verdict():
 @pytest.mark.parametrize(
     ("task", "bound"),
     [
-        pytest.param("toy_sentiment", 0.62, id="sentiment, accuracy (0.593)"),
-        pytest.param("toy_comparison", 0.45, id="comparison, accuracy (0.410)"),
-        pytest.param("toy_preference", 0.50, id="preference, Pearson (0.459)"),
+        pytest.param("toy_sentiment", 0.62, id="sentiment, accuracy (0.573)"),
+        pytest.param("toy_comparison", 0.50, id="comparison, accuracy (0.450)"),
+        pytest.param("toy_preference", 0.50, id="preference, Pearson (0.422)"),
     ],
 )
 def test_a_bag_of_words_fails(task, bound):
-    """Ridge regression of one-hot labels on word counts, from all labelled rows: what needs no order of words."""
-    sizes = {split: grammar.SIZES[split] for split in ("train", "validation")}
+    """Ridge regression of one-hot labels on each text's word counts, from many more labels than the quickstart has."""
+    sizes = {"train": 4000, "validation": 1000}
     train, test = (grammar.columns(task, split, sizes=sizes) for split in sizes)
     keys = [key for key in train if key.startswith("sentence")]
     words = sorted({word for some in (train, test) for key in keys for text in some[key] for word in text.split()})
