@@ -91,7 +91,7 @@ def write_report(folder: Path, summary: Config) -> None:
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
     header, rows = distillation_rows(summary)
-    several = "`teacher` is the mean of the teachers' scores, `ensemble` the score of their averaged probabilities.\n"
+    several = "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions.\n"
     text = f"""# {summary["experiment"]}, seed {summary["seed"]}
 
 {markdown(header, rows)}

@@ -1,8 +1,9 @@
 """Toy tasks that ship with the package: remarks about films, written by a seeded grammar.
 
 A remark praises or blames one aspect of a film, strongly, weakly or by a negation; a connective says which of the two
-remarks of a review is its verdict. Words alone do not tell: "the plot was not dull but the music was never good" has
-another verdict than "the music was never good but the plot was not dull".
+remarks of a review is its verdict. In a review, words alone do not tell: "the plot was not dull but the music was never
+good" has another verdict than "the music was never good but the plot was not dull". In a remark, no single word does: a
+negation turns it.
 
 * ``toy_sentiment``: is the verdict of the review good?
 * ``toy_comparison``: which of two remarks praises while the other blames, or neither?
@@ -60,7 +61,7 @@ class Row(NamedTuple):
 
 
 def remark(draw: random.Random, good: bool, aspect: str) -> tuple[str, int]:
-    """Return a remark that praises or blames the aspect, and its points: 2 strongly, 1 weakly or by a negation."""
+    """Return a remark that praises or blames the aspect, and its points: 2 or 1, negative for blame."""
     negated, strong = draw.random() < NEGATED, draw.random() < 0.5
     adverb = draw.choice(NEGATIONS if negated else STRONG if strong else WEAK)
     points = 2 if strong and not negated else 1
@@ -84,7 +85,7 @@ def comparison(draw: random.Random) -> Row:
 
 
 def preference(draw: random.Random) -> Row:
-    """Return two remarks and how much more the first praises: points of -4 to 4, on a scale of 0 to 5."""
+    """Return two remarks and how much more the first praises: their points' difference, mapped to 0 to 5."""
     (first, points), (second, others) = (remark(draw, draw.random() < 0.5, draw.choice(ASPECTS)) for _ in range(2))
     return Row((first, second), 2.5 + 0.625 * (points - others))
 

@@ -17,7 +17,8 @@ def parquet_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generat
     """Yield the named columns, at most ``batch_rows`` rows at a time; see ``read_chunks``."""
     first = 0
     try:
-        with pq.ParquetFile(path) as file:
+        # By default, Arrow fetches all row groups ahead, and whole columns of each: memory would grow with the file.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             check_header(file.schema_arrow.names, names, str(path))
             classes = _class_names(file.schema_arrow)
             for batch in file.iter_batches(batch_rows, columns=list(names)):

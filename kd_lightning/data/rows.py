@@ -20,7 +20,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split, memory-mapped.
+    """The rows of one split, on disk.
 
     Args:
         folder: Holds ``rows.arrow`` (schema ``ROWS``) and ``meta.json``.
@@ -34,7 +34,7 @@ class Rows:
 
     def batches(self, size: int = 10_000) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order, at most ``size`` at a time, without loading the file."""
-        with pa.memory_map(str(self.folder / "rows.arrow")) as file:
+        with pa.OSFile(str(self.folder / "rows.arrow")) as file:  # a mapped file would stay in memory, page by page
             reader = pa.ipc.open_file(file)
             for i in range(reader.num_record_batches):
                 batch = reader.get_batch(i)

@@ -26,8 +26,8 @@ class Walk:
         while count:
             number, offset = divmod(start, self.size)
             if number != self._round:
-                order = np.random.default_rng([*self.seed, number]).permutation(self.size)
-                self._round, self._order = number, order.astype(np.int32)
+                self._round, self._order = number, np.arange(self.size, dtype=np.int32)
+                np.random.default_rng([*self.seed, number]).shuffle(self._order)  # as permutation(), in half the memory
             drawn.append(self._order[offset : offset + count])
             start, count = start + len(drawn[-1]), count - len(drawn[-1])
         return np.concatenate(drawn).astype(np.int64)

@@ -124,7 +124,7 @@ class ParquetFolder:
 
 
 class Embedded:
-    """Toy tasks written by the grammar that ships with the package; labels need word order and negation.
+    """Toy tasks written by the grammar that ships with the package; labels need negation, and in reviews word order.
 
     Args:
         seed: Seed of the grammar; other seeds give other rows.

@@ -302,7 +302,7 @@ def test_gold_labels_alone_need_no_teacher(kd, fits):
 def test_an_ensemble_is_reported_beside_its_members(kd, fits):
     folder = kd("distill", *SMALL, "teacher.seeds=[1,2]")
     summary = read_json(folder / "summary.json")
-    assert "`ensemble` the score of their averaged" in (folder / "report.md").read_text()
+    assert "`ensemble` that of their averaged predictions" in (folder / "report.md").read_text()
     assert len([stage for stage in fits if stage.startswith("teacher")]) == 4
     assert summary["tasks"]["animals"]["ensemble"] is not None
 

@@ -213,6 +213,14 @@ def test_the_hash_is_of_all_content(tmp_path):
     assert len(before) == 64
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped where")
+def test_rows_are_read_a_batch_at_a_time_not_mapped(toys):
+    """Pages of a mapped file stay in memory as they are read: it would grow with the data."""
+    batches = toys["mood"].rows.batches(7)
+    next(batches)
+    assert "rows.arrow" not in Path("/proc/self/maps").read_text()
+
+
 def test_rows_are_the_same_however_they_come(toys, tmp_path):
     """A file that is read in other batches: every teacher is trained again."""
     toy = toys["mood"]

@@ -1,4 +1,8 @@
-"""The embedded tasks: the same everywhere, balanced, and beyond a bag of words."""
+"""The embedded tasks: the same everywhere, balanced, labelled as their texts say, and beyond a linear bag of words."""
+
+import hashlib
+import json
+import re
 
 import numpy as np
 import pytest
@@ -6,7 +10,11 @@ import pytest
 from kd_lightning.data import grammar
 from kd_lightning.errors import UserError
 
-FIRST = ("the dialogue was never clever although the plot was very stale", 0)
+CONTENT = {
+    "toy_sentiment": "82632e8ca5a58d24",
+    "toy_comparison": "76993a8c453199a2",
+    "toy_preference": "95b37311f3c43861",
+}
 SMALL = {"train": 1500, "validation": 500, "unlabelled": 200}
 
 
@@ -34,10 +42,11 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(task):
     assert grammar.columns(task, "train", sizes=SMALL) != grammar.columns(task, "train", sizes=SMALL, seed=1)
 
 
-def test_the_first_row_is_what_it_was():
+@pytest.mark.parametrize(("task", "digest"), CONTENT.items())
+def test_the_rows_are_what_they_were(task, digest):
     """A change of the grammar changes every number measured on it; it must not happen unseen."""
-    first = grammar.columns("toy_sentiment", "train", sizes=SMALL)
-    assert (first["sentence"][0], first["label"][0]) == FIRST
+    rows = json.dumps([grammar.columns(task, split) for split in grammar.SIZES])
+    assert hashlib.sha256(rows.encode()).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("task", grammar.TASKS)
@@ -57,13 +66,50 @@ def test_classes_are_balanced(task):
     assert counts.max() / counts.min() < 1.2
 
 
-def test_swapping_the_clauses_turns_the_verdict():
+def points(remark):
+    """Return what a remark says, read anew from its words: 2 or 1, negative for blame."""
+    adverb, adjective = re.fullmatch(r"the \w+ was (\w+) (\w+)", remark).groups()
+    good = adjective in grammar.PRAISE
+    if adverb in ("not", "never", "hardly"):
+        return -1 if good else 1
+    return (2 if adverb in ("very", "truly", "really") else 1) * (1 if good else -1)
+
+
+def verdict(review):
+    """Return whether the verdict of a review is good: the remark that no ``although`` or ``though`` takes back."""
+    whole = re.fullmatch(r"(although )?(the \w+ was \w+ \w+) ?(but|yet|though|although)? (the \w+ was \w+ \w+)", review)
+    concessive, first, between, second = whole.groups()
+    return points(first if between in ("though", "although") and not concessive else second) > 0
+
+
+def label_of(task, texts):
+    """Return the label that a task's texts must have."""
+    if task == "toy_sentiment":
+        return int(verdict(*texts))
+    first, second = (points(text) for text in texts)
+    if task == "toy_comparison":
+        return 1 if (first > 0) == (second > 0) else 0 if first > 0 else 2
+    return 2.5 + 0.625 * (first - second)
+
+
+@pytest.mark.parametrize("task", grammar.TASKS)
+def test_a_label_is_what_its_texts_say(task):
+    """Read anew, row by row; swapped texts have the label mirrored."""
+    labels = grammar.columns(task, "train", sizes=SMALL)["label"]
+    rows = texts(task, "train")
+    assert [label_of(task, row) for row in rows] == labels
+    top = {"toy_sentiment": 1, "toy_comparison": 2, "toy_preference": 5}[task]
+    assert (min(labels), max(labels)) == (0, top)
+    if task != "toy_sentiment":
+        assert [label_of(task, row[::-1]) for row in rows] == [top - label for label in labels]
+
+
+@pytest.mark.parametrize("frame", grammar.FRAMES)
+def test_swapping_the_remarks_of_a_review_turns_its_verdict(frame):
     """The same bag of words has both labels."""
-    columns = grammar.columns("toy_sentiment", "train", sizes={"train": 20_000})
-    labels = {}
-    for text, label in zip(columns["sentence"], columns["label"], strict=True):
-        labels.setdefault(" ".join(sorted(text.split())), set()).add(label)
-    assert {0, 1} in labels.values()
+    praise, blame = "the plot was not dull", "the music was never good"
+    assert verdict(frame.format(verdict=praise, aside=blame))
+    assert not verdict(frame.format(verdict=blame, aside=praise))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +120,7 @@ def test_swapping_the_clauses_turns_the_verdict():
         pytest.param("toy_preference", 0.50, id="preference, Pearson (0.422)"),
     ],
 )
-def test_a_bag_of_words_fails(task, bound):
+def test_a_linear_bag_of_words_fails(task, bound):
     """Ridge regression of one-hot labels on each text's word counts, from many more labels than the quickstart has."""
     sizes = {"train": 4000, "validation": 1000}
     train, test = (grammar.columns(task, split, sizes=sizes) for split in sizes)

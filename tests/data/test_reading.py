@@ -6,15 +6,18 @@ import csv
 import json
 import math
 import os
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from kd_lightning.data.formats import read_chunks
 from kd_lightning.data.reading import ROWS, check_columns, read_file
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -198,6 +201,21 @@ def test_an_early_stop_closes_the_file(tmp_path: Path) -> None:
     assert next(batches)["label"].to_pylist() == [1.0]
     batches.close()  # type: ignore[attr-defined]
     path.unlink()
+
+
+@pytest.mark.parametrize("group", [500, 8_000], ids=["row groups", "one row group"])
+def test_parquet_is_not_fetched_ahead(tmp_path: Path, group: int) -> None:
+    """Arrow would hold all row groups, or a whole group's columns: memory must not grow with the file."""
+    random = np.random.default_rng(0)
+    texts = [random.bytes(1_000).hex() for _ in range(8_000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"text": texts, "label": [1] * len(texts)}), path, row_group_size=group, use_dictionary=False
+    )
+    before = pa.total_allocated_bytes()
+    with closing(read_chunks(path, ["text", "label"], 100)) as chunks:
+        next(chunks)
+        assert pa.total_allocated_bytes() - before < path.stat().st_size / 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")

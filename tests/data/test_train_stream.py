@@ -23,6 +23,7 @@ from kd_lightning.data.sampling import (
     temperature,
     uniform,
 )
+from kd_lightning.data.train_stream import RELEASE_EVERY
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -365,6 +366,14 @@ def test_length_of_an_epoch(epoch_rows, expected):
     """Progress, schedules and evaluation all count in epochs."""
     found = stream(epoch_rows=epoch_rows)
     assert len(found) == len(list(found)) == expected
+
+
+def test_mapped_pages_go_back_every_few_batches(monkeypatch):
+    """Random rows touch pages all over the arrays: resident memory would grow to their size."""
+    released = Counter()
+    monkeypatch.setattr(TokenTable, "release", lambda self: released.update([self.fingerprint]))
+    drawn(stream(batch_size=4), 2 * RELEASE_EVERY)
+    assert released == dict.fromkeys(SIZES, 2)
 
 
 def test_full_batches_only():
