@@ -57,6 +57,12 @@ def stored_soft_targets(teacher: TrainedModel, task: Task, split: str, rows: Row
     folder = Path(teacher.cfg["paths"]["store"]) / "soft_targets" / f"{task.name}-{split}-{manifest.key()}"
     with locked(folder):
         if not folder.exists():
-            log.info("soft targets: %s %s, %s examples", task.name, split, f"{manifest.rows:,}")
+            log.info(
+                "%s: soft targets for %s %s, %s examples",
+                teacher.result["stage"],
+                task.name,
+                split,
+                f"{manifest.rows:,}",
+            )
             write_soft_targets(teacher, folder, task, split, rows)
         return SoftTargets.open(folder, expected=manifest)
