@@ -14,7 +14,7 @@ from kd_lightning.data.shuffling import Walk
 from kd_lightning.data.tokens import Ints
 from kd_lightning.errors import UserError
 
-RELEASE_EVERY = 4
+RELEASE_EVERY = 2
 """Batches between two returns of memory-mapped pages to the system; Linux maps 64 KiB around each page that is read."""
 
 
