@@ -33,7 +33,9 @@ def _installed_folder(package: str, folder: str, extra: str) -> str:
     """Resolve ``${installed_folder:PACKAGE,FOLDER,EXTRA}``: a folder of an installed package."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"package {package} is not installed: pip install 'kd_lightning[{extra}]'")
+        raise UserError(
+            f"package {package} is not installed: in the checkout, pip install -e '.[{extra}]' -c constraints.txt"
+        )
     return str(Path(spec.origin).parent / folder)
 
 

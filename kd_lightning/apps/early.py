@@ -30,10 +30,10 @@ def check_early(cfg: DictConfig) -> None:
     Raises:
         UserError: If a value is missing, cannot be resolved, or is of the wrong kind.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
     try:
+        missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too
+        if missing:
+            raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         cause: BaseException = error

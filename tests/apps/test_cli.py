@@ -33,6 +33,11 @@ def test_help_teaches_and_needs_nothing_heavy(command):
     ("overrides", "wanted"),
     [
         pytest.param(["foo=1"], "there is no setting 'foo'", id="unknown setting"),
+        pytest.param(
+            ["encoder=pretrained", "encoder.path=${installed_folder:no_such_package,model,offline}"],
+            "package no_such_package is not installed: in the checkout, pip install -e",
+            id="an extra that is not installed",
+        ),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),
         pytest.param(["task=zzzz"], "expected one of ax, cola", id="unknown option"),
         pytest.param(["encoder=bert-base-uncased"], "encoder=OWNER/bert-base-uncased", id="hub name without owner"),
