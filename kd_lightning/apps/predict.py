@@ -40,13 +40,13 @@ def run(cfg: DictConfig) -> None:
         # A table needs no gold labels; soft targets name the data they are of, labels included.
         labelled = None if cfg.format == "soft_targets" else False
         rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
-        target = output / f"{task.name}-{split}"
         if cfg.format == "soft_targets":
+            target = output / f"{task.name}-{split}"
             write_soft_targets(model, target, task, split, rows)
         else:
-            target = target.with_name(f"{target.name}.{cfg.format}")
+            target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
             write_predictions(target, task, rows, *model.logits(task, split, rows))
-        log.info("%s %s: %s rows, %s", task.name, split, f"{rows.count:,}", target)
+        log.info("%s %s: %s rows, %s", task.name, cfg.file or split, f"{rows.count:,}", target)
 
 
 def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor) -> None:

@@ -55,7 +55,7 @@ def test_predictions_come_in_the_order_of_the_file(kd, workplace):
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
     pd.read_csv("animals-dev.csv").iloc[::-1].to_csv("reversed.csv", index=False)
     forwards = pd.read_csv(kd("predict", f"run={folder}") / "animals-validation.csv")
-    backwards = pd.read_csv(kd("predict", f"run={folder}", "file=reversed.csv") / "animals-validation.csv")
+    backwards = pd.read_csv(kd("predict", f"run={folder}", "file=reversed.csv") / "animals-reversed.csv")
     pd.testing.assert_series_equal(forwards["p_same"], backwards["p_same"][::-1].reset_index(drop=True), atol=1e-5)
     assert set(forwards["prediction"]) <= {"different", "same"}
     assert forwards[["p_different", "p_same"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
@@ -78,7 +78,7 @@ def test_scores_come_in_the_range_of_the_task(kd):
 def test_a_file_to_predict_needs_no_labels(kd):
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
     pd.read_csv("animals-dev.csv").drop(columns="label").to_csv("new.csv", index=False)
-    assert len(pd.read_csv(kd("predict", f"run={folder}", "file=new.csv") / "animals-validation.csv")) == 32
+    assert len(pd.read_csv(kd("predict", f"run={folder}", "file=new.csv") / "animals-new.csv")) == 32
 
 
 def test_a_task_of_other_labels_is_not_given_to_the_head(kd, workplace):
