@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -11,7 +12,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.encoders import Encoder
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
 
@@ -64,10 +65,17 @@ def build_tasks(cfg: Config) -> list[Task]:
     for key, node in nodes.items():
         if not isinstance(node, dict) or "_target_" not in node:
             raise UserError(f"task {key} has no _target_, expected `_target_: kd_lightning.tasks.Task` below `{key}:`")
+        known = [field.name for field in fields(Task)]
+        for name in node:
+            if name not in known and node["_target_"] == "kd_lightning.tasks.Task" and not name.startswith("_"):
+                hint = did_you_mean(name, known) or f", expected some of {', '.join(known)}"
+                raise UserError(f"task {key}: there is no field '{name}'{hint}")
     tasks = [build(node) for node in nodes.values()]
     for key, task in zip(nodes, tasks, strict=True):
         if key != task.name:
-            raise UserError(f"task {key}: its name is '{task.name}', expected the same word in both places")
+            raise UserError(
+                f"task {key}: its name is '{task.name}', expected the same word as its first line and as its name"
+            )
     return tasks
 
 

@@ -9,17 +9,19 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.early import check_early
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, did_you_mean
 
 
 def config_dir() -> str:
@@ -88,8 +90,29 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def one_line(message: str) -> str:
-    """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near."""
+def setting_names(name: str) -> Iterator[str]:
+    """Yield the dotted names of all settings of the command ``kd-NAME``, as they are by default."""
+
+    def names(node: Any, prefix: str) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            yield prefix + str(key)
+            yield from names(value, f"{prefix}{key}.")
+
+    GlobalHydra.instance().clear()
+    where = config_dir()
+    module = where.removeprefix("pkg://")
+    start = hydra.initialize_config_module if module != where else hydra.initialize_config_dir
+    with start(module, version_base="1.3"):
+        yield from names(OmegaConf.to_container(hydra.compose(name), resolve=False), "")
+
+
+def one_line(message: str, settings: Callable[[], Iterable[str]] = tuple) -> str:
+    """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near.
+
+    Args:
+        message: What Hydra says.
+        settings: Returns the names of the settings that there are; called only if one is not.
+    """
     text = message.split("Config search path:")[0].split("Set the environment variable")[0]
     found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
     if found is not None:
@@ -104,7 +127,8 @@ def one_line(message: str) -> str:
     if found is not None and found[1] == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     if found is not None:
-        return f"there is no setting '{found[1]}': see --help for all settings (a new one needs a + in front)"
+        meant = did_you_mean(found[1], settings()) or ": see --help for all settings (a new one needs a + in front)"
+        return f"there is no setting '{found[1]}'{meant}"
     if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
         last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
@@ -172,7 +196,9 @@ def command(name: str, run: str) -> Callable[[], None]:
             sys.exit(1)
         except SystemExit as exit_:
             if exit_.code == 1 and sys.stderr is said:  # the configuration is wrong
-                print(f"kd-{name}: error: {one_line(said.getvalue())}", file=sys.__stderr__)
+                print(
+                    f"kd-{name}: error: {one_line(said.getvalue(), partial(setting_names, name))}", file=sys.__stderr__
+                )
                 said.truncate(said.seek(0))
                 sys.exit(2)
             raise

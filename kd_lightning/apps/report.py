@@ -23,7 +23,7 @@ def percent(value: float | None) -> str:
 
 def gain(student: float | None, baseline: float | None) -> str:
     """Return the difference in percentage points, with its sign."""
-    return "-" if student is None or baseline is None else f"{100 * (student - baseline):+.1f}"
+    return "-" if student is None or baseline is None else f"{round(100 * (student - baseline), 1) + 0.0:+.1f}"
 
 
 def megabytes(parameters: int) -> str:

@@ -38,6 +38,8 @@ def test_help_teaches_and_needs_nothing_heavy(command):
             "package no_such_package is not installed: in the checkout, pip install -e",
             id="an extra that is not installed",
         ),
+        pytest.param(["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?", id="misspelt setting"),
+        pytest.param(["+task.rte.metric=f1"], "task rte: there is no field 'metric'; did you mean", id="unknown field"),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),
         pytest.param(["task=zzzz"], "expected one of ax, cola", id="unknown option"),
         pytest.param(["encoder=bert-base-uncased"], "encoder=OWNER/bert-base-uncased", id="hub name without owner"),

@@ -97,6 +97,7 @@ def test_percent(value, shown):
 
 def test_gain():
     assert [gain(0.5, 0.4), gain(0.4, 0.5), gain(None, 0.5), gain(0.5, None)] == ["+10.0", "-10.0", "-", "-"]
+    assert gain(0.5, 0.5004) == "+0.0"
 
 
 @pytest.mark.parametrize(
