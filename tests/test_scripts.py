@@ -62,7 +62,9 @@ def reviews(tmp_path_factory):
 
     for name, count, labelled in (("train", 96, True), ("dev", 32, True), ("more", 64, False), ("new", 5, False)):
         rows(count, labelled).to_csv(folder / "data" / f"{name}.csv", index=False)
-    (command,) = re.findall(r"^kd-distill (--config-dir mine .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (command,) = re.findall(
+        r"^\.venv/bin/kd-distill (--config-dir mine .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
     short = ["encoder.num_layers=1", "teacher.encoder.num_layers=1", *SMALL[2:], *TEACHER[2:]]
     said = kd("distill", "-m", *command.split(), "seed=1,2", *short, cwd=folder)
     (folder / "said.txt").write_text(said)
@@ -123,11 +125,10 @@ def test_a_student_is_evaluated_and_predicts_and_is_the_same_in_python(reviews, 
     scores = json.loads(evaluation.read_text())["scores"]["reviews"]
     assert scores == pytest.approx(task["metrics"]["student"], abs=1e-6)
 
-    (command,) = re.findall(
-        r"^kd-predict (--config-dir mine run=.*)$", (ROOT / "docs" / "own_data.md").read_text(), re.MULTILINE
-    )
+    (command,) = re.findall(r"^kd-predict (run=.*)$", (ROOT / "docs" / "own_data.md").read_text(), re.MULTILINE)
     kd("predict", *command.replace("RUN_FOLDER", str(run)).split(), f"output={reviews / 'predictions'}", cwd=reviews)
     (file,) = (reviews / "predictions").iterdir()
+    assert file.name == "reviews-new.csv"
     predicted = pd.read_csv(file)
 
     text = pd.read_csv(reviews / "data" / "new.csv")["text"][0]
