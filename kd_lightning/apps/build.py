@@ -65,18 +65,21 @@ def build_tasks(cfg: Config) -> list[Task]:
     for key, node in nodes.items():
         if not isinstance(node, dict) or "_target_" not in node:
             raise UserError(f"task {key} has no _target_, expected `_target_: kd_lightning.tasks.Task` below `{key}:`")
-        known = [field.name for field in fields(Task)]
-        for name in node:
-            if name not in known and node["_target_"] == "kd_lightning.tasks.Task" and not name.startswith("_"):
-                hint = did_you_mean(name, known) or f", expected some of {', '.join(known)}"
-                raise UserError(f"task {key}: there is no field '{name}'{hint}")
+        if node["_target_"] == "kd_lightning.tasks.Task":
+            _check_fields(key, node)
     tasks = [build(node) for node in nodes.values()]
     for key, task in zip(nodes, tasks, strict=True):
         if key != task.name:
-            raise UserError(
-                f"task {key}: its name is '{task.name}', expected the same word as its first line and as its name"
-            )
+            raise UserError(f"task {key}: its name is '{task.name}', expected '{key}', the key that it stands under")
     return tasks
+
+
+def _check_fields(key: str, node: Config) -> None:
+    known = [field.name for field in fields(Task)]
+    for name in node:
+        if name not in known and not name.startswith("_"):
+            hint = did_you_mean(name, known) or f", expected some of {', '.join(known)}"
+            raise UserError(f"task {key}: there is no field '{name}'{hint}")
 
 
 def learns_from_teachers(cfg: Config) -> bool:

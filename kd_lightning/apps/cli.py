@@ -100,9 +100,8 @@ def setting_names(name: str) -> Iterator[str]:
 
     GlobalHydra.instance().clear()
     where = config_dir()
-    module = where.removeprefix("pkg://")
-    start = hydra.initialize_config_module if module != where else hydra.initialize_config_dir
-    with start(module, version_base="1.3"):
+    start = hydra.initialize_config_module if where.startswith("pkg://") else hydra.initialize_config_dir
+    with start(where.removeprefix("pkg://"), version_base="1.3"):
         yield from names(OmegaConf.to_container(hydra.compose(name), resolve=False), "")
 
 

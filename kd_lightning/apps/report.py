@@ -22,7 +22,7 @@ def percent(value: float | None) -> str:
 
 
 def gain(student: float | None, baseline: float | None) -> str:
-    """Return the difference in percentage points, with its sign."""
+    """Return the difference in percentage points, with its sign; none is +0.0."""
     return "-" if student is None or baseline is None else f"{round(100 * (student - baseline), 1) + 0.0:+.1f}"
 
 

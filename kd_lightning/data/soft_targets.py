@@ -90,7 +90,7 @@ class SoftTargets:
         if tuple(logits.shape) != shape or example_id.shape != shape[:1]:
             raise refusal(folder, f"rows is {tuple(logits.shape)} in the file, expected {shape} by the manifest")
         _check_values(f"soft targets {folder}", example_id, logits)
-        if (example_id[1:] > example_id[:-1]).all():  # as they are written by us: no copies
+        if _ascending(example_id):  # as they are written by us: no copies
             return cls(example_id, None, logits, manifest, folder, identity)
         order = np.argsort(example_id, kind="stable")
         return cls(example_id[order], order, logits, manifest, folder, identity)
@@ -112,8 +112,12 @@ class SoftTargets:
         return place if self.order is None else self.order[place]
 
 
+def _ascending(ids: NDArray[np.int64]) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
+
+
 def _check_values(where: str, example_id: NDArray[np.int64], logits: Tensor) -> None:
-    if not (example_id[1:] > example_id[:-1]).all():
+    if not _ascending(example_id):
         ids, counts = np.unique(example_id, return_counts=True)
         if len(ids) < len(example_id):
             first = ids[counts > 1][0]

@@ -115,9 +115,9 @@ def test_swapping_the_remarks_of_a_review_turns_its_verdict(frame):
 @pytest.mark.parametrize(
     ("task", "bound"),
     [
-        pytest.param("toy_sentiment", 0.62, id="sentiment, accuracy (0.573)"),
-        pytest.param("toy_comparison", 0.50, id="comparison, accuracy (0.450)"),
-        pytest.param("toy_preference", 0.50, id="preference, Pearson (0.422)"),
+        pytest.param("toy_sentiment", 0.60, id="sentiment, accuracy (0.573)"),
+        pytest.param("toy_comparison", 0.47, id="comparison, accuracy (0.450)"),
+        pytest.param("toy_preference", 0.45, id="preference, Pearson (0.422)"),
     ],
 )
 def test_a_linear_bag_of_words_fails(task, bound):
