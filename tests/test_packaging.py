@@ -197,4 +197,4 @@ def test_the_commands_work_outside_the_checkout(installed, tmp_path):
     train = ["data=embedded", "task=toy_sentiment", "encoder=tiny", "debug=fast_dev_run", "accelerator=cpu"]
     done = call(installed / "kd-train", *train, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("outputs/train/*/summary.json"))
+    assert list(tmp_path.glob("outputs/fast_dev_run/*/summary.json"))

@@ -144,7 +144,7 @@ def test_every_logger_writes_its_files(tmp_path):
     """One word each; wandb offline, for want of a key."""
     train = ["-m", "logger=csv,tensorboard,wandb", "data=embedded", "task=toy_sentiment", "encoder=tiny", *SMALL]
     said = kd("train", *train, "debug=fast_dev_run", cwd=tmp_path, NETRC=str(tmp_path / "none"))
-    (sweep,) = tmp_path.glob("outputs/train/sweep_*")
+    (sweep,) = tmp_path.glob("outputs/fast_dev_run/sweep_*")
     for job in ("0", "1", "2"):
         assert (sweep / job / "metrics.csv").is_file()
     assert list((sweep / "1").glob("**/events.out.tfevents.*"))
@@ -163,7 +163,8 @@ def test_glue_in_a_folder_with_the_offline_encoder(tmp_path):
         pd.DataFrame(table).to_parquet(tmp_path / "glue" / "rte" / f"{split}.parquet", index=False)
     settings = ["task=[rte]", "encoder=minilm", "encoder.num_layers=1", "data.root=glue", "batching.batch_size=4"]
     said = kd("train", *settings, "accelerator=cpu", "trainer.max_epochs=1", cwd=tmp_path)
-    assert "train: 12 examples, 3 batches an epoch" in said
+    assert "train: 12 examples, 3 batches an epoch, 3 steps" in said
+    assert "train: so few steps seldom teach a model anything: raise trainer.max_epochs" in said
     (summary,) = tmp_path.glob("outputs/train/*/summary.json")
     parameters = json.loads(summary.read_text())["parameters"]
     assert parameters["student"] - parameters["student_without_embeddings"] == (30522 + 512 + 2 + 2) * 384

@@ -88,6 +88,8 @@ def quiet() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
+        logging.getLogger(name).propagate = False
 
 
 def setting_names(name: str) -> Iterator[str]:

@@ -36,6 +36,9 @@ from kd_lightning.systems import NLUSystem
 
 log = logging.getLogger(__name__)
 
+FEW_STEPS = 100
+"""Below it, a scored model is most often one that has not begun to learn, and we say so."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -143,9 +146,12 @@ class Fit:
         self._prepare(folder, checkpoint)
         data.trainer = trainer
         rows = sum(len(part.tokens) for part in data.train)
-        batches = len(data.train_dataloader())
-        how = f"{rows:,} examples, {batches:,} batches an epoch, {trainer.precision}"
+        batches, steps = len(data.train_dataloader()), data.total_steps
+        how = f"{rows:,} examples, {batches:,} batches an epoch, {steps:,} steps, {trainer.precision}"
         log.info("%s: %s%s", self.stage, how, f", from {checkpoint}" if checkpoint else "")
+        if steps < FEW_STEPS:
+            setting = "teacher." * self.stage.startswith("teacher") + "trainer.max_epochs"
+            log.warning("%s: so few steps seldom teach a model anything: raise %s", self.stage, setting)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.cfg)
         scores = train(system, trainer, data, checkpoint)

@@ -97,3 +97,15 @@ def test_an_encoder_by_name_or_folder():
 
 def test_other_messages_of_hydra_become_one_line():
     assert one_line("first\n  second\n\nSet the environment variable HYDRA_FULL_ERROR=1") == "first second"
+
+
+def test_what_the_hub_says_is_said_once():
+    """Its library prints by itself, and Hydra's log would print it once more."""
+    code = (
+        "import logging; from kd_lightning.apps.cli import quiet\n"
+        "logging.basicConfig(format='%(message)s'); quiet()\n"
+        "import datasets.utils.logging as data, huggingface_hub.utils.logging as hub\n"
+        "hub.get_logger('huggingface_hub.x').warning('no network'); data.get_logger('datasets.x').warning('no data')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines() == ["no network", "no data"]
