@@ -24,7 +24,7 @@ from scipy.stats import chisquare
 
 from kd_lightning.apps.build import build
 from kd_lightning.batch import Batch
-from kd_lightning.data.train_stream import TrainStream
+from kd_lightning.data.batches.train_stream import TrainStream
 
 TASKS = ("rte", "mrpc", "stsb", "cola", "sst2")
 TARGET = 0.05

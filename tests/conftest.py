@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 
 from kd_lightning.data import Manifest, MultiTaskData, Part, Rows, SoftTargets, TokenTable, tokenise
-from kd_lightning.data.reading import check_columns
+from kd_lightning.data.reading.reader import check_columns
 from kd_lightning.data.rows import cache_rows
 from kd_lightning.data.sampling import size_power
 from kd_lightning.encoders import NewTransformer

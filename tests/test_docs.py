@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 
 from kd_lightning.apps.cli import encoder_shorthand
 from kd_lightning.data import Manifest, SoftTargets
-from kd_lightning.data.reading import read_file
+from kd_lightning.data.reading.reader import read_file
 from kd_lightning.encoders import NewTransformer
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task

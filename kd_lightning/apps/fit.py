@@ -25,9 +25,9 @@ from kd_lightning.apps.trainer import (
     train,
 )
 from kd_lightning.data import MultiTaskData, Part
+from kd_lightning.data.batches.train_stream import check_shares
 from kd_lightning.data.folders import write_json, write_text
 from kd_lightning.data.sampling import probabilities
-from kd_lightning.data.train_stream import check_shares
 from kd_lightning.encoders import Encoder
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError

@@ -20,7 +20,7 @@ from kd_lightning.apps.resume import claimed, find_checkpoint
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.apps.trainer import build_trainer, launches_scripts
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.manifest import check_expected
+from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import glue_average
 

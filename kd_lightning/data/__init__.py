@@ -1,17 +1,17 @@
 """From rows to tokens to batches, in one direction; soft targets join by example id."""
 
-from kd_lightning.data.collation import Part, collate
+from kd_lightning.data.batches.collation import Part, collate
+from kd_lightning.data.batches.evaluation_stream import EvaluationStream
+from kd_lightning.data.batches.train_stream import TrainStream
 from kd_lightning.data.corpus import Corpus
 from kd_lightning.data.datamodule import MultiTaskData
-from kd_lightning.data.ensembles import ensemble, stack
-from kd_lightning.data.evaluation_stream import EvaluationStream
-from kd_lightning.data.manifest import Manifest
 from kd_lightning.data.rows import Rows
-from kd_lightning.data.soft_targets import SoftTargets
+from kd_lightning.data.soft_targets.ensembles import ensemble, stack
+from kd_lightning.data.soft_targets.manifest import Manifest
+from kd_lightning.data.soft_targets.table import SoftTargets
 from kd_lightning.data.sources import Embedded, Files, ParquetFolder
 from kd_lightning.data.tokenising import tokenise
 from kd_lightning.data.tokens import TokenTable
-from kd_lightning.data.train_stream import TrainStream
 
 __all__ = [
     "Corpus",

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from kd_lightning.data.collation import Part
-from kd_lightning.data.evaluation_stream import EvaluationStream
+from kd_lightning.data.batches.collation import Part
+from kd_lightning.data.batches.evaluation_stream import EvaluationStream
+from kd_lightning.data.batches.train_stream import TrainStream
 from kd_lightning.data.sampling import TaskSampler, epoch_batches
-from kd_lightning.data.train_stream import TrainStream
 from kd_lightning.errors import UserError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kd_lightning.data.caching import Facts, cached
-from kd_lightning.data.reading import ROWS
+from kd_lightning.data.reading.reader import ROWS
 from kd_lightning.errors import UserError
 
 FORMAT = 2

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kd_lightning.data import grammar
 from kd_lightning.data.folders import file_hash, locked, new_folder
-from kd_lightning.data.reading import check_columns, read_file
+from kd_lightning.data.reading.reader import check_columns, read_file
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.tasks import Task
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kd_lightning.data import Part, collate, tokenise
-from kd_lightning.data.collation import check_teachable
+from kd_lightning.data.batches.collation import check_teachable
 from kd_lightning.encoders.vocabulary import train_tokenizer
 from kd_lightning.errors import UserError
 

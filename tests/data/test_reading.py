@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from kd_lightning.data.formats import read_chunks
-from kd_lightning.data.reading import ROWS, check_columns, read_file
+from kd_lightning.data.reading.formats import read_chunks
+from kd_lightning.data.reading.reader import ROWS, check_columns, read_file
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kd_lightning.data import Manifest, SoftTargets, ensemble, stack
-from kd_lightning.data import soft_targets as module
+from kd_lightning.data.soft_targets import table as module
 from kd_lightning.errors import UserError
 
 LABELS = ("no", "maybe", "yes")

@@ -13,6 +13,7 @@ import torch
 from scipy.stats import chi2
 
 from kd_lightning.data import Part, TokenTable, TrainStream
+from kd_lightning.data.batches.train_stream import RELEASE_EVERY
 from kd_lightning.data.sampling import (
     annealed,
     epoch_batches,
@@ -23,7 +24,6 @@ from kd_lightning.data.sampling import (
     temperature,
     uniform,
 )
-from kd_lightning.data.train_stream import RELEASE_EVERY
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kd_lightning.batch import Batch
-from kd_lightning.data.collation import Part, collate
+from kd_lightning.data.batches.collation import Part, collate
 from kd_lightning.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kd_lightning.data.chunks import Chunk, check_header
+from kd_lightning.data.reading.chunks import Chunk, check_header
 from kd_lightning.errors import UserError
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kd_lightning.data.chunks import Chunk, check_header
+from kd_lightning.data.reading.chunks import Chunk, check_header
 from kd_lightning.errors import UserError
 
 Record: TypeAlias = tuple[int, list[Any]]

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from kd_lightning.data.manifest import refusal, show
-from kd_lightning.data.soft_targets import SoftTargets
+from kd_lightning.data.soft_targets.manifest import refusal, show
+from kd_lightning.data.soft_targets.table import SoftTargets
 
 
 def stack(members: Sequence[SoftTargets]) -> SoftTargets:

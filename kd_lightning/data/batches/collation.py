@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from kd_lightning.batch import Batch, TaskRows
-from kd_lightning.data.soft_targets import SoftTargets
+from kd_lightning.data.soft_targets.table import SoftTargets
 from kd_lightning.data.tokens import Ints, TokenTable
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task

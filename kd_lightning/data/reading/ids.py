@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd_lightning.data.chunks import Chunk
-from kd_lightning.data.columns import as_text, first_row, is_blank, shown
+from kd_lightning.data.reading.chunks import Chunk
+from kd_lightning.data.reading.columns import as_text, first_row, is_blank, shown
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 

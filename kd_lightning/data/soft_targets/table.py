@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kd_lightning.data.folders import file_hash, new_folder, write_json
-from kd_lightning.data.manifest import Manifest, read_manifest, refusal
+from kd_lightning.data.soft_targets.manifest import Manifest, read_manifest, refusal
 from kd_lightning.errors import UserError
 
 

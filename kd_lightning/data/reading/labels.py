@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd_lightning.data.chunks import Chunk
-from kd_lightning.data.columns import as_number, as_text, first_row, shown
+from kd_lightning.data.reading.chunks import Chunk
+from kd_lightning.data.reading.columns import as_number, as_text, first_row, shown
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 

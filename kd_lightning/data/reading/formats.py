@@ -6,9 +6,9 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from kd_lightning.data.chunks import Chunk
-from kd_lightning.data.parquet import parquet_chunks
-from kd_lightning.data.text_formats import RECORDS, text_chunks
+from kd_lightning.data.reading.chunks import Chunk
+from kd_lightning.data.reading.parquet import parquet_chunks
+from kd_lightning.data.reading.text_formats import RECORDS, text_chunks
 from kd_lightning.errors import UserError, did_you_mean
 
 

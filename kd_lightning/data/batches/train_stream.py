@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.batch import Batch
-from kd_lightning.data.collation import Part, check_teachable, collate
+from kd_lightning.data.batches.collation import Part, check_teachable, collate
+from kd_lightning.data.batches.shuffling import Walk
 from kd_lightning.data.sampling import TaskSampler, epoch_batches, probabilities, quotas
-from kd_lightning.data.shuffling import Walk
 from kd_lightning.data.tokens import Ints
 from kd_lightning.errors import UserError
 

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd_lightning.data.chunks import Chunk, Column, check_header
-from kd_lightning.data.columns import as_text, first_row, is_blank, is_unicode, shown
-from kd_lightning.data.formats import read_chunks
-from kd_lightning.data.ids import duplicate_error, example_ids_of, repeated_ids, row_ids_of
-from kd_lightning.data.labels import read_labels
+from kd_lightning.data.reading.chunks import Chunk, Column, check_header
+from kd_lightning.data.reading.columns import as_text, first_row, is_blank, is_unicode, shown
+from kd_lightning.data.reading.formats import read_chunks
+from kd_lightning.data.reading.ids import duplicate_error, example_ids_of, repeated_ids, row_ids_of
+from kd_lightning.data.reading.labels import read_labels
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 

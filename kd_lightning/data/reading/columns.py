@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd_lightning.data.chunks import Chunk, Column
+from kd_lightning.data.reading.chunks import Chunk, Column
 
 NOT_UNIFORM = (pa.ArrowException, UnicodeEncodeError, OverflowError)  # how Arrow refuses values of mixed types
 

@@ -1,0 +1,1 @@
+"""A teacher's logits on disk, by example id; of several teachers, joined."""
