@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 Models = dict[str, list[TrainedModel]]
 """Task -> its models."""
 
+DASHBOARDS = ("wandb", "tensorboard")
+"""Folders that loggers write into a fit's folder."""
+
 
 def run(cfg: DictConfig) -> float | None:
     """Distil; return the student's average score (the objective of a sweep)."""
@@ -147,9 +150,12 @@ def add_models(summary: Config, inputs: FitInputs, students: Models, teachers: M
 
 
 def hand_over(students: Models, folder: Path) -> None:
-    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where each task has its own."""
+    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where each task has its own.
+
+    What dashboards wrote stays in the store, or it would be sent to them twice.
+    """
     folders = {model.folder: task for task, (model, *_) in students.items()}
     for path, task in folders.items():
         name = "student" if len(folders) == 1 else f"student-{task}"
-        shutil.copytree(path, folder / name, dirs_exist_ok=True)
+        shutil.copytree(path, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*DASHBOARDS))
         shutil.copy(path / "metrics.csv", folder / ("metrics.csv" if len(folders) == 1 else f"metrics-{task}.csv"))

@@ -82,8 +82,10 @@ def test_the_student_that_is_handed_over_is_the_one_in_the_table(kd):
 
 
 def test_students_of_one_task_each_are_handed_over_and_found(kd):
-    folder = kd("distill", *SMALL, "student.scope=single", "baseline=false")
+    folder = kd("distill", *SMALL, "student.scope=single", "baseline=false", "logger=tensorboard")
     summary = read_json(folder / "summary.json")
+    assert list(Path(summary["folders"]["student"]["beasts"][0]).glob("tensorboard/events.*"))
+    assert not list(folder.glob("student-*/tensorboard")), "a dashboard would show the fit twice"
     assert summary["tasks"]["animals"]["baseline"] is None
     assert (folder / "metrics-beasts.csv").is_file()
     evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
