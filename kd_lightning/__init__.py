@@ -5,7 +5,7 @@ The house, from the ground up (each floor imports only from the floors below):
 1. ``errors``; ``fields``, ``metrics``: how mistakes are told, what a score is.
 2. ``tasks``, ``batch``, ``annealing``, ``progress``: what a task is, what a batch is, how much gold.
 3. ``losses``, ``encoders``; ``optim``, ``heads``: the parts of a model and of its training.
-4. ``systems`` | ``data``, ``callbacks``: the published methods, one file each | from rows to batches, soft targets.
+4. ``systems`` | ``data``, ``callbacks``, ``loggers``: the methods | from rows to batches, soft targets, logs.
 5. ``apps``: the commands ``kd-train``, ``kd-predict``, ``kd-evaluate``, ``kd-distill``; only they know Hydra.
 """
 

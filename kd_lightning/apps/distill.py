@@ -28,19 +28,16 @@ from kd_lightning.apps.scoring import score_ensemble, stored_scores
 from kd_lightning.apps.store import stored
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.apps.teaching import stored_soft_targets
-from kd_lightning.apps.trained_model import TrainedModel, write_config
-from kd_lightning.apps.trainer import silence_libraries
+from kd_lightning.apps.trained_model import TrainedModel, distinct, write_config
+from kd_lightning.apps.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.variants import baseline_fits, student_fits, teacher_fits
-from kd_lightning.data import ensemble
+from kd_lightning.data import SoftTargets, ensemble
 from kd_lightning.encoders import Encoder
 
 log = logging.getLogger(__name__)
 
 Models = dict[str, list[TrainedModel]]
 """Task -> its models."""
-
-DASHBOARDS = ("wandb", "tensorboard")
-"""Folders that loggers write into a fit's folder."""
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -66,6 +63,7 @@ def distill(cfg: Config, folder: Path, summary: Config) -> None:
     baselines = list(baseline_fits(cfg, shared)) if teaches and cfg["baseline"] else []
     encoders: dict[str, Encoder] = {}
     for fit in [*teachers, *students, *baselines]:
+        refuse_scripts(fit.cfg, "a command of several fits", "kd-train for each")
         fit.check(encoders)
     encoders.clear()
 
@@ -113,14 +111,14 @@ def train_all(fits: Iterable[Fit]) -> Models:
 
 def predict_soft_targets(teachers: Models, inputs: FitInputs) -> SoftTargetMap:
     """Return (task, split) -> soft targets on all rows the student trains on; of several teachers, their mean."""
-    found = {}
     by_name = {task.name: task for task in inputs.tasks}
-    for (name, split), rows in inputs.training_rows.items():
-        members = [stored_soft_targets(teacher, by_name[name], split, rows) for teacher in teachers[name]]
-        found[name, split] = ensemble(members) if len(members) > 1 else members[0]
-    for teacher in (teacher for models in teachers.values() for teacher in models):
-        teacher.release()  # many large teachers do not fit beside the student
-    return found
+    members: dict[tuple[str, str], list[SoftTargets]] = {key: [] for key in inputs.training_rows}
+    for teacher in distinct(teachers):
+        for (name, split), rows in inputs.training_rows.items():
+            if teacher in teachers[name]:
+                members[name, split].append(stored_soft_targets(teacher, by_name[name], split, rows))
+        teacher.release()  # many large teachers fit neither beside each other nor beside the student
+    return {key: ensemble(found) if len(found) > 1 else found[0] for key, found in members.items()}
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:
@@ -150,12 +148,9 @@ def add_models(summary: Config, inputs: FitInputs, students: Models, teachers: M
 
 
 def hand_over(students: Models, folder: Path) -> None:
-    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where each task has its own.
-
-    What dashboards wrote stays in the store, or it would be sent to them twice.
-    """
-    folders = {model.folder: task for task, (model, *_) in students.items()}
-    for path, task in folders.items():
-        name = "student" if len(folders) == 1 else f"student-{task}"
-        shutil.copytree(path, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*DASHBOARDS))
-        shutil.copy(path / "metrics.csv", folder / ("metrics.csv" if len(folders) == 1 else f"metrics-{task}.csv"))
+    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where each task has its own."""
+    models = {model.folder: (model, task) for task, (model, *_) in students.items()}
+    for model, task in models.values():
+        ending = "" if len(models) == 1 else f"-{task}"
+        model.copy_to(folder / f"student{ending}")
+        shutil.copy(model.folder / "metrics.csv", folder / f"metrics{ending}.csv")

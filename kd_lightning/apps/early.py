@@ -23,6 +23,9 @@ WHOLE_NUMBERS = {
 }
 """Setting -> its lowest value; null stands for a default where there is one. ``teacher.`` may stand before each."""
 
+NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}
+"""Setting of the trainer -> what it would leave nothing to."""
+
 
 def check_early(cfg: DictConfig) -> None:
     """Resolve a configuration, make the paths of its data absolute, and check the values that are often wrong.
@@ -47,8 +50,6 @@ def check_early(cfg: DictConfig) -> None:
                 raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
     for prefix in ("", "teacher."):
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
-        if OmegaConf.select(cfg, f"{prefix}trainer.limit_val_batches") == 0:
-            raise UserError(f"{prefix}trainer.limit_val_batches is 0, expected something to score the model on")
         rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
         if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
             raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
@@ -61,9 +62,12 @@ def _is_whole(value: Any, low: int) -> bool:
 
 
 def _check_length(trainer: Any, prefix: str) -> None:
-    """Check that a run has an end: λ and learning rates are functions of the share of it that is done."""
+    """Check that a run has a length: λ and learning rates are functions of the share of it that is done."""
     if trainer is None or "max_epochs" not in trainer:
         return
+    for name, what in NOT_ZERO.items():
+        if trainer.get(name) == 0:
+            raise UserError(f"{prefix}trainer.{name} is 0, expected something to {what}")
     epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
     if _is_whole(epochs, 1) or (epochs in (None, -1) and _is_whole(steps, 1)):
         return

@@ -17,20 +17,14 @@ from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.trainer import (
-    build_trainer,
-    launches_scripts,
-    remove_requeue_checkpoints,
-    silence_libraries,
-    train,
-)
+from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.train_stream import check_shares
+from kd_lightning.data.datamodule import run_steps
 from kd_lightning.data.folders import write_json, write_text
-from kd_lightning.data.sampling import probabilities
+from kd_lightning.data.sampling import epoch_batches, probabilities
 from kd_lightning.encoders import Encoder
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
-from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
 
@@ -49,12 +43,14 @@ class Fit:
         cfg: Its configuration.
         shared: What it has in common with the other fits of the run.
         soft_targets: The teachers' logits, empty for a fit on gold labels.
+        prefix: Where its settings stand in the command's configuration, for messages: ``teacher.``, or nothing.
     """
 
     stage: str
     cfg: Config
     shared: Shared
     soft_targets: SoftTargetMap
+    prefix: str = ""
 
     @cached_property
     def inputs(self) -> FitInputs:
@@ -75,24 +71,27 @@ class Fit:
         Raises:
             UserError: If the data is wrong, or a constructor refuses its settings.
         """
-        assert self.inputs.rows
+        rows = sum(some.count for some in self.inputs.rows.values())  # all of them are read, and checked
+        log.debug("%s: %d rows to train on and to evaluate", self.stage, rows)
         sampler = build(self.cfg["task_sampler"])
         for progress in (0.0, 1.0):
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
-        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
-        if launches_scripts(trainer):
-            strategy = self.cfg["trainer"]["strategy"]
-            raise UserError(
-                f"{self.stage}: trainer.strategy={strategy} starts the whole command again for each process, which "
-                "several fits in one command cannot bear: use one process, accelerator=ddp_cpu, or kd-train for each"
-            )
-        check_shares(self.cfg["batching"]["batch_size"], trainer.world_size)
+        trainer, batching = build_trainer({**self.cfg, "logger": {}}, Path()), self.cfg["batching"]
+        check_shares(batching["batch_size"], trainer.world_size)
+        epoch = epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"])
+        self._warn_of_few_steps(trainer, run_steps(trainer, epoch))
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
             refused_by("encoder", self.inputs.spec.tokenizer, [])
             encoders[recipe] = refused_by("encoder", self.inputs.spec.build, 100)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
+
+    def _warn_of_few_steps(self, trainer: pl.Trainer, steps: int) -> None:
+        if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
+            setting = "max_epochs" if trainer.max_steps == -1 else "max_steps"
+            raised = f"{self.prefix}trainer.{setting}"
+            log.warning("%s: %d steps seldom teach a model anything; raise %s", self.stage, steps, raised)
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""
@@ -149,9 +148,6 @@ class Fit:
         batches, steps = len(data.train_dataloader()), data.total_steps
         how = f"{rows:,} examples, {batches:,} batches an epoch, {steps:,} steps, {trainer.precision}"
         log.info("%s: %s%s", self.stage, how, f", from {checkpoint}" if checkpoint else "")
-        if steps < FEW_STEPS:
-            setting = "teacher." * self.stage.startswith("teacher") + "trainer.max_epochs"
-            log.warning("%s: so few steps seldom teach a model anything: raise %s", self.stage, setting)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.cfg)
         scores = train(system, trainer, data, checkpoint)

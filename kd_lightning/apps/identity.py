@@ -14,7 +14,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from kd_lightning import __version__
-from kd_lightning.apps.build import Config
+from kd_lightning.apps.build import Config, refused_by
 from kd_lightning.apps.inputs import FitInputs
 from kd_lightning.apps.trainer import choose_precision
 from kd_lightning.data import SoftTargets
@@ -46,12 +46,15 @@ def own_code(node: Any) -> dict[str, str]:
 
     Args:
         node: A configuration, searched at every depth.
+
+    Raises:
+        UserError: If a ``_target_`` cannot be imported.
     """
     if isinstance(node, Mapping):
         inside = [own_code(value) for value in node.values()]
         named = node.get("_target_")
         if isinstance(named, str) and named.partition(".")[0] not in TRUSTED | sys.stdlib_module_names:
-            module = sys.modules.get(getattr(get_object(named), "__module__", ""))
+            module = sys.modules.get(getattr(refused_by("_target_", get_object, named), "__module__", ""))
             source = getattr(module, "__file__", None)
             inside.append({named: file_hash(Path(source))} if source else {})
     else:

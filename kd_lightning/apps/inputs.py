@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from kd_lightning.apps.build import Config, build, build_tasks
 from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,15 @@ class Shared:
             labelled = True if split in task.evaluation else None
             self.opened[asked] = self.corpus.rows(task, split, labelled=labelled)
         return self.opened[asked]
+
+    def optional(self, task: Task, split: str, without: str) -> Rows | None:
+        """Return a split's rows; where there are none, say once what becomes of the task without them."""
+        new = f"{task}/{split}" not in self.opened
+        found = self.rows(task, split)
+        if found is None and new:
+            where, hint = self.corpus.where(task, split), did_you_mean(split, task.files)
+            log.warning("%s: there is no split %s, expected at %s%s; %s", task.name, split, where, hint, without)
+        return found
 
     def require(self, task: Task, split: str) -> Rows:
         """Return a split's rows, which must be there; see ``rows``."""
@@ -74,16 +83,23 @@ class FitInputs:
 
     @cached_property
     def training_rows(self) -> dict[tuple[str, str], Rows]:
-        """The rows to train on by (task, split): ``train``, and ``unlabelled`` if it is wanted and there."""
+        """The rows to train on by (task, split): ``train``, and ``unlabelled`` if it is wanted.
+
+        Raises:
+            UserError: If a task cannot be trained, or ``unlabelled`` is wanted and no task has it.
+        """
         rows = {}
+        wanted = self.cfg["batching"]["unlabelled"]
         for task in self.tasks:
             if task.head is not None:
                 raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
             rows[task.name, "train"] = self.shared.require(task, "train")
-            if self.cfg["batching"]["unlabelled"]:
-                more = self.shared.rows(task, "unlabelled")
-                if more is not None:
-                    rows[task.name, "unlabelled"] = more
+            more = self.shared.optional(task, "unlabelled", "it is trained without") if wanted else None
+            if more is not None:
+                rows[task.name, "unlabelled"] = more
+        if wanted and len(rows) == len(self.tasks):
+            names = ", ".join(task.name for task in self.tasks)
+            raise UserError(f"batching.unlabelled is true, but none of the tasks has such a split ({names}); name one")
         return rows
 
     @cached_property
@@ -94,10 +110,8 @@ class FitInputs:
             first, *others = task.evaluation
             rows[task.name, first] = self.shared.require(task, first)
             for split in others:
-                found = self.shared.rows(task, split)
-                if found is None:
-                    log.warning("%s: no split %s in the data, so it is not evaluated", task.name, split)
-                else:
+                found = self.shared.optional(task, split, "it is not evaluated")
+                if found is not None:
                     rows[task.name, split] = found
         return rows
 

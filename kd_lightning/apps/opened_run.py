@@ -37,10 +37,11 @@ class OpenedRun:
         folder = Path(plain["run"])
         students = sorted(path.parent for path in folder.glob("student*/fit.json"))
         chosen = {name: plain[name] for name in ("task", "data") if plain.get(name)}
+        hardware = {name: value for name, value in plain["trainer"].items() if value is not None}
         models = []
         for place in students or [folder]:
             model = TrainedModel.open(place)
-            settings = {"paths": plain["paths"], "trainer": {**model.cfg["trainer"], **plain["trainer"]}}
+            settings = {"paths": plain["paths"], "trainer": {**model.cfg["trainer"], **hardware}}
             if plain["eval_batch_size"] is not None:
                 settings["batching"] = {**model.cfg["batching"], "eval_batch_size": plain["eval_batch_size"]}
             models.append(TrainedModel(place, {**model.cfg, **settings}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +91,36 @@ def write_report(folder: Path, summary: Config) -> None:
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
     header, rows = distillation_rows(summary)
-    several = "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions.\n"
     text = f"""# {summary["experiment"]}, seed {summary["seed"]}
 
 {markdown(header, rows)}
 
-Scores are percentages on the validation splits; `gain` is student minus baseline, in points. The baseline is the same
-student without a teacher, on the same number of steps. `average` is GLUE's: a task with several metrics counts with
-their mean.
-{several if "ensemble" in header else ""}
+{" ".join(_explanations(summary, header))}
+
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
 - seconds by stage: {seconds}
 {data}
 - versions: {versions}
 """
     write_text(folder / "report.md", text)
+
+
+def _explanations(summary: Config, header: Row) -> Iterator[str]:
+    """Yield what the table does not say of itself, for the columns that it has."""
+    yield "Scores are percentages on the validation splits."
+    if "gain" in header:
+        yield "`gain` is student minus baseline, in points."
+        yield "The baseline is the same student without a teacher, on the same number of steps."
+        unlabelled = {data["unlabelled"] / data["train"] for data in summary["data"].values()}
+        if len(unlabelled) > 1:
+            yield "It draws its tasks by their labelled rows, the student by all of its rows: part of the gain may come"
+            yield "from another mix of tasks (not with `task_sampler=uniform`)."
+    if "ensemble" in header:
+        yield "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions."
+    yield "`average` is GLUE's: a task with several metrics counts with their mean."
+    counts = {
+        role: len({path for paths in found.values() for path in paths}) for role, found in summary["folders"].items()
+    }
+    several = [f"{count} {role}s" for role, count in counts.items() if count > 1]
+    if several:
+        yield f"Parameters, size and latency are those of one model; there are {' and '.join(several)}."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.apps.inputs import FitInputs
-from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.trained_model import TrainedModel, distinct
 from kd_lightning.data import Rows
 from kd_lightning.tasks import Task
 
@@ -41,9 +41,14 @@ def score_ensemble(models: Mapping[str, Sequence[TrainedModel]], inputs: FitInpu
     """
     scores: Scores = {}
     by_name = {task.name: task for task in inputs.tasks}
+    members: dict[tuple[str, str], list[Tensor]] = {key: [] for key in inputs.evaluation_rows}
+    for model in distinct(models):
+        for (name, split), rows in inputs.evaluation_rows.items():
+            if model in models[name]:
+                members[name, split].append(model.logits(by_name[name], split, rows)[1])
+        model.release()
     for (name, split), rows in inputs.evaluation_rows.items():
-        task = by_name[name]
-        each = torch.stack([model.logits(task, split, rows)[1] for model in models[name]])
+        task, each = by_name[name], torch.stack(members[name, split])
         mean = each.mean(0) if task.kind == "regression" else each.softmax(-1).mean(0)
         scores[task.score_key(split)] = scores_from_logits(task, mean, labels_by_id(rows))
     return scores

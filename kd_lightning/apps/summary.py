@@ -38,6 +38,7 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
         "latency_ms": {"teacher": None, "student": None},
         "seconds": {},
         "data": {},
+        "folders": {},
         "versions": dict(versions),
         "status": "running",
     }

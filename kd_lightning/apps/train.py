@@ -18,7 +18,7 @@ from kd_lightning.apps.inputs import FitInputs, Shared, swapped_copies
 from kd_lightning.apps.report import show_scores, write_report
 from kd_lightning.apps.resume import claimed, find_checkpoint
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
-from kd_lightning.apps.trainer import build_trainer, launches_scripts
+from kd_lightning.apps.trainer import refuse_scripts, silence_libraries
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
@@ -29,24 +29,18 @@ def run(cfg: DictConfig) -> float:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    refuse_scripts_in_sweeps(plain, folder)
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        refuse_scripts(plain, "a sweep (-m)", "a command for each run")
     shared = Shared.of(plain)
     fit = Fit(plain["name"], plain, shared, open_soft_targets(plain, FitInputs(plain, shared)))
+    silence_libraries()
+    fit.check({})
     runs = Path(plain["paths"]["output"]) / plain["name"]
     folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
     with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
         result = fit.run(folder, checkpoint)
         report(fit, result, folder, summary)
     return glue_average(result["scores"])
-
-
-def refuse_scripts_in_sweeps(cfg: Config, folder: Path) -> None:
-    """Raise UserError for a sweep whose processes would each start the whole sweep again."""
-    if HydraConfig.get().mode is RunMode.MULTIRUN and launches_scripts(build_trainer({**cfg, "logger": {}}, folder)):
-        raise UserError(
-            f"trainer.strategy={cfg['trainer']['strategy']} starts the whole command again for each process, which a "
-            "sweep (-m) cannot bear: use one process, accelerator=ddp_cpu, or a command for each run"
-        )
 
 
 @rank_zero_only

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,9 @@ from kd_lightning.encoders import EncoderSpec, load_tokenizer
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
+
+PARTS = ("config.yaml", "encoder", "fit.json", "heads.safetensors")
+"""What makes a trained model's folder; beside it lie the fit's logs."""
 
 
 def write_config(folder: Path, cfg: Config) -> None:
@@ -84,7 +89,7 @@ class TrainedModel:
         Raises:
             UserError: If the folder holds no finished fit.
         """
-        for name in ("config.yaml", "heads.safetensors", "encoder", "fit.json"):
+        for name in PARTS:
             if not (folder / name).exists():
                 raise UserError(
                     f"{folder} holds no {name}, expected the folder of a finished fit (kd-train's, or .../student)"
@@ -130,6 +135,16 @@ class TrainedModel:
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{self.folder / 'heads.safetensors'} does not fit config.yaml ({error})") from error
         return system.eval()
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the model and its ``metrics.csv``; what loggers and profilers wrote stays where it is."""
+        for name in (*PARTS, "metrics.csv"):
+            source, target = self.folder / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
 
     def release(self) -> None:
         """Give the memory of the system back; it is loaded again when it is next asked for."""
@@ -184,3 +199,8 @@ class TrainedModel:
             raise RuntimeError(f"predicted {len(ids)} rows ({distinct} distinct) of {len(table)}")
         order = ids.argsort()
         return ids[order], logits[order]
+
+
+def distinct(models: Mapping[str, Sequence[TrainedModel]]) -> list[TrainedModel]:
+    """Return the models of all tasks, each once: task -> its models, of which some have several tasks."""
+    return list({model.folder: model for found in models.values() for model in found}.values())

@@ -27,7 +27,6 @@ ADVICE = (
     ".*GPU available but not used.*",
     ".*overridden `transfer_batch_to_device`.*",
     ".*isinstance.treespec, LeafSpec.*",
-    ".*will save all targets and predictions in the buffer.*",
 )
 """Warnings of the libraries that do not hold here."""
 
@@ -83,9 +82,24 @@ def remove_requeue_checkpoints(folder: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def launches_scripts(trainer: pl.Trainer) -> bool:
-    """Tell whether the trainer starts the whole command again for each further process (Lightning's plain ``ddp``)."""
-    return type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
+def refuse_scripts(cfg: Config, whose: str, instead: str) -> None:
+    """Refuse a strategy that starts the whole command again for each further process, as Lightning's plain ``ddp``.
+
+    Args:
+        cfg: A fit's configuration.
+        whose: Who cannot bear it, and would wait for ever or train everything once more.
+        instead: What to use besides one process and ``ddp_cpu``.
+
+    Raises:
+        UserError: If the trainer would do so.
+    """
+    trainer = build_trainer({**cfg, "logger": {}}, Path())
+    if type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
+        strategy = cfg["trainer"]["strategy"]
+        raise UserError(
+            f"trainer.strategy={strategy} starts the whole command again for each process, which {whose} cannot bear: "
+            f"use one process, accelerator=ddp_cpu, or {instead}"
+        )
 
 
 def choose_precision(cfg: Config) -> str:

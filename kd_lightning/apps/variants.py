@@ -41,7 +41,7 @@ def teacher_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
                 fit[name] = {**kept, **own[name]}
         fit["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
         for seed in seeds:
-            yield Fit(stage if len(seeds) == 1 else f"{stage} {seed}", {**fit, "seed": seed}, shared, {})
+            yield Fit(stage if len(seeds) == 1 else f"{stage} {seed}", {**fit, "seed": seed}, shared, {}, "teacher.")
 
 
 def student_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:

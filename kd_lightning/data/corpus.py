@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_lightning.data.rows import FORMAT, Rows, cache_rows
 from kd_lightning.data.sources import Files, Source
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 
 
@@ -55,9 +55,13 @@ class Corpus:
         """
         found = self.rows(task, split, labelled=labelled)
         if found is None:
-            where = self._source(task).where(task, split)
-            raise UserError(f"task {task.name} has no {split} split: expected it at {where}")
+            hint = did_you_mean(split, task.files)
+            raise UserError(f"task {task.name} has no {split} split: expected it at {self.where(task, split)}{hint}")
         return found
+
+    def where(self, task: Task, split: str) -> str:
+        """Say where the split is, or would have to be."""
+        return self._source(task).where(task, split)
 
     def _source(self, task: Task) -> Source:
         return Files() if task.files else self.source

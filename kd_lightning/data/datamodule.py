@@ -26,13 +26,19 @@ def run_batches(trainer: pl.Trainer, epoch: int) -> int:
         epoch: Batches of an epoch of the loader.
 
     Raises:
-        UserError: If nothing ends the run.
+        UserError: If nothing ends the run, or there is nothing to train on.
     """
-    epoch, accumulate = _limited(trainer, epoch), trainer.accumulate_grad_batches
+    of, accumulate = epoch, trainer.accumulate_grad_batches
+    epoch = _limited(trainer, epoch)
+    if not epoch:
+        limit = trainer.limit_train_batches
+        raise UserError(
+            f"trainer.limit_train_batches is {limit}, expected at least one of the {of} batches of an epoch"
+        )
     ends = []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         ends.append(trainer.max_epochs * epoch)
-    if trainer.max_steps >= 0 and epoch:
+    if trainer.max_steps >= 0:
         epochs, steps = divmod(trainer.max_steps, -(-epoch // accumulate))
         ends.append(epochs * epoch + steps * accumulate)
     if not ends:
@@ -44,7 +50,7 @@ def run_batches(trainer: pl.Trainer, epoch: int) -> int:
 
 def run_steps(trainer: pl.Trainer, epoch: int) -> int:
     """Return the number of optimiser steps of a whole run; see ``run_batches``."""
-    epochs, rest = divmod(run_batches(trainer, epoch), max(1, _limited(trainer, epoch)))
+    epochs, rest = divmod(run_batches(trainer, epoch), _limited(trainer, epoch))
     accumulate = trainer.accumulate_grad_batches
     return epochs * -(-_limited(trainer, epoch) // accumulate) + -(-rest // accumulate)
 

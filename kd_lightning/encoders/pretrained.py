@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from kd_lightning.encoders.transformer import Pooling, TransformerEncoder
@@ -19,14 +20,18 @@ from kd_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
 
 
 def _files_hash(folder: Path) -> str:
     """Return a hash of what decides a model's output: weights, configuration, tokenizer."""
     digest = hashlib.sha256()
     named = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
-    for path in [*sorted(folder.glob("*.safetensors")), *(path for path in named if path.is_file())]:
+    globbed = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.model"))]
+    for path in [*globbed, *(path for path in named if path.is_file())]:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -102,7 +107,7 @@ class PretrainedTransformer:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise self._not_found(error) from error
         pooling = self._pooling(sorted(loading["missing_keys"]))
         positions = getattr(config, "max_position_embeddings", self.max_length)

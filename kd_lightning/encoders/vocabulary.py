@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -104,6 +105,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of all that decides token ids: vocabulary, rules and special tokens."""
+    """Return a hash of all that decides token ids: vocabulary, rules, special tokens, and how long texts are cut."""
     rules: str = tokenizer.backend_tokenizer.to_str()
-    return hashlib.sha256(rules.encode()).hexdigest()
+    value = [rules, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 
@@ -21,3 +24,14 @@ def check_temperature(temperature: float) -> None:
     """Raise ValueError unless the temperature is positive."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected a number above 0")
+
+
+def check_per_row(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Raise ValueError unless a distillation loss gives one value per row.
+
+    A mean over the batch, torch's default, would be spread over all rows: those of other teachers, and those that have
+    a label and no teacher.
+    """
+    found = tuple(loss(torch.zeros(2, 3), torch.zeros(2, 3)).shape)
+    if found != (2,):
+        raise ValueError(f"distill_loss gives {found} for logits (2, 3), expected (2,), one value per row")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.annealing import AnnealingSchedule
 from kd_lightning.batch import Batch
 from kd_lightning.losses import gold_loss, logit_mse
+from kd_lightning.losses.checks import check_per_row
 from kd_lightning.systems.base import NLUSystem
 
 
@@ -27,6 +28,9 @@ class BamStudent(NLUSystem):
         annealing: Progress in [0, 1] -> gold weight (the paper's lambda).
         **parts: See ``NLUSystem``.
 
+    Raises:
+        ValueError: If the distillation loss does not give one value per row.
+
     Source: Clark et al. 2019, arXiv:1907.04829, section 3.
     """
 
@@ -34,6 +38,7 @@ class BamStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
         super().__init__(**parts)
+        check_per_row(distill_loss)
         self.distill_loss, self.annealing = distill_loss, annealing
         self.scored = {task.name for task in self.tasks if task.kind == "regression"}
 

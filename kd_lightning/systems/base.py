@@ -15,10 +15,8 @@ from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule
+from kd_lightning.systems.loss_means import CountedLosses, loss_means
 from kd_lightning.tasks import Task, glue_average
-
-CountedLosses = tuple[Tensor, Tensor]
-"""Losses per row ``[n]``, and which of the rows count, bool ``[n]``."""
 
 
 class NLUSystem(pl.LightningModule):
@@ -113,25 +111,16 @@ class NLUSystem(pl.LightningModule):
         if (step % self.log_every_n_steps and step != last) or step == self._logged_step:
             return
         self._logged_step = step
-        names = list(next(iter(tasks.values())))
-        none = torch.zeros(0, device=self.device)
-        parts = [tasks.get(task.name, {}).get(name, (none, none)) for task in self.tasks for name in names]
-        sums = torch.stack([torch.stack([(x.detach() * counts).sum(), counts.sum().float()]) for x, counts in parts])
-        if self.trainer.world_size > 1:  # one collective, of the same shape whatever tasks a rank has
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        total = sums.view(len(self.tasks), len(names), 2).tolist()
-        scalars = {
-            f"train/{task.name}/{name}": value / count
-            for task, row in zip(self.tasks, total, strict=True)
-            for name, (value, count) in zip(names, row, strict=True)
-            if count
-        }
-        loss = sum(row[-1][0] for row in total) / sum(row[-1][1] for row in total)
+        means, loss = loss_means([task.name for task in self.tasks], tasks, self._sum_over_ranks)
+        scalars = {f"train/{name}": value for name, value in means.items()}
         scalars |= {"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[-1]["lr"]}
         scalars |= {f"train/{name}": value for name, value in values.items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=step)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch on the device; on the processor it is there already."""

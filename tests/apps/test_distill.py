@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.trained_model import TrainedModel
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
@@ -129,9 +131,15 @@ def test_own_code_is_part_of_what_a_fit_is_of(kd, fits, workplace, monkeypatch):
 
 
 def test_teachers_leave_the_memory_before_the_student_is_trained(kd, monkeypatch):
-    """Eight large teachers beside one small student."""
-    held = []
-    run = Fit.run
+    """Eight large teachers beside one small student; or beside each other, where they label and are scored."""
+    held, labelling = [], []
+    run, logits = Fit.run, TrainedModel.logits
+
+    def count(model, *args, **settings):
+        found = logits(model, *args, **settings)
+        gc.collect()
+        labelling.append(sum(type(some) is Teacher for some in gc.get_objects()))
+        return found
 
     def record(fit, folder, checkpoint=None):
         gc.collect()
@@ -139,8 +147,11 @@ def test_teachers_leave_the_memory_before_the_student_is_trained(kd, monkeypatch
         return run(fit, folder, checkpoint)
 
     monkeypatch.setattr(Fit, "run", record)
+    monkeypatch.setattr(TrainedModel, "logits", count)
     kd("distill", *SMALL, "teacher.seeds=[1,2]")
     assert held[4] <= held[1]  # the student's fit against the second teacher's
+    assert len(labelling) == 8  # four teachers, their training and their validation rows
+    assert max(labelling) <= labelling[0]
 
 
 def test_the_baseline_differs_by_its_teacher_alone(kd, workplace):
@@ -196,10 +207,18 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
         "accelerator=gpu": "gpu",
         "task_sampler.exponent=2": "exponent is 2",
         "accelerator=ddp_cpu batching.batch_size=31": "31, expected a multiple of the 2 processes",
+        "trainer.limit_train_batches=0.01": "expected at least one of the . batches of an epoch",
+        "optimizer.optimizer._target_=torch.optim.Adamax": "unexpected keyword argument 'fused'",
+        "optimizer.optimizer._target_=mine.Optimizer": "Error loading 'mine.Optimizer'|No module named 'mine'",
+        "batching.unlabelled=true": r"none of the tasks has such a split \(animals, beasts\)",
+        "distill_loss._target_=torch.nn.MSELoss ~distill_loss.temperature": r"distill_loss gives \(\) for logits",
     }
     for overrides, message in wrong.items():
         with pytest.raises(UserError, match=message):
             kd("distill", *SMALL, *overrides.split())
+        if "scope" not in overrides and "annealing" not in overrides and "distill_loss" not in overrides:
+            with pytest.raises(UserError, match=message):
+                kd("train", *SMALL[:2], *overrides.split())
     (workplace / "beasts-train.csv").write_text("first,second,label\nred cat,,same\n")
     with pytest.raises(UserError, match=r"beasts-train.csv, line 2, column 'second'"):
         kd("distill", *SMALL)
@@ -341,3 +360,37 @@ def test_a_damaged_store_is_refused_by_name(kd, workplace):
         path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="field sha256"):
         kd("distill", *SMALL, "seed=7")
+
+
+def test_a_split_that_is_asked_for_and_absent_is_told_once(kd, workplace, caplog):
+    """``unlabeled``, as Americans write it: the student learns from a tenth of the data, and nobody sees why."""
+    for name, split in (("animals", "unlabelled"), ("beasts", "unlabeled")):
+        path = workplace / "mine" / "task" / f"{name}.yaml"
+        task = yaml.safe_load(path.read_text())
+        task[name]["files"][split] = "beasts-dev.csv"
+        path.write_text(yaml.safe_dump(task))
+    with caplog.at_level("WARNING"):
+        folder = kd("distill", *SMALL, "batching.unlabelled=true")
+    told = [message for message in caplog.messages if "unlabelled" in message]
+    assert len(told) == 1
+    assert told[0].startswith("beasts: there is no split unlabelled, expected at `files: {unlabelled: PATH}`")
+    assert "did you mean 'unlabeled'?; it is trained without" in told[0]
+    assert read_json(folder / "summary.json")["data"]["animals"]["unlabelled"] == 32
+    report = (folder / "report.md").read_text()
+    assert "part of the gain may come from another mix of tasks" in report
+
+
+def test_few_steps_are_told_before_anything_is_trained(kd, fits, caplog):
+    """Three epochs of a hundred rows: a score by chance, and no word why."""
+    with caplog.at_level("WARNING"):
+        kd("distill", *SMALL)
+    told = [message for message in caplog.messages if "seldom" in message]
+    assert told[0] == "teacher animals: 6 steps seldom teach a model anything; raise teacher.trainer.max_epochs"
+    assert told[2] == "student: 9 steps seldom teach a model anything; raise trainer.max_epochs"
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        kd("train", "task=animals", "name=teacher_of_animals", "trainer.max_epochs=-1", "trainer.max_steps=5")
+        kd("train", "task=animals", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+        kd("train", "task=animals", "trainer.max_epochs=17")
+    told = [message for message in caplog.messages if "seldom" in message]
+    assert told == ["teacher_of_animals: 5 steps seldom teach a model anything; raise trainer.max_steps"]

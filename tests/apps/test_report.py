@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kd_lightning.apps.report import distillation_rows, gain, markdown, percent
+from kd_lightning.apps.report import distillation_rows, gain, markdown, percent, write_report
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
@@ -117,3 +117,25 @@ def test_a_summary_says_how_the_run_ended(tmp_path, summary, error, status):
     text = (tmp_path / "summary.json").read_text()
     found = json.loads(text, parse_constant=pytest.fail)
     assert (found["status"], found["seconds"]) == (status, {"student": 1.0})
+
+
+def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
+    """A baseline explained that nobody trained, a latency of one student of two."""
+    summary["data"] = {
+        name: {"train": 100, "validation": 10, "unlabelled": more, "fingerprint": "f"}
+        for name, more in (("rte", 0), ("mrpc", 0))
+    }
+    summary["folders"] = {"student": {"rte": ["s"], "mrpc": ["s"]}, "teacher": {"rte": ["a"], "mrpc": ["b"]}}
+    write_report(tmp_path, summary)
+    report = (tmp_path / "report.md").read_text()
+    assert "The baseline is the same student without a teacher" in report
+    assert "Parameters, size and latency are those of one model; there are 2 teachers." in report
+    assert "mix of tasks" not in report
+    for task in summary["tasks"].values():
+        task["baseline"] = None
+    summary["folders"] = {}
+    write_report(tmp_path, summary)
+    report = (tmp_path / "report.md").read_text()
+    assert "baseline" not in report
+    assert "gain" not in report
+    assert "are those of one model" not in report

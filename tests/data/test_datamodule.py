@@ -82,6 +82,12 @@ def test_progress_ends_with_the_run(parts, make_data, make_trainer, settings, ba
     assert max(progress) == pytest.approx((batches - 1) / batches)
 
 
+def test_a_run_without_a_batch_is_refused(make_trainer):
+    """A model that was never trained, with scores like any other."""
+    with pytest.raises(UserError, match=r"limit_train_batches is 0\.05, expected at least one of the 12 batches"):
+        run_batches(make_trainer(max_epochs=1, limit_train_batches=0.05), 12)
+
+
 def test_a_run_without_end_is_refused():
     """Progress in a run of unknown length is a number that means nothing."""
     with pytest.raises(UserError, match=r"trainer\.max_epochs and trainer\.max_steps are both -1, expected one of"):

@@ -336,3 +336,23 @@ def test_no_tokenizer_is_refused(tmp_path):
     bert().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"no tokenizer at .* expected a tokenizer.json"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1", None], ids=["pointer", "cut off"])
+def test_weights_that_are_not_whole_are_refused(tmp_path, content):
+    """A clone without git-lfs, a download that was interrupted."""
+    bert().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(UserError, match=r"cannot be loaded: expected a folder with config.json and model.safetensors"):
+        PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
+
+
+@pytest.mark.parametrize("change", [{"truncation_side": "left"}, {"split_special_tokens": True}])
+def test_the_fingerprint_counts_how_texts_are_cut(tokenizer, change):
+    """Tokens cut on the other side, out of the cache."""
+    other = copy.deepcopy(tokenizer)
+    for name, value in change.items():
+        setattr(other, name, value)
+    assert tokenizer_fingerprint(other) != tokenizer_fingerprint(tokenizer)
+    assert tokenizer_fingerprint(copy.deepcopy(tokenizer)) == tokenizer_fingerprint(tokenizer)

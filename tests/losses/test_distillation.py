@@ -16,6 +16,7 @@ from kd_lightning.losses import (
     logit_mse,
     soft_cross_entropy,
 )
+from kd_lightning.losses.checks import check_per_row
 
 TEMPERATURES = [0.5, 1.0, 4.0]
 SOFT = [pytest.param(kl_divergence, id="kl"), pytest.param(soft_cross_entropy, id="soft_ce")]
@@ -197,3 +198,12 @@ def test_extreme_logits_stay_finite(loss):
     student, teacher = torch.tensor([[1e4, -1e4]]), torch.tensor([[-1e4, 1e4]])
     assert loss(student, teacher).isfinite().all()
     assert loss(student, student).isfinite().all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_loss_of_the_batch_is_no_loss_of_its_rows(reduction):
+    """A mean over the batch, spread over all rows, teaches labelled rows what their neighbours' teachers say."""
+    check_per_row(logit_mse)
+    check_per_row(SoftCrossEntropy(2.0))
+    with pytest.raises(ValueError, match=r"distill_loss gives .* for logits \(2, 3\), expected \(2,\)"):
+        check_per_row(torch.nn.MSELoss(reduction=reduction))
