@@ -274,9 +274,11 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
     names = [f"{system}, {precision}" for precision in args.precision for system in ("kd-train", "HF Trainer")]
     scores: dict[str, list[float]] = {name: [] for name in names}
     for seed, precision in itertools.product(args.seeds, args.precision):
-        cfg = settings(args, work, data, precision, epoch, **{"trainer.max_epochs": args.epochs, "seed": seed})
+        both = {"trainer.max_epochs": args.epochs, "seed": seed}
+        cfg = settings(args, work, data, precision, epoch, **both)
+        own = settings(args, work, data, precision, epoch, **both, **dict(value.split("=", 1) for value in args.set))
         with torch.inference_mode(False):
-            system = run_ours(cfg, measure.fit(cfg), work / "ours")[1].eval()
+            system = run_ours(own, measure.fit(own), work / "ours")[1].eval()
             model = run_theirs(cfg, measure.fit(cfg), rows, work / "theirs", args.epochs * epoch)[1].eval()
         ours = accuracy((system(batch)[task], inputs["labels"]) for batch, inputs in labelled)
         theirs = accuracy((model(**inputs).logits, inputs["labels"]) for _, inputs in labelled)
@@ -310,6 +312,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quality", action="store_true", help="compare validation scores instead of speed")
     made.add_argument("--epochs", type=int, default=1, help="epochs of --quality (%(default)s)")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="seeds of --quality")
+    made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of kd-train in --quality")
     made.add_argument("--margin", type=float, default=1.0, help="points that count as no worse (%(default)s)")
     return made
 

@@ -1,6 +1,7 @@
 """kd-train, kd-evaluate and kd-predict, from files of one's own to predictions."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,14 @@ def test_soft_targets_by_hand(kd):
         file.write("red cat,red dog,different\n")
     with pytest.raises(UserError, match="field data"):
         kd("train", "system=bam", "task=animals", "+soft_targets.animals=targets/animals-train")
+
+
+def test_a_model_predicts_in_the_precision_that_is_asked_for(kd):
+    """A model that was trained in fp16 on a GPU could never be used without one."""
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    for number, (given, expected) in enumerate((([], "32-true"), (["trainer.precision=bf16-mixed"], "bf16-mixed"))):
+        kd("predict", f"run={teacher}", "split=train", "format=soft_targets", f"output=targets{number}", *given)
+        assert read_json(Path(f"targets{number}/animals-train/manifest.json"))["precision"] == expected
 
 
 def test_a_task_that_is_not_trained_here_is_refused(kd):
