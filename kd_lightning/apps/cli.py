@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,10 +19,14 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.early import check_early
 from kd_lightning.errors import UserError, did_you_mean
+
+CHECK_PATH = "check that the path is right, and that it can be written"
 
 
 def config_dir() -> str:
@@ -120,10 +125,14 @@ def one_line(message: str, settings: Callable[[], Iterable[str]] = tuple) -> str
         group, _, name = found[1].rpartition("/")
         options = found[3].split()
         near = difflib.get_close_matches(name, options, n=1)
-        hint = f"did you mean {group}={near[0]}?" if near else f"expected one of {', '.join(options)}"
+        own = f"; one of your own needs --config-dir FOLDER, with FOLDER/{group}/{name}.yaml"
+        hint = f"did you mean {group}={near[0]}?" if near else f"expected one of {', '.join(options)}{own}"
         if group.startswith("encoder") and "-" in name:
             hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
         return f"no option '{name}' in the group {group}: {hint}"
+    found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
+    if found is not None:
+        return f"{found[1]}: {found[2]}; {CHECK_PATH}"
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None and found[1] == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
@@ -139,7 +148,7 @@ def one_line(message: str, settings: Callable[[], Iterable[str]] = tuple) -> str
 def os_error(error: OSError) -> str:
     """Return what the system refused, and where, as one line."""
     where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}; check that the path is right, and that it can be written"
+    return f"{error.strerror or error}{where}; {CHECK_PATH}"
 
 
 @contextmanager
@@ -164,6 +173,20 @@ def told_in_one_line(name: str) -> Iterator[None]:
         sys.exit(2)
 
 
+@contextmanager
+def no_litter() -> Iterator[None]:
+    """Take a run's folder away if the command fails before it wrote anything there; those of a sweep stay."""
+    try:
+        yield
+    except (UserError, OSError):
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        written = [path for path in folder.iterdir() if path.name != ".hydra" and path.suffix != ".log"]
+        if hydra.mode is RunMode.RUN and not written:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def command(name: str, run: str) -> Callable[[], None]:
     """Return the console script ``kd-NAME``: compose ``conf/NAME.yaml``, check it, then import and call ``run``.
 
@@ -179,7 +202,7 @@ def command(name: str, run: str) -> Callable[[], None]:
     def task(cfg: DictConfig) -> Any:
         if sys.stderr is said:
             sys.stderr = sys.__stderr__
-        with told_in_one_line(name):
+        with told_in_one_line(name), no_litter():
             check_early(cfg)
             quiet()
             module, function = run.split(":")

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,44 +44,73 @@ def run(cfg: DictConfig) -> float | None:
     """Distil; return the student's average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    silence_libraries()
+    plan = Plan.of(plain)
+    plan.check()
     write_config(folder, plain)
     with SummaryFile(folder, new_summary(plain, versions())) as summary:
-        distill(plain, folder, summary)
+        distill(plan, folder, summary)
     show_table(f"{plain['name']}, seed {plain['seed']}", *distillation_rows(summary))
     log.info("report: %s", folder / "report.md")
     return summary["average"]["student"]
 
 
-def distill(cfg: Config, folder: Path, summary: Config) -> None:
-    """Build what is missing, in the order in which it is needed, and enter the results into the summary."""
-    silence_libraries()
-    shared = Shared.of(cfg)
-    inputs = FitInputs(cfg, shared)
-    teaches = learns_from_teachers(cfg)
-    teachers = list(teacher_fits(cfg, shared)) if teaches else []
-    students = list(student_fits(cfg, shared))
-    baselines = list(baseline_fits(cfg, shared)) if teaches and cfg["baseline"] else []
-    encoders: dict[str, Encoder] = {}
-    for fit in [*teachers, *students, *baselines]:
-        refuse_scripts(fit.cfg, "a command of several fits", "kd-train for each")
-        fit.check(encoders)
-    encoders.clear()
+@dataclass(frozen=True)
+class Plan:
+    """The fits of a distillation, in the order in which they are trained; without teachers there is no baseline.
 
+    Args:
+        inputs: Tasks and rows of the whole run.
+        teachers: One per seed, and per task or of all tasks.
+        students: One per task, or one of all tasks; their soft targets are still to come.
+        baselines: The students without a teacher.
+    """
+
+    inputs: FitInputs
+    teachers: list[Fit]
+    students: list[Fit]
+    baselines: list[Fit]
+
+    @classmethod
+    def of(cls, cfg: Config) -> Plan:
+        """Return the plan of a configuration."""
+        shared = Shared.of(cfg)
+        teachers = list(teacher_fits(cfg, shared)) if learns_from_teachers(cfg) else []
+        baselines = list(baseline_fits(cfg, shared)) if teachers and cfg["baseline"] else []
+        return cls(FitInputs(cfg, shared), teachers, list(student_fits(cfg, shared)), baselines)
+
+    def check(self) -> None:
+        """Tell mistakes of any fit before the first is trained.
+
+        Raises:
+            UserError: If data or settings of a fit are wrong.
+        """
+        encoders: dict[str, Encoder] = {}
+        for fit in [*self.teachers, *self.students, *self.baselines]:
+            refuse_scripts(fit.cfg, "a command of several fits", "kd-train for each")
+            fit.check(encoders)
+        for fit in [*self.teachers, *self.students]:
+            fit.warn_of_few_steps()
+
+
+def distill(plan: Plan, folder: Path, summary: Config) -> None:
+    """Build what is missing, in the order in which it is needed, and enter the results into the summary."""
+    inputs = plan.inputs
     with stage(summary, "teacher"):
-        taught_by = train_all(teachers)
+        taught_by = train_all(plan.teachers)
     with stage(summary, "soft_targets"):
-        soft_targets = predict_soft_targets(taught_by, inputs) if teaches else {}
+        soft_targets = predict_soft_targets(taught_by, inputs) if taught_by else {}
     with stage(summary, "student"):
-        learners = train_all(with_soft_targets(fit, soft_targets) for fit in students)
+        learners = train_all(with_soft_targets(fit, soft_targets) for fit in plan.students)
     with stage(summary, "baseline"):
-        untaught = train_all(baselines)
+        untaught = train_all(plan.baselines)
 
     scores = {
         "student": stored_scores(learners),
         "baseline": stored_scores(untaught),
         "teacher": stored_scores(taught_by),
     }
-    if teaches and len(cfg["teacher"]["seeds"]) > 1:
+    if any(len(models) > 1 for models in taught_by.values()):
         with stage(summary, "evaluate"):
             scores["ensemble"] = score_ensemble(taught_by, inputs)
     add_scores(summary, inputs.tasks, scores)

@@ -76,10 +76,9 @@ class Fit:
         sampler = build(self.cfg["task_sampler"])
         for progress in (0.0, 1.0):
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
-        trainer, batching = build_trainer({**self.cfg, "logger": {}}, Path()), self.cfg["batching"]
-        check_shares(batching["batch_size"], trainer.world_size)
-        epoch = epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"])
-        self._warn_of_few_steps(trainer, run_steps(trainer, epoch))
+        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
+        check_shares(self.cfg["batching"]["batch_size"], trainer.world_size)
+        self._steps(trainer)
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
             refused_by("encoder", self.inputs.spec.tokenizer, [])
@@ -87,11 +86,17 @@ class Fit:
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
 
-    def _warn_of_few_steps(self, trainer: pl.Trainer, steps: int) -> None:
+    def warn_of_few_steps(self) -> None:
+        """Say so if the fit is too short to expect anything of it, and by which setting."""
+        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
+        steps = self._steps(trainer)
         if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
-            setting = "max_epochs" if trainer.max_steps == -1 else "max_steps"
-            raised = f"{self.prefix}trainer.{setting}"
-            log.warning("%s: %d steps seldom teach a model anything; raise %s", self.stage, steps, raised)
+            setting = f"{self.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
+            log.warning("%s: %d steps are few; if it stays at chance, raise %s", self.stage, steps, setting)
+
+    def _steps(self, trainer: pl.Trainer) -> int:
+        batching = self.cfg["batching"]
+        return run_steps(trainer, epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"]))
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""

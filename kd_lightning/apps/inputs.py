@@ -26,6 +26,7 @@ class Shared:
     corpus: Corpus
     opened: dict[str, Rows | None] = field(default_factory=dict)
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, cfg: Config) -> Shared:
@@ -46,9 +47,9 @@ class Shared:
 
     def optional(self, task: Task, split: str, without: str) -> Rows | None:
         """Return a split's rows; where there are none, say once what becomes of the task without them."""
-        new = f"{task}/{split}" not in self.opened
-        found = self.rows(task, split)
-        if found is None and new:
+        found, asked = self.rows(task, split), f"{task}/{split}"
+        if found is None and asked not in self.told:
+            self.told.add(asked)
             where, hint = self.corpus.where(task, split), did_you_mean(split, task.files)
             log.warning("%s: there is no split %s, expected at %s%s; %s", task.name, split, where, hint, without)
         return found
@@ -90,6 +91,8 @@ class FitInputs:
         """
         rows = {}
         wanted = self.cfg["batching"]["unlabelled"]
+        if wanted and all(self.shared.rows(task, "unlabelled") is None for task in self.tasks):
+            self.shared.require(self.tasks[0], "unlabelled")  # says where it should be
         for task in self.tasks:
             if task.head is not None:
                 raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
@@ -97,9 +100,6 @@ class FitInputs:
             more = self.shared.optional(task, "unlabelled", "it is trained without") if wanted else None
             if more is not None:
                 rows[task.name, "unlabelled"] = more
-        if wanted and len(rows) == len(self.tasks):
-            names = ", ".join(task.name for task in self.tasks)
-            raise UserError(f"batching.unlabelled is true, but none of the tasks has such a split ({names}); name one")
         return rows
 
     @cached_property

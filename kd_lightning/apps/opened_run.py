@@ -34,7 +34,9 @@ class OpenedRun:
             UserError: If the folder holds no finished run.
         """
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        folder = Path(plain["run"])
+        folder = Path(plain["run"] or "")
+        if not plain["run"] or not folder.is_dir():
+            raise UserError(f"run is '{plain['run']}', expected the folder of a finished run ({folder.absolute()})")
         students = sorted(path.parent for path in folder.glob("student*/fit.json"))
         chosen = {name: plain[name] for name in ("task", "data") if plain.get(name)}
         hardware = {name: value for name, value in plain["trainer"].items() if value is not None}

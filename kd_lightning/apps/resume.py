@@ -87,6 +87,6 @@ def find_checkpoint(wanted: str | None, folder: Path, identity: str, runs: Path)
         if named.is_file() and named.read_text() == identity:
             return checkpoint.parents[1], checkpoint
     raise UserError(
-        f"ckpt_path=last: none of the {len(others)} unfinished runs under {runs} has these settings and this data; "
+        f"ckpt_path=last: no unfinished run under {runs} has these settings and this data ({len(others)} have others); "
         "leave ckpt_path out to start anew"
     )

@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> float:
     runs = Path(plain["paths"]["output"]) / plain["name"]
     folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
     with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
+        fit.warn_of_few_steps()
         result = fit.run(folder, checkpoint)
         report(fit, result, folder, summary)
     return glue_average(result["scores"])

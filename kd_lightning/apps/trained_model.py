@@ -42,6 +42,8 @@ def save_system(system: NLUSystem, tokenizer: PreTrainedTokenizerBase, folder: P
     tokenizer.save_pretrained(folder / "encoder")
     with replacing(folder / "heads.safetensors") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in system.heads.state_dict().items()}, temporary)
+    for path in folder.glob("**/*.safetensors"):
+        shutil.copymode(folder / "config.yaml", path)  # safetensors keeps its files to their owner
 
 
 def weights_hash(folder: Path) -> str:
@@ -92,7 +94,7 @@ class TrainedModel:
         for name in PARTS:
             if not (folder / name).exists():
                 raise UserError(
-                    f"{folder} holds no {name}, expected the folder of a finished fit (kd-train's, or .../student)"
+                    f"{folder} holds no {name}, expected the folder of a finished run (of kd-train or kd-distill)"
                 )
         cfg: Any = OmegaConf.to_container(refused_by(f"{folder}/config.yaml", OmegaConf.load, folder / "config.yaml"))
         return cls(folder, {**cfg, **settings})

@@ -7,11 +7,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -90,8 +91,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        why = "" if Path(path).is_dir() else f" ({first_line(error)})"  # of a folder it is a page of guesses
         raise UserError(
-            f"no tokenizer at '{path}': expected a hub name or a folder with tokenizer.json ({error})"
+            f"no tokenizer at '{path}': expected a hub name or a folder with tokenizer.json{why}"
         ) from error
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of '{path}' has no fast version, expected a tokenizer.json beside it")

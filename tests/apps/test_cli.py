@@ -109,3 +109,13 @@ def test_what_the_hub_says_is_said_once():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.splitlines() == ["no network", "no data"]
+
+
+def test_a_command_that_could_not_begin_leaves_no_run(tmp_path, monkeypatch):
+    """``ls outputs/train | tail -1`` is how people find their run; a sweep's folders tell which jobs failed."""
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "seed=-1").returncode == 2
+    assert call("train", "data=embedded", "task=toy_sentiment", "encoder=tiny", "ckpt_path=last").returncode == 2
+    assert not list(tmp_path.glob("outputs/train/*"))
+    assert call("train", "-m", "seed=-1").returncode == 2
+    assert list(tmp_path.glob("outputs/train/sweep_*/0/.hydra"))

@@ -72,6 +72,8 @@ def test_a_distillation_tells_whether_it_was_worth_it(kd, fits, workplace):
     assert "`ensemble`" not in report
     for name in ("config.yaml", "metrics.csv", "student/encoder/model.safetensors"):
         assert (folder / name).is_file(), name
+    modes = {path.stat().st_mode for path in workplace.glob("outputs/**/*") if path.suffix in (".json", ".safetensors")}
+    assert len(modes) == 1, "weights that only their owner can read"
 
 
 def test_the_student_that_is_handed_over_is_the_one_in_the_table(kd):
@@ -210,7 +212,7 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
         "trainer.limit_train_batches=0.01": "expected at least one of the . batches of an epoch",
         "optimizer.optimizer._target_=torch.optim.Adamax": "unexpected keyword argument 'fused'",
         "optimizer.optimizer._target_=mine.Optimizer": "Error loading 'mine.Optimizer'|No module named 'mine'",
-        "batching.unlabelled=true": r"none of the tasks has such a split \(animals, beasts\)",
+        "batching.unlabelled=true": "task animals has no unlabelled split: expected it at",
         "distill_loss._target_=torch.nn.MSELoss ~distill_loss.temperature": r"distill_loss gives \(\) for logits",
     }
     for overrides, message in wrong.items():
@@ -219,6 +221,7 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
         if "scope" not in overrides and "annealing" not in overrides and "distill_loss" not in overrides:
             with pytest.raises(UserError, match=message):
                 kd("train", *SMALL[:2], *overrides.split())
+    assert not list(workplace.glob("outputs/distill/*/summary.json")), "no run has begun"
     (workplace / "beasts-train.csv").write_text("first,second,label\nred cat,,same\n")
     with pytest.raises(UserError, match=r"beasts-train.csv, line 2, column 'second'"):
         kd("distill", *SMALL)
@@ -384,13 +387,13 @@ def test_few_steps_are_told_before_anything_is_trained(kd, fits, caplog):
     """Three epochs of a hundred rows: a score by chance, and no word why."""
     with caplog.at_level("WARNING"):
         kd("distill", *SMALL)
-    told = [message for message in caplog.messages if "seldom" in message]
-    assert told[0] == "teacher animals: 6 steps seldom teach a model anything; raise teacher.trainer.max_epochs"
-    assert told[2] == "student: 9 steps seldom teach a model anything; raise trainer.max_epochs"
+    told = [message for message in caplog.messages if "are few" in message]
+    assert told[0] == "teacher animals: 6 steps are few; if it stays at chance, raise teacher.trainer.max_epochs"
+    assert told[2] == "student: 9 steps are few; if it stays at chance, raise trainer.max_epochs"
     caplog.clear()
     with caplog.at_level("WARNING"):
         kd("train", "task=animals", "name=teacher_of_animals", "trainer.max_epochs=-1", "trainer.max_steps=5")
         kd("train", "task=animals", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
         kd("train", "task=animals", "trainer.max_epochs=17")
-    told = [message for message in caplog.messages if "seldom" in message]
-    assert told == ["teacher_of_animals: 5 steps seldom teach a model anything; raise trainer.max_steps"]
+    told = [message for message in caplog.messages if "are few" in message]
+    assert told == ["teacher_of_animals: 5 steps are few; if it stays at chance, raise trainer.max_steps"]

@@ -65,4 +65,6 @@ def check_header(found: Sequence[str], names: Sequence[str], source: str) -> Non
         if name not in found:
             listed = ", ".join(map(repr, found)) or "none"
             hint = did_you_mean(name, found) or "; rename a column, or name another in the task"
+            if len(found) == 1 and any(mark in found[0] for mark in ";\t"):
+                hint = "; are they separated by semicolons or tabs? .csv has commas, .tsv has tabs"
             raise UserError(f"{source}: found the columns {listed}, expected '{name}' among them{hint}")

@@ -8,6 +8,7 @@ student. Readers state what they expect and are refused on any difference.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class SoftTargets:
             save_file(tensors, part / "logits.safetensors")
             digest = file_hash(part / "logits.safetensors")
             write_json(part / "manifest.json", {**asdict(manifest), "sha256": digest})
+            shutil.copymode(part / "manifest.json", part / "logits.safetensors")  # else its owner's alone
 
     @classmethod
     def open(cls, folder: Path, expected: Manifest | None = None) -> SoftTargets:
