@@ -1,17 +1,24 @@
 """Encoders: from token ids ``[B, L]`` to one vector per row ``[B, H]``, each with the recipe that builds it."""
 
 from kd_lightning.encoders.base import Encoder, EncoderSpec
+from kd_lightning.encoders.bilstm import BiLstmEncoder
+from kd_lightning.encoders.embedding import WordEmbedding
+from kd_lightning.encoders.new_bilstm import NewBiLstm, SavedBiLstm
 from kd_lightning.encoders.new_transformer import NewTransformer
 from kd_lightning.encoders.pretrained import PretrainedTransformer
 from kd_lightning.encoders.transformer import TransformerEncoder
 from kd_lightning.encoders.vocabulary import load_tokenizer, train_tokenizer
 
 __all__ = [
+    "BiLstmEncoder",
     "Encoder",
     "EncoderSpec",
+    "NewBiLstm",
     "NewTransformer",
     "PretrainedTransformer",
+    "SavedBiLstm",
     "TransformerEncoder",
+    "WordEmbedding",
     "load_tokenizer",
     "train_tokenizer",
 ]

@@ -26,7 +26,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def _files_hash(folder: Path) -> str:
+def files_hash(folder: Path) -> str:
     """Return a hash of what decides a model's output: weights, configuration, tokenizer."""
     digest = hashlib.sha256()
     named = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
@@ -76,7 +76,7 @@ class PretrainedTransformer:
 
     def fingerprint(self) -> str:
         """Return a hash of the files and of the recipe, the same wherever the folder lies."""
-        values = {**asdict(self), "path": _files_hash(self.folder), "revision": None}
+        values = {**asdict(self), "path": files_hash(self.folder), "revision": None}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def _not_found(self, error: Exception) -> UserError:

@@ -82,6 +82,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
+def train_word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Return a lower-casing tokenizer of whole words, the most frequent of the texts; no special tokens around texts.
+
+    Args:
+        texts: Training texts; only these may shape the vocabulary.
+        vocab_size: Upper bound on the number of words, padding and the unknown word included.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(w for text in texts for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    special = [SPECIAL["pad_token"], SPECIAL["unk_token"]]
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))  # ties by the alphabet, on every machine
+    words = {word: number for number, word in enumerate([*special, *ranked][:vocab_size])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        pad_token=SPECIAL["pad_token"],
+        unk_token=SPECIAL["unk_token"],
+    )
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Return the fast tokenizer of a hub name or folder.
 

@@ -207,3 +207,13 @@ def test_a_loss_of_the_batch_is_no_loss_of_its_rows(reduction):
     check_per_row(SoftCrossEntropy(2.0))
     with pytest.raises(ValueError, match=r"distill_loss gives .* for logits \(2, 3\), expected \(2,\)"):
         check_per_row(torch.nn.MSELoss(reduction=reduction))
+
+
+def test_the_squared_distance_is_the_sum_over_classes():
+    """Tang et al.'s, against a cross-entropy beside it: with the mean, ten classes weigh a tenth."""
+    student, teacher = logits(seed=1), logits(seed=2)
+    expected = ((student - teacher).norm(dim=1) ** 2).float()
+    torch.testing.assert_close(LogitMSE("sum")(student, teacher), expected)
+    torch.testing.assert_close(LogitMSE()(student, teacher) * 3, expected)
+    with pytest.raises(ValueError, match="over_classes is 'max', expected 'mean' or 'sum'"):
+        LogitMSE("max")

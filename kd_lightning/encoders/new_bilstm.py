@@ -1,0 +1,108 @@
+"""The recipe of a BiLSTM that starts from random weights, and of one that was saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from kd_lightning.encoders.bilstm import BiLstmEncoder
+from kd_lightning.encoders.embedding import Channels, WordEmbedding
+from kd_lightning.encoders.pretrained import files_hash
+from kd_lightning.encoders.vocabulary import load_tokenizer, train_word_tokenizer
+from kd_lightning.errors import UserError, first_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBiLstm:
+    """The recipe of a one-layer BiLSTM with random word vectors and the words of the training texts.
+
+    Args:
+        hidden_size: Size of each direction: 150 or 300 in the paper.
+        embedding_size: Size of a word vector.
+        channels: See ``WordEmbedding``.
+        vocab_size: Upper bound on the words learned from the training texts.
+        max_length: Longest input in words.
+        dropout: Dropout rate on the embedded words.
+        sparse: Whether the gradient of the word vectors has the rows of the batch only.
+
+    Source: Tang et al. 2019, arXiv:1903.12136.
+    """
+
+    hidden_size: int = 150
+    embedding_size: int = 300
+    channels: Channels = "trained"
+    vocab_size: int = 30_000
+    max_length: int = 128
+    dropout: float = 0.0
+    sparse: bool = False
+
+    def fingerprint(self) -> str:
+        """Return a hash of the recipe."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Return a tokenizer of the words of the texts."""
+        return train_word_tokenizer(texts, self.vocab_size)
+
+    def build(self, vocab_size: int) -> BiLstmEncoder:
+        """Return the encoder with random weights; word vectors are uniform in [-0.25, 0.25], padding is 0."""
+        vectors = torch.empty(vocab_size, self.embedding_size).uniform_(-0.25, 0.25)
+        vectors[0] = 0
+        return BiLstmEncoder(WordEmbedding(vectors, self.channels, sparse=self.sparse), self.hidden_size, self.dropout)
+
+    def saved(self, folder: Path) -> SavedBiLstm:
+        """Return the recipe of the trained encoder in the folder."""
+        return SavedBiLstm(path=str(folder), max_length=self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedBiLstm:
+    """The recipe of a BiLSTM that ``BiLstmEncoder.save`` wrote.
+
+    Args:
+        path: Folder with ``config.json``, ``model.safetensors`` and the tokenizer.
+        max_length: Longest input in words.
+    """
+
+    path: str
+    max_length: int = 128
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files and of the recipe, the same wherever the folder lies."""
+        values = {"path": files_hash(Path(self.path)), "max_length": self.max_length}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Return the model's own tokenizer; the texts are not looked at."""
+        return load_tokenizer(self.path)
+
+    def build(self, vocab_size: int) -> BiLstmEncoder:
+        """Return the encoder with its weights.
+
+        Raises:
+            UserError: If the folder does not hold a whole one.
+        """
+        try:
+            config = json.loads((Path(self.path) / "config.json").read_text())
+            vectors = torch.zeros(config["vocab_size"], config["embedding_size"])
+            embedding = WordEmbedding(vectors, config["channels"], config["pad_id"], config["sparse"])
+            encoder = BiLstmEncoder(embedding, config["hidden_size"], config["dropout"])
+            encoder.load_state_dict(load_file(Path(self.path) / "model.safetensors"))
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise UserError(
+                f"encoder '{self.path}' cannot be loaded: expected a folder with the config.json and model.safetensors "
+                f"of a BiLSTM ({type(error).__name__}: {first_line(error)})"
+            ) from error
+        return encoder
+
+    def saved(self, folder: Path) -> SavedBiLstm:
+        """Return the recipe of the trained encoder in the folder."""
+        return replace(self, path=str(folder))

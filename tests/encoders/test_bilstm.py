@@ -1,0 +1,166 @@
+"""The BiLSTM: what packed sequences give, whatever the padding; pairs by one reader; vectors that train, or stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from kd_lightning.encoders import BiLstmEncoder, NewBiLstm, WordEmbedding
+from kd_lightning.encoders.vocabulary import train_word_tokenizer
+from kd_lightning.errors import UserError
+from kd_lightning.heads import siamese_head
+from kd_lightning.tasks import Task
+
+V, E, H = 30, 6, 5
+
+
+def encoder(channels: str = "trained", **settings) -> BiLstmEncoder:
+    """Return a small random encoder."""
+    torch.manual_seed(0)
+    return BiLstmEncoder(WordEmbedding(torch.randn(V, E), channels, **settings), H).eval()
+
+
+def single(*texts: list[int], length: int | None = None) -> dict[str, torch.Tensor]:
+    """Return single texts as a batch, padded to the longest or to a length."""
+    longest = length or max(map(len, texts))
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def pairs(*texts: tuple[list[int], list[int]], length: int | None = None) -> dict[str, torch.Tensor]:
+    """Return pairs of texts as a batch: first text, second text, padding."""
+    batch = single(*(a + b for a, b in texts), length=length)
+    for row, (a, b) in enumerate(texts):
+        batch["token_type_ids"][row, len(a) : len(a) + len(b)] = 1
+    return batch
+
+
+TEXTS = [[3, 4, 5, 6], [7], [8, 9], [10, 11, 12, 13, 14, 15]]
+
+
+def test_it_is_what_packed_sequences_give():
+    """A backward direction that begins with padding, or a state of another length: both train, and worse."""
+    model, batch = encoder(), single(*TEXTS)
+    reference = nn.LSTM(E, H, batch_first=True, bidirectional=True)
+    for name, direction, ending in (("l0", model.forwards, ""), ("l0", model.backwards, "_reverse")):
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            getattr(reference, f"{kind}_{name}{ending}").data = getattr(direction, f"{kind}_{name}").data
+    lengths = batch["attention_mask"].sum(1)
+    words = model.embedding(batch["input_ids"])
+    packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+    _, (last, _) = reference(packed)  # [2, B, H]
+    torch.testing.assert_close(model(**batch)[:, : 2 * H], torch.cat([last[0], last[1]], dim=1))
+
+
+@pytest.mark.parametrize("make", [single, pairs])
+def test_padding_changes_nothing(make):
+    """Alone, padded, and among longer ones."""
+    model = encoder()
+    rows = TEXTS if make is single else [(TEXTS[0], TEXTS[1]), (TEXTS[2], TEXTS[3]), (TEXTS[3], TEXTS[1])]
+    together = model(**make(*rows, length=20))
+    for row, found in zip(rows, together, strict=True):
+        torch.testing.assert_close(model(**make(row))[0], found)
+
+
+def test_both_texts_have_one_reader():
+    """Two readers have twice the weights, and a pair the other way round is another pair."""
+    model = encoder()
+    there, back = model(**pairs((TEXTS[0], TEXTS[2]), (TEXTS[1], TEXTS[3]))).chunk(2, dim=1)
+    again, turned = model(**pairs((TEXTS[2], TEXTS[0]), (TEXTS[3], TEXTS[1]))).chunk(2, dim=1)
+    torch.testing.assert_close(there, turned)
+    torch.testing.assert_close(back, again)
+    torch.testing.assert_close(there[0], model(**single(TEXTS[0]))[0, : 2 * H])
+
+
+def test_a_text_alone_has_no_second():
+    """Also in a batch with pairs, where its second text is empty."""
+    model = encoder()
+    assert model(**single(*TEXTS))[:, 2 * H :].eq(0).all()
+    mixed = model(**pairs((TEXTS[0], []), (TEXTS[1], TEXTS[3])))
+    assert mixed[0, 2 * H :].eq(0).all()
+    torch.testing.assert_close(mixed[0], model(**single(TEXTS[0]))[0])
+
+
+def test_the_gradient_of_few_rows_is_that_of_all():
+    """Sparse gradients save the optimiser's time; they must be the same numbers."""
+    dense, sparse = encoder(), encoder(sparse=True)
+    for model in (dense, sparse):
+        model(**single(*TEXTS)).square().sum().backward()
+    assert sparse.embedding.trained.grad.is_sparse
+    torch.testing.assert_close(sparse.embedding.trained.grad.to_dense(), dense.embedding.trained.grad)
+    assert dense.embedding.trained.grad[0].eq(0).all(), "padding learns"
+
+
+@pytest.mark.parametrize(("channels", "width", "trainable"), [("trained", E, 1), ("frozen", E, 0), ("both", 2 * E, 1)])
+def test_channels(channels, width, trainable):
+    """Tang et al.'s multichannel embedding is a frozen and a trained copy of the same vectors."""
+    model = encoder(channels)
+    words = model.embedding(torch.arange(V))
+    assert words.shape == (V, width)
+    assert all(part.equal(words[:, :E]) for part in words.split(E, dim=1))
+    assert sum(name.startswith("embedding.") for name, _ in model.named_parameters()) == trainable
+    assert [name for name in model.state_dict() if name.startswith("embedding.")]
+    assert {model.depth(name) for name, _ in model.named_parameters()} == ({0, 1} if trainable else {1})
+
+
+def test_unknown_channels_are_refused():
+    with pytest.raises(ValueError, match="channels is 'half', expected one of trained, frozen, both"):
+        encoder("half")
+
+
+def test_the_size_is_the_papers():
+    """0.96 M without the word vectors, multichannel, as in the paper's table 2; siamese with three classes 1.14 M."""
+    with torch.device("meta"):
+        model = BiLstmEncoder(WordEmbedding(torch.empty(10, 300), "both"), 150)
+    lstm = sum(p.numel() for name, p in model.named_parameters() if model.depth(name) == 1)
+    assert lstm == 902_400
+    for texts, labels, expected in ((("a",), "xy", 963_002), (("a", "b"), "xyz", 1_143_203)):
+        task = Task(name="t", kind="classification", texts=texts, labels=tuple(labels), metrics=("accuracy",))
+        head = siamese_head(task, model.output_dim, hidden_size=200)
+        assert lstm + sum(p.numel() for p in head.parameters()) == expected
+
+
+def test_the_features_of_a_pair_are_the_papers():
+    """``|a - b|`` and ``a * b`` do not know which text came first, ``[a ; b]`` does."""
+    task = Task(name="t", kind="classification", texts=("a", "b"), labels=("x", "y"), metrics=("accuracy",))
+    head, hidden = siamese_head(task, 8, hidden_size=3), torch.randn(5, 8)
+    a, b = hidden[:, :4], hidden[:, 4:]
+    features = torch.cat([a, b, a * b, (a - b).abs()], dim=1)
+    expected = torch.relu(features @ head.hidden.weight.T + head.hidden.bias) @ head.output.weight.T + head.output.bias
+    torch.testing.assert_close(head(hidden), expected)
+    score = Task(name="s", kind="regression", texts=("a", "b"), score_range=(0, 5), metrics=("pearson",))
+    found = siamese_head(score, 8)(100 * hidden)
+    assert found.shape == (5, 1)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+@pytest.mark.parametrize("channels", ["trained", "frozen", "both"])
+def test_saved_comes_back(tmp_path, channels):
+    """A frozen channel that is not saved is one of noise."""
+    recipe = NewBiLstm(hidden_size=4, embedding_size=6, channels=channels, vocab_size=20, sparse=True)
+    tokenizer = recipe.tokenizer(["the red cup", "the cup sees"])
+    model = recipe.build(len(tokenizer))
+    model.save(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = recipe.saved(tmp_path)
+    batch = single([2, 3, 4], [5])
+    torch.testing.assert_close(again.build(0)(**batch), model(**batch))
+    assert again.build(0).embedding.sparse
+    assert again.tokenizer([]).get_vocab() == tokenizer.get_vocab()
+    assert again.fingerprint() != recipe.fingerprint()
+    assert again.saved(tmp_path).fingerprint() == again.fingerprint()
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="of a BiLSTM"):
+        again.build(0)
+
+
+def test_words_are_of_the_training_texts():
+    """Most frequent first, ties by the alphabet; no special tokens, and types that tell the texts apart."""
+    tokenizer = train_word_tokenizer(["The cup, the cup!", "A red CUP"], 6)
+    assert tokenizer.get_vocab() == {"[PAD]": 0, "[UNK]": 1, "cup": 2, "the": 3, "!": 4, ",": 5}
+    found = tokenizer("the dog", "cup")
+    assert found["input_ids"] == [3, 1, 2]
+    assert found["token_type_ids"] == [0, 0, 1]
