@@ -14,7 +14,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
-from kd_lightning.optim import LearningRateSchedule
+from kd_lightning.optim import LearningRateSchedule, clip_gradients
 from kd_lightning.systems.loss_means import CountedLosses, loss_means
 from kd_lightning.tasks import Task, glue_average
 
@@ -201,7 +201,7 @@ class NLUSystem(pl.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            clip_gradients(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the schedule over the true total of steps.

@@ -1,0 +1,19 @@
+"""Optimisers, learning rates by depth and by progress, clipping."""
+
+from kd_lightning.optim.adadelta import AdaDelta
+from kd_lightning.optim.bert_adam import BertAdam
+from kd_lightning.optim.clipping import clip_gradients
+from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, layerwise_groups
+from kd_lightning.optim.schedules import ConstantRate, LearningRateSchedule, LinearWarmup
+
+__all__ = [
+    "AdaDelta",
+    "BertAdam",
+    "ConstantRate",
+    "LayerwiseOptimizer",
+    "LearningRateSchedule",
+    "LinearWarmup",
+    "TorchOptimizer",
+    "clip_gradients",
+    "layerwise_groups",
+]

@@ -1,0 +1,76 @@
+"""AdaDelta whose step costs what a batch touches: the optimiser of Tang et al. over large tables of word vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class AdaDelta(torch.optim.Optimizer):
+    """AdaDelta, exact also where only the rows of a batch have a gradient.
+
+    ``v = rho v + (1 - rho) g^2``, ``d = sqrt(u + eps) / sqrt(v + eps) g``, ``u = rho u + (1 - rho) d^2``,
+    ``p = p - lr d``. A row without a gradient does not move, and its ``v`` and ``u`` only shrink by rho at each step:
+    they are made up for, all at once, when the row is next touched. So sparse gradients, as ``WordEmbedding`` gives
+    them with ``sparse=True``, lead to the very parameters that dense ones do.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate; 1.0 in the paper.
+        rho: Decay rate of both averages; 0.95 in the paper.
+        eps: Added under both roots.
+
+    Raises:
+        ValueError: If a group has weight decay, which would move every row at every step.
+
+    Source: Zeiler 2012, arXiv:1212.5701, algorithm 1; Tang et al. 2019, arXiv:1903.12136, section 4.3.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps})
+        if any(group.get("weight_decay") for group in self.param_groups):
+            raise ValueError("AdaDelta has no weight decay: set optimizer.weight_decay=0")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step; return what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state, rho = self.state[parameter], group["rho"]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["square"], state["delta"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            if grad.is_sparse:
+                state["last"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
+        state["step"] += 1
+        if not grad.is_sparse:
+            parameter.sub_(group["lr"] * _delta(grad, state["square"], state["delta"], rho, group["eps"]))
+            return
+        grad = grad.coalesce()
+        rows = grad.indices()[0]
+        missed = rho ** (state["step"].item() - 1 - state["last"][rows]).to(parameter.dtype).unsqueeze(1)
+        square, delta = state["square"][rows] * missed, state["delta"][rows] * missed
+        parameter.index_add_(0, rows, _delta(grad.values(), square, delta, rho, group["eps"]), alpha=-group["lr"])
+        for name, values in (("square", square), ("delta", delta)):
+            state[name].index_copy_(0, rows, values)
+        state["last"][rows] = state["step"].item()
+
+
+def _delta(grad: Tensor, square: Tensor, delta: Tensor, rho: float, eps: float) -> Tensor:
+    """Return the step of a gradient, and bring both averages up to date in place."""
+    square.mul_(rho).addcmul_(grad, grad, value=1 - rho)
+    found = (delta + eps).sqrt_().div_((square + eps).sqrt_()).mul_(grad)
+    delta.mul_(rho).addcmul_(found, found, value=1 - rho)
+    return found

@@ -1,0 +1,72 @@
+"""AdaDelta by rows is AdaDelta."""
+
+import copy
+
+import pytest
+import torch
+
+from kd_lightning.encoders import WordEmbedding
+from kd_lightning.optim import AdaDelta, clip_gradients
+
+
+def table(sparse: bool) -> WordEmbedding:
+    """Return word vectors."""
+    return WordEmbedding(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), sparse=sparse)
+
+
+def losses(model: WordEmbedding, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
+    """Train on other words at each step; some come often, some after a long while."""
+    for step in range(first, first + steps):
+        draw = torch.Generator().manual_seed(step)
+        words = (12 * torch.rand(1, 4, generator=draw) ** 3).long()  # small numbers are frequent words
+        target = torch.randn(3, generator=draw)
+        optimizer.zero_grad()
+        (model(words) - target).square().sum().backward()
+        optimizer.step()
+
+
+def test_rows_that_rest_are_made_up_for():
+    """Averages that do not shrink while a row rests give it steps of another size when it is next seen."""
+    dense, sparse, torchs = table(False), table(True), table(False)
+    for model, optimizer in (
+        (dense, AdaDelta(dense.parameters())),
+        (sparse, AdaDelta(sparse.parameters())),
+        (torchs, torch.optim.Adadelta(torchs.parameters(), lr=1.0, rho=0.95, eps=1e-6)),
+    ):
+        losses(model, optimizer, 60)
+    torch.testing.assert_close(dense.trained, torchs.trained)
+    torch.testing.assert_close(sparse.trained, torchs.trained)
+    assert not sparse.trained.equal(table(True).trained)
+
+
+def test_a_resumed_optimizer_goes_on():
+    """When a row was last seen is a part of the state."""
+    whole, half = table(True), table(True)
+    losses(whole, AdaDelta(whole.parameters()), 30)
+    first = AdaDelta(half.parameters())
+    losses(half, first, 15)
+    second = AdaDelta(half.parameters())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    losses(half, second, 15, first=15)
+    torch.testing.assert_close(half.trained, whole.trained, rtol=0, atol=0)
+
+
+def test_weight_decay_is_refused():
+    with pytest.raises(ValueError, match=r"set optimizer.weight_decay=0"):
+        AdaDelta([{"params": [torch.nn.Parameter(torch.zeros(2))], "weight_decay": 0.01}])
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
+    """A word that occurs twice counted as two: another norm, another step."""
+    words, target = torch.tensor([[1, 2, 2, 5]]), torch.ones(3)
+    both = []
+    for sparse in (False, True):
+        model, line = table(sparse), torch.nn.Linear(3, 3, bias=False)
+        torch.nn.init.eye_(line.weight)
+        (line(model(words)) - target).square().sum().backward()
+        parameters = [*model.parameters(), line.weight]
+        clip_gradients(parameters, max_norm)
+        both.append([p.grad.to_dense() if p.grad.is_sparse else p.grad for p in parameters])
+    torch.testing.assert_close(both[0], both[1])
+    assert (torch.cat([g.flatten() for g in both[0]]).norm() < 0.11) == (max_norm == 0.1)
