@@ -276,7 +276,7 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
     for seed, precision in itertools.product(args.seeds, args.precision):
         both = {"trainer.max_epochs": args.epochs, "seed": seed}
         cfg = settings(args, work, data, precision, epoch, **both)
-        own = settings(args, work, data, precision, epoch, **both, **dict(value.split("=", 1) for value in args.set))
+        own = settings(args, work, data, precision, epoch, **both | dict(value.split("=", 1) for value in args.set))
         with torch.inference_mode(False):
             system = run_ours(own, measure.fit(own), work / "ours")[1].eval()
             model = run_theirs(cfg, measure.fit(cfg), rows, work / "theirs", args.epochs * epoch)[1].eval()

@@ -179,10 +179,10 @@ def no_litter() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError):
-        hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        written = [path for path in folder.iterdir() if path.name != ".hydra" and path.suffix != ".log"]
-        if hydra.mode is RunMode.RUN and not written:
+        now = HydraConfig.get()
+        folder = Path(now.runtime.output_dir)
+        hydras = {".hydra", f"{now.job.name}.log"}
+        if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -87,7 +87,7 @@ class Plan:
         """
         encoders: dict[str, Encoder] = {}
         for fit in [*self.teachers, *self.students, *self.baselines]:
-            refuse_scripts(fit.cfg, "a command of several fits", "kd-train for each")
+            refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
             fit.check(encoders)
         for fit in [*self.teachers, *self.students]:
             fit.warn_of_few_steps()

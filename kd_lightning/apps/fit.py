@@ -76,9 +76,8 @@ class Fit:
         sampler = build(self.cfg["task_sampler"])
         for progress in (0.0, 1.0):
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
-        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
-        check_shares(self.cfg["batching"]["batch_size"], trainer.world_size)
-        self._steps(trainer)
+        check_shares(self.cfg["batching"]["batch_size"], self.idle_trainer.world_size)
+        self.count_steps()
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
             refused_by("encoder", self.inputs.spec.tokenizer, [])
@@ -88,15 +87,25 @@ class Fit:
 
     def warn_of_few_steps(self) -> None:
         """Say so if the fit is too short to expect anything of it, and by which setting."""
-        trainer = build_trainer({**self.cfg, "logger": {}}, Path())
-        steps = self._steps(trainer)
+        trainer, steps = self.idle_trainer, self.count_steps()
         if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
             setting = f"{self.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
             log.warning("%s: %d steps are few; if it stays at chance, raise %s", self.stage, steps, setting)
 
-    def _steps(self, trainer: pl.Trainer) -> int:
+    @cached_property
+    def idle_trainer(self) -> pl.Trainer:
+        """A trainer that trains nothing: it knows what the settings come to on this machine."""
+        return build_trainer({**self.cfg, "logger": {}}, Path())
+
+    def count_steps(self) -> int:
+        """Return the number of optimiser steps of the whole fit.
+
+        Raises:
+            UserError: If the settings leave nothing to train on, or no end.
+        """
         batching = self.cfg["batching"]
-        return run_steps(trainer, epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"]))
+        epoch = epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"])
+        return run_steps(self.idle_trainer, epoch)
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""

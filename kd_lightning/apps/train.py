@@ -29,11 +29,11 @@ def run(cfg: DictConfig) -> float:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        refuse_scripts(plain, "a sweep (-m)", "a command for each run")
     shared = Shared.of(plain)
     fit = Fit(plain["name"], plain, shared, open_soft_targets(plain, FitInputs(plain, shared)))
     silence_libraries()
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        refuse_scripts(fit.idle_trainer, "a sweep (-m)", "a command for each run")
     fit.check({})
     runs = Path(plain["paths"]["output"]) / plain["name"]
     folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)

@@ -196,9 +196,9 @@ class TrainedModel:
         batches: Any = trainer.predict(self.system, dataloaders=stream)
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])
-        distinct = torch.unique(ids).numel()
-        if not len(ids) == distinct == len(table):
-            raise RuntimeError(f"predicted {len(ids)} rows ({distinct} distinct) of {len(table)}")
+        different = torch.unique(ids).numel()
+        if not len(ids) == different == len(table):
+            raise RuntimeError(f"predicted {len(ids)} rows ({different} different) of {len(table)}")
         order = ids.argsort()
         return ids[order], logits[order]
 

@@ -82,23 +82,21 @@ def remove_requeue_checkpoints(folder: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def refuse_scripts(cfg: Config, whose: str, instead: str) -> None:
+def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:
     """Refuse a strategy that starts the whole command again for each further process, as Lightning's plain ``ddp``.
 
     Args:
-        cfg: A fit's configuration.
+        trainer: Of a fit.
         whose: Who cannot bear it, and would wait for ever or train everything once more.
         instead: What to use besides one process and ``ddp_cpu``.
 
     Raises:
         UserError: If the trainer would do so.
     """
-    trainer = build_trainer({**cfg, "logger": {}}, Path())
     if type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
-        strategy = cfg["trainer"]["strategy"]
         raise UserError(
-            f"trainer.strategy={strategy} starts the whole command again for each process, which {whose} cannot bear: "
-            f"use one process, accelerator=ddp_cpu, or {instead}"
+            f"trainer.strategy starts the whole command again for each process, which {whose} cannot bear: use one "
+            f"process, accelerator=ddp_cpu, or {instead}"
         )
 
 

@@ -30,6 +30,10 @@ class Encoder(Protocol):
         """Write the encoder's weights and configuration into the folder, so that ``EncoderSpec.saved`` rebuilds it."""
         ...
 
+    def modules(self) -> Iterator[nn.Module]:
+        """Return all modules (as ``torch.nn.Module`` does)."""
+        ...
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the parameters by name (as ``torch.nn.Module`` does)."""
         ...

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_lightning.optim.closures import evaluated
+
 
 class AdaDelta(torch.optim.Optimizer):
     """AdaDelta, exact also where only the rows of a batch have a gradient.
@@ -34,13 +36,18 @@ class AdaDelta(torch.optim.Optimizer):
         if any(group.get("weight_decay") for group in self.param_groups):
             raise ValueError("AdaDelta has no weight decay: set optimizer.weight_decay=0")
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a state; torch would turn the numbers of steps into the parameters' type."""
+        super().load_state_dict(state_dict)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, state in state_dict["state"].items():
+            if "last" in state:
+                self.state[parameters[number]]["last"] = state["last"].to(parameters[number].device, copy=True)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one step; return what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

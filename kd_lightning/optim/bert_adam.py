@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from kd_lightning.optim.closures import evaluated
+
 
 class BertAdam(torch.optim.Optimizer):
     """Adam with decoupled weight decay and **no bias correction**, the optimiser of BERT's and BAM's code.
@@ -34,10 +36,7 @@ class BertAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one step; return what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.encoders import Encoder
+from kd_lightning.optim.adadelta import AdaDelta
+
+TAKE_ROWS = (AdaDelta, torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
+"""Optimisers that take gradients of some rows."""
 
 TorchOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -83,8 +87,16 @@ class LayerwiseOptimizer:
         self.lr, self.layer_decay, self.weight_decay = lr, layer_decay, weight_decay
 
     def __call__(self, encoder: Encoder, heads: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser over all trainable parameters of both."""
+        """Return the optimiser over all trainable parameters of both.
+
+        Raises:
+            ValueError: If the encoder's gradients are sparse, and the optimiser does not take such.
+        """
         groups = layerwise_groups(
             encoder, heads, lr=self.lr, layer_decay=self.layer_decay, weight_decay=self.weight_decay
         )
-        return self.optimizer(groups)
+        optimizer = self.optimizer(groups)
+        sparse = any(getattr(module, "sparse", False) for module in encoder.modules())
+        if sparse and not isinstance(optimizer, TAKE_ROWS):
+            raise ValueError(f"{type(optimizer).__name__} takes no sparse gradients: encoder.sparse=false, or adadelta")
+        return optimizer

@@ -119,3 +119,13 @@ def test_a_command_that_could_not_begin_leaves_no_run(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("outputs/train/*"))
     assert call("train", "-m", "seed=-1").returncode == 2
     assert list(tmp_path.glob("outputs/train/sweep_*/0/.hydra"))
+
+
+def test_a_folder_of_the_users_is_no_litter(tmp_path, monkeypatch):
+    """``hydra.run.dir=.``: whatever lies there is not ours to take away."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.log").write_text("of weeks")
+    for folder in (".", "mine"):
+        assert call("train", "seed=-1", f"hydra.run.dir={folder}").returncode == 2
+    assert (tmp_path / "mine" / "notes.log").read_text() == "of weeks"

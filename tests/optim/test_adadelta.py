@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from kd_lightning.encoders import WordEmbedding
-from kd_lightning.optim import AdaDelta, clip_gradients
+from kd_lightning.encoders import NewBiLstm, WordEmbedding
+from kd_lightning.optim import AdaDelta, LayerwiseOptimizer, clip_gradients
 
 
 def table(sparse: bool) -> WordEmbedding:
@@ -49,6 +49,7 @@ def test_a_resumed_optimizer_goes_on():
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     losses(half, second, 15, first=15)
     torch.testing.assert_close(half.trained, whole.trained, rtol=0, atol=0)
+    assert second.state[half.trained]["last"].dtype == torch.int64
 
 
 def test_weight_decay_is_refused():
@@ -70,3 +71,11 @@ def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
         both.append([p.grad.to_dense() if p.grad.is_sparse else p.grad for p in parameters])
     torch.testing.assert_close(both[0], both[1])
     assert (torch.cat([g.flatten() for g in both[0]]).norm() < 0.11) == (max_norm == 0.1)
+
+
+def test_an_optimizer_without_rows_is_told_before_it_trains():
+    """torch says so in the first step, in a traceback."""
+    encoder, head = NewBiLstm(hidden_size=2, embedding_size=3, sparse=True).build(9), torch.nn.Linear(8, 2)
+    with pytest.raises(ValueError, match=r"AdamW takes no sparse gradients: encoder.sparse=false, or adadelta"):
+        LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(encoder, head)
+    LayerwiseOptimizer(AdaDelta, lr=1.0)(encoder, head)
