@@ -145,7 +145,7 @@ def make_student(work: Path, teacher: Path) -> None:
     """Write the encoder that all students start from, with the teacher's vocabulary."""
     tokenizer = load_tokenizer(str(teacher / "encoder"))
     pl.seed_everything(0, verbose=False)
-    NewTransformer(hidden_size=128, num_layers=2, num_heads=2).build(len(tokenizer)).save(work / "student")
+    NewTransformer(hidden_size=128, num_layers=2, num_heads=2).build(tokenizer).save(work / "student")
     tokenizer.save_pretrained(work / "student")
 
 

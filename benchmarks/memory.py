@@ -49,7 +49,7 @@ def make(work: Path, rows: int) -> None:
     first = next(pq.ParquetFile(work / "data" / "sst2" / "train.parquet").iter_batches(10_000))
     spec = NewTransformer(hidden_size=128, num_layers=2, num_heads=2)
     tokenizer = spec.tokenizer(first.column("sentence").to_pylist())
-    spec.build(len(tokenizer)).save(work / "encoder")
+    spec.build(tokenizer).save(work / "encoder")
     tokenizer.save_pretrained(work / "encoder")
 
 

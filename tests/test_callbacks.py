@@ -28,7 +28,7 @@ def rows(path: Path) -> dict[int, dict[str, float]]:
 def system(spec, tokenizer, toys):
     """Return a new teacher of the toy tasks."""
     return Teacher(
-        encoder=spec.build(len(tokenizer)),
+        encoder=spec.build(tokenizer),
         tasks=[toy.task for toy in toys.values()],
         head=partial(linear_head),
         optimizer=LayerwiseOptimizer(partial(BertAdam), lr=1e-3),

@@ -242,7 +242,7 @@ def test_the_optimisers_of_the_pages_can_be_built(words, mine):
     """Composing says nothing of what the optimiser's constructor takes."""
     command, *rest = words
     cfg = check_kd(command.removeprefix("kd-"), rest, mine)
-    encoder = NewTransformer(hidden_size=16, num_layers=1, num_heads=2, max_length=8).build(20)
+    encoder = NewTransformer(hidden_size=16, num_layers=1, num_heads=2, max_length=8).build(range(20))
     optimizer = instantiate(cfg.optimizer, _convert_="all")(encoder, torch.nn.Linear(16, 2))
     assert type(optimizer).__name__ == cfg.optimizer.optimizer._target_.rpartition(".")[2]
 

@@ -106,5 +106,5 @@ def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSys
 
 def build_encoder(spec: Any, tokenizer: PreTrainedTokenizerBase) -> Encoder:
     """Return the encoder of a recipe, with its pre-trained or with new weights."""
-    encoder: Encoder = refused_by("encoder", spec.build, len(tokenizer))
+    encoder: Encoder = refused_by("encoder", spec.build, tokenizer)
     return encoder

@@ -80,8 +80,8 @@ class Fit:
         self.count_steps()
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
-            refused_by("encoder", self.inputs.spec.tokenizer, [])
-            encoders[recipe] = refused_by("encoder", self.inputs.spec.build, 100)
+            tokenizer = refused_by("encoder", self.inputs.spec.tokenizer, [])
+            encoders[recipe] = refused_by("encoder", self.inputs.spec.build, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
 

@@ -8,6 +8,7 @@ from kd_lightning.encoders.new_transformer import NewTransformer
 from kd_lightning.encoders.pretrained import PretrainedTransformer
 from kd_lightning.encoders.transformer import TransformerEncoder
 from kd_lightning.encoders.vocabulary import load_tokenizer, train_tokenizer
+from kd_lightning.encoders.words import TrainingWords, WordPieces, Words
 
 __all__ = [
     "BiLstmEncoder",
@@ -17,8 +18,11 @@ __all__ = [
     "NewTransformer",
     "PretrainedTransformer",
     "SavedBiLstm",
+    "TrainingWords",
     "TransformerEncoder",
     "WordEmbedding",
+    "WordPieces",
+    "Words",
     "load_tokenizer",
     "train_tokenizer",
 ]

@@ -53,8 +53,8 @@ class EncoderSpec(Protocol):
         """Return the tokenizer; one that learns its vocabulary learns it from ``texts``."""
         ...
 
-    def build(self, vocab_size: int) -> Encoder:
-        """Return a new encoder, with the pre-trained or with random weights (from torch's global generator)."""
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+        """Return a new encoder for the tokenizer, with pre-trained or random weights (of torch's global generator)."""
         ...
 
     def saved(self, folder: Path) -> EncoderSpec:

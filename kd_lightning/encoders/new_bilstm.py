@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,47 +16,48 @@ from transformers import PreTrainedTokenizerBase
 from kd_lightning.encoders.bilstm import BiLstmEncoder
 from kd_lightning.encoders.embedding import Channels, WordEmbedding
 from kd_lightning.encoders.pretrained import files_hash
-from kd_lightning.encoders.vocabulary import load_tokenizer, train_word_tokenizer
+from kd_lightning.encoders.vocabulary import load_tokenizer
+from kd_lightning.encoders.words import Words
 from kd_lightning.errors import UserError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewBiLstm:
-    """The recipe of a one-layer BiLSTM with random word vectors and the words of the training texts.
+    """The recipe of a one-layer BiLSTM with random weights.
 
     Args:
+        words: What it reads, and where the vectors start.
         hidden_size: Size of each direction: 150 or 300 in the paper.
-        embedding_size: Size of a word vector.
-        channels: See ``WordEmbedding``.
-        vocab_size: Upper bound on the words learned from the training texts.
-        max_length: Longest input in words.
+        channels: Whether the vectors are trained; see ``WordEmbedding``.
+        max_length: Longest input in words or word pieces.
         dropout: Dropout rate on the embedded words.
-        sparse: Whether the gradient of the word vectors has the rows of the batch only.
+        sparse: Whether the gradient of the vectors has the rows of the batch only.
 
     Source: Tang et al. 2019, arXiv:1903.12136.
     """
 
+    words: Words
     hidden_size: int = 150
-    embedding_size: int = 300
     channels: Channels = "trained"
-    vocab_size: int = 30_000
     max_length: int = 128
     dropout: float = 0.0
     sparse: bool = False
 
     def fingerprint(self) -> str:
-        """Return a hash of the recipe."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return a hash of the recipe, and of the files that it names."""
+        values = {name: value for name, value in vars(self).items() if name != "words"}
+        values["words"] = self.words.fingerprint()
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-        """Return a tokenizer of the words of the texts."""
-        return train_word_tokenizer(texts, self.vocab_size)
+        """Return the tokenizer of the words."""
+        return self.words.tokenizer(texts)
 
-    def build(self, vocab_size: int) -> BiLstmEncoder:
-        """Return the encoder with random weights; word vectors are uniform in [-0.25, 0.25], padding is 0."""
-        vectors = torch.empty(vocab_size, self.embedding_size).uniform_(-0.25, 0.25)
-        vectors[0] = 0
-        return BiLstmEncoder(WordEmbedding(vectors, self.channels, sparse=self.sparse), self.hidden_size, self.dropout)
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> BiLstmEncoder:
+        """Return the encoder with random weights; its vectors are as ``words`` says."""
+        vectors = self.words.vectors(tokenizer)
+        embedding = WordEmbedding(vectors, self.channels, tokenizer.pad_token_id, sparse=self.sparse)
+        return BiLstmEncoder(embedding, self.hidden_size, self.dropout)
 
     def saved(self, folder: Path) -> SavedBiLstm:
         """Return the recipe of the trained encoder in the folder."""
@@ -84,7 +85,7 @@ class SavedBiLstm:
         """Return the model's own tokenizer; the texts are not looked at."""
         return load_tokenizer(self.path)
 
-    def build(self, vocab_size: int) -> BiLstmEncoder:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> BiLstmEncoder:
         """Return the encoder with its weights.
 
         Raises:

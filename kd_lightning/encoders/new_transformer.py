@@ -47,10 +47,10 @@ class NewTransformer:
         """Return a WordPiece tokenizer trained on the texts."""
         return train_tokenizer(texts, self.vocab_size)
 
-    def build(self, vocab_size: int) -> TransformerEncoder:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> TransformerEncoder:
         """Return the encoder with random weights."""
         sizes: dict[str, Any] = {
-            "vocab_size": vocab_size,
+            "vocab_size": len(tokenizer),
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,

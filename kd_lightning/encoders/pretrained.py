@@ -89,7 +89,7 @@ class PretrainedTransformer:
         """Return the model's own tokenizer; the texts are not looked at."""
         return load_tokenizer(str(self.folder))
 
-    def build(self, vocab_size: int) -> TransformerEncoder:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> TransformerEncoder:
         """Return the encoder with its pre-trained weights, in float32.
 
         Raises:

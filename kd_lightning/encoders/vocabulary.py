@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import sys
@@ -22,6 +23,8 @@ SPECIAL = {
     "mask_token": "[MASK]",
 }
 
+BARE = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+"""The layout of texts with nothing around and between them."""
 
 INSIDE = 0xF0000
 """Offset of the private characters that stand for letters inside a word while a vocabulary is learned."""
@@ -96,12 +99,26 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
     words = {word: number for number, word in enumerate([*special, *ranked][:vocab_size])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL["unk_token"]))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    tokenizer.post_processor = BARE
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         pad_token=SPECIAL["pad_token"],
         unk_token=SPECIAL["unk_token"],
+    )
+
+
+def bare_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a copy of a fast tokenizer that puts no special token around or between texts, and has none for a mask."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.post_processor = BARE
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        pad_token=tokenizer.pad_token,
+        unk_token=tokenizer.unk_token,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from kd_lightning.encoders import BiLstmEncoder, NewBiLstm, WordEmbedding
+from kd_lightning.encoders import BiLstmEncoder, NewBiLstm, TrainingWords, WordEmbedding
 from kd_lightning.encoders.vocabulary import train_word_tokenizer
 from kd_lightning.errors import UserError
 from kd_lightning.heads import siamese_head
@@ -140,21 +140,21 @@ def test_the_features_of_a_pair_are_the_papers():
 @pytest.mark.parametrize("channels", ["trained", "frozen", "both"])
 def test_saved_comes_back(tmp_path, channels):
     """A frozen channel that is not saved is one of noise."""
-    recipe = NewBiLstm(hidden_size=4, embedding_size=6, channels=channels, vocab_size=20, sparse=True)
+    recipe = NewBiLstm(words=TrainingWords(vocab_size=20, size=6), hidden_size=4, channels=channels, sparse=True)
     tokenizer = recipe.tokenizer(["the red cup", "the cup sees"])
-    model = recipe.build(len(tokenizer))
+    model = recipe.build(tokenizer)
     model.save(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again = recipe.saved(tmp_path)
     batch = single([2, 3, 4], [5])
-    torch.testing.assert_close(again.build(0)(**batch), model(**batch))
-    assert again.build(0).embedding.sparse
+    torch.testing.assert_close(again.build(tokenizer)(**batch), model(**batch))
+    assert again.build(tokenizer).embedding.sparse
     assert again.tokenizer([]).get_vocab() == tokenizer.get_vocab()
     assert again.fingerprint() != recipe.fingerprint()
     assert again.saved(tmp_path).fingerprint() == again.fingerprint()
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match="of a BiLSTM"):
-        again.build(0)
+        again.build(tokenizer)
 
 
 def test_words_are_of_the_training_texts():

@@ -173,12 +173,12 @@ def test_layers_beyond_nine_are_not_layer_one():
 
 def test_saved_comes_back(tmp_path, spec, tokenizer):
     """A folder that loads with a random pooler or without the last layer: a teacher that was never trained."""
-    encoder, batch = spec.build(len(tokenizer)).eval(), inputs()
+    encoder, batch = spec.build(tokenizer).eval(), inputs()
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         encoder.save(tmp_path)
-        again = spec.saved(tmp_path).build(len(tokenizer)).eval()
+        again = spec.saved(tmp_path).build(tokenizer).eval()
         torch.testing.assert_close(again(**batch), encoder(**batch), rtol=0, atol=0)
     assert again.state_dict().keys() == encoder.state_dict().keys()
     assert spec.saved(tmp_path).max_length == spec.max_length
@@ -188,9 +188,9 @@ def test_a_cut_encoder_is_saved_cut(tmp_path):
     """Cut twice: a 3-layer student that loads as the first 3 of 3, or not at all."""
     bert().save_pretrained(tmp_path / "teacher")
     recipe = PretrainedTransformer(path=str(tmp_path / "teacher"), num_layers=3, max_length=16)
-    student, batch = recipe.build(40).eval(), inputs()
+    student, batch = recipe.build(range(40)).eval(), inputs()
     student.save(tmp_path / "student")
-    again = recipe.saved(tmp_path / "student").build(40).eval()
+    again = recipe.saved(tmp_path / "student").build(range(40)).eval()
     assert again.num_layers == 3
     with torch.no_grad():
         torch.testing.assert_close(again(**batch), student(**batch), rtol=0, atol=0)
@@ -220,7 +220,7 @@ def test_fingerprint_of_a_new_one(spec, change):
 
 def test_new_transformer_is_as_ordered(spec):
     """Settings that do not arrive: a "64-dimensional" student of 128."""
-    encoder = NewTransformer(hidden_size=24, num_layers=3, num_heads=3, max_length=10, dropout=0.2).build(50)
+    encoder = NewTransformer(hidden_size=24, num_layers=3, num_heads=3, max_length=10, dropout=0.2).build(range(50))
     config = encoder.model.config
     assert (encoder.output_dim, encoder.num_layers, config.num_attention_heads) == (24, 3, 3)
     assert (config.vocab_size, config.intermediate_size) == (50, 96)
@@ -229,7 +229,7 @@ def test_new_transformer_is_as_ordered(spec):
 
 def test_new_transformer_reads_its_longest_input():
     """One position too few: an index out of range at the first text that is cut, in the middle of an epoch."""
-    encoder = NewTransformer(hidden_size=8, num_layers=1, max_length=10).build(40).eval()
+    encoder = NewTransformer(hidden_size=8, num_layers=1, max_length=10).build(range(40)).eval()
     full = inputs(length=10)
     with torch.no_grad():
         assert encoder(**full).shape == (3, 8)
@@ -241,7 +241,7 @@ def test_new_transformer_reads_its_longest_input():
 @pytest.mark.parametrize("length", [1, 5, 9])
 def test_padding_changes_nothing_in_a_new_one(length):
     """Positions that count the padding, or a mask that is not passed on."""
-    encoder = NewTransformer(hidden_size=16, num_layers=2, max_length=10).build(40).eval()
+    encoder = NewTransformer(hidden_size=16, num_layers=2, max_length=10).build(range(40)).eval()
     batch = inputs(length=length)
     batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
     with torch.no_grad():
@@ -252,7 +252,7 @@ def test_longer_than_the_positions_is_refused(tmp_path):
     """An index out of range in the middle of an epoch, at the first long text."""
     bert().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"encoder.max_length is 17, .* reads at most 16 tokens"):
-        PretrainedTransformer(path=str(tmp_path), max_length=17).build(40)
+        PretrainedTransformer(path=str(tmp_path), max_length=17).build(range(40))
 
 
 def test_missing_weights_are_refused(tmp_path):
@@ -263,14 +263,14 @@ def test_missing_weights_are_refused(tmp_path):
     renamed = {name.replace("encoder.layer.0.", "blocks.0."): value for name, value in load_file(path).items()}
     save_file(renamed, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lacks 16 of its weights, first encoder\.layer\.0\..*: expected all"):
-        PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
+        PretrainedTransformer(path=str(tmp_path), max_length=16).build(range(40))
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("auto", "first_token"), ("pooler", "pooler"), ("mean", "mean")])
 def test_a_pooler_without_weights(tmp_path, caplog, pooling, expected):
     """Random weights on top of everything, under ``auto``, in silence; asked for, they are RoBERTa's usual head."""
     bert(pooler=False).save_pretrained(tmp_path)
-    encoder = PretrainedTransformer(path=str(tmp_path), max_length=16, pooling=pooling).build(40)
+    encoder = PretrainedTransformer(path=str(tmp_path), max_length=16, pooling=pooling).build(range(40))
     assert encoder.pooling == expected
     assert ("a new pooler is trained" in caplog.text) == (pooling == "pooler")
 
@@ -281,7 +281,7 @@ def test_pickled_weights_are_refused(tmp_path):
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"cannot be loaded: expected a folder with config.json and model.safetensors"):
-        PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
+        PretrainedTransformer(path=str(tmp_path), max_length=16).build(range(40))
 
 
 def test_vocabulary_is_of_the_given_texts():
@@ -345,7 +345,7 @@ def test_weights_that_are_not_whole_are_refused(tmp_path, content):
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100] if content is None else content)
     with pytest.raises(UserError, match=r"cannot be loaded: expected a folder with config.json and model.safetensors"):
-        PretrainedTransformer(path=str(tmp_path), max_length=16).build(40)
+        PretrainedTransformer(path=str(tmp_path), max_length=16).build(range(40))
 
 
 @pytest.mark.parametrize("change", [{"truncation_side": "left"}, {"split_special_tokens": True}])

@@ -26,7 +26,7 @@ def step(spec, tokenizer, toys, teach, attach):
         rows = torch.arange(count).numpy()
         batch = collate([part], 0 * rows, rows, tokenizer.pad_token_id)
         student = BamStudent(
-            encoder=spec.build(len(tokenizer)),
+            encoder=spec.build(tokenizer),
             tasks=[part.task],
             head=partial(linear_head, dropout=0.0, sigmoid=False),
             optimizer=lambda encoder, heads: BertAdam([*encoder.parameters(), *heads.parameters()]),

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from kd_lightning.encoders import NewBiLstm, WordEmbedding
+from kd_lightning.encoders import BiLstmEncoder, WordEmbedding
 from kd_lightning.optim import AdaDelta, LayerwiseOptimizer, clip_gradients
 
 
@@ -75,7 +75,7 @@ def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
 
 def test_an_optimizer_without_rows_is_told_before_it_trains():
     """torch says so in the first step, in a traceback."""
-    encoder, head = NewBiLstm(hidden_size=2, embedding_size=3, sparse=True).build(9), torch.nn.Linear(8, 2)
+    encoder, head = BiLstmEncoder(table(sparse=True), hidden_size=2), torch.nn.Linear(8, 2)
     with pytest.raises(ValueError, match=r"AdamW takes no sparse gradients: encoder.sparse=false, or adadelta"):
         LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(encoder, head)
     LayerwiseOptimizer(AdaDelta, lr=1.0)(encoder, head)

@@ -16,7 +16,7 @@ from kd_lightning.optim import BertAdam, ConstantRate, LayerwiseOptimizer, Linea
 def parts(layers: int) -> tuple[nn.Module, nn.ModuleDict]:
     """Return a very thin transformer and two heads."""
     spec = NewTransformer(hidden_size=2, num_layers=layers, num_heads=1, max_length=8)
-    return spec.build(12), nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 1)})
+    return spec.build(range(12)), nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 1)})
 
 
 def settings_by_name(layers: int, **settings: float) -> dict[str, dict[str, float]]:

@@ -47,7 +47,7 @@ def build(spec, tokenizer, toys):
     def build(name: str, *, dropout: float = 0.0, weights: int = 0, lr: float = 1e-3, **changes: Any) -> NLUSystem:
         torch.manual_seed(weights)
         settings = {
-            "encoder": replace(spec, dropout=dropout).build(len(tokenizer)),
+            "encoder": replace(spec, dropout=dropout).build(tokenizer),
             "tasks": [toy.task for toy in toys.values()],
             "head": partial(linear_head, dropout=dropout),
             "optimizer": LayerwiseOptimizer(partial(BertAdam), lr=lr, layer_decay=0.9, weight_decay=0.01),
@@ -167,7 +167,7 @@ def test_saved_system_predicts_the_same(build, batch_of, taught, spec, tokenizer
     system, batch = lively(build(name)).eval(), batch_of(taught)
     system.encoder.save(tmp_path / "encoder")
     torch.save(system.heads.state_dict(), tmp_path / "heads")
-    again = build(name, weights=9, encoder=spec.saved(tmp_path / "encoder").build(len(tokenizer)))
+    again = build(name, weights=9, encoder=spec.saved(tmp_path / "encoder").build(tokenizer))
     again.heads.load_state_dict(torch.load(tmp_path / "heads", weights_only=True))
     with torch.no_grad():
         before, after = system(batch), again.eval()(batch)
@@ -533,7 +533,7 @@ def test_evaluation_is_of_all_examples(build, make_data, make_trainer, taught, b
 @every_system
 def test_an_encoder_that_is_no_module_is_refused(build, spec, tokenizer, name):
     """Nothing of it would be trained, saved or put into evaluation mode, and nothing would say so."""
-    encoder = spec.build(len(tokenizer))
+    encoder = spec.build(tokenizer)
     members = {key: getattr(encoder, key) for key in ("output_dim", "num_layers", "depth", "save", "named_parameters")}
     with pytest.raises(TypeError, match=r"the encoder is a SimpleNamespace, expected a torch\.nn\.Module"):
         build(name, encoder=SimpleNamespace(**members))

@@ -1,0 +1,134 @@
+"""What a BiLSTM reads: words with vectors of a file, or the pieces and vectors of a pre-trained model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from kd_lightning.encoders import NewBiLstm, TrainingWords, WordPieces, train_tokenizer
+from kd_lightning.encoders.vector_file import read_vectors
+from kd_lightning.errors import UserError
+
+TEXTS = ["the red cup", "the cup sees"]
+
+
+@pytest.fixture
+def glove(tmp_path):
+    """Write a file of vectors, by default one in GloVe's layout."""
+
+    def write(content: str | bytes = "the 1 2\nnew york 3 4\ncup -5e-1 .5\n"):
+        path = tmp_path / "vectors.txt"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_words_of_the_file_have_its_vectors(glove):
+    """The others start at random, padding is 0, and the size is the file's."""
+    words = TrainingWords(size=300, path=str(glove()))
+    tokenizer = words.tokenizer(TEXTS)
+    vectors, numbers = words.vectors(tokenizer), tokenizer.get_vocab()
+    assert vectors.shape == (len(tokenizer), 2)
+    assert vectors[numbers["the"]].tolist() == [1, 2]
+    assert vectors[numbers["cup"]].tolist() == [-0.5, 0.5]
+    assert vectors[tokenizer.pad_token_id].tolist() == [0, 0]
+    others = vectors[[numbers["red"], numbers["sees"], tokenizer.unk_token_id]]
+    assert 0 < others.abs().min() <= others.abs().max() <= 0.25
+    assert len(others.unique()) == 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["2 2\nthe 1 2\nin the red 3 4\n", "2 2\nthe 1 2 \nin the red 3 4 \n", "the 1 2\r\nin the red 3 4\r\n"],
+    ids=["word2vec", "trailing-space", "windows"],
+)
+def test_both_layouts_are_read(glove, content):
+    """word2vec ends its lines with a space; GloVe has words with spaces, and some at which Python would split."""
+    size, found = read_vectors(glove(content), ["the", "in the red", "absent", "\x85"])
+    assert size == 2
+    assert {word: vector.tolist() for word, vector in found.items()} == {"the": [1, 2], "in the red": [3, 4]}
+    assert read_vectors(glove("the 1 2\n\x85 3 4\n"), ["\x85"])[1]["\x85"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 1 2\ncup 1\n", r"line 2: found 'cup 1', expected a word and 2 numbers in text"),
+        ("the 1 2\ncup 1 x\n", r"line 2: found 'cup 1 x', expected numbers after the word"),
+        ("the 1 2\ncup 1 nan\n", r"line 2: found 'cup 1 nan', expected finite numbers"),
+        ("the 1 2\nthe 3 4\n", r"line 2: found 'the 3 4', expected each word once"),
+        ("the\n", r"line 1: found 'the', expected a word and its numbers"),
+        ("", r"found no vectors, expected"),
+        ("3 2\nthe 1 2\ncup 3 4\n", r"found 2 vectors, expected 3 by its first line; is the file cut off\?"),
+        (b"3 2\nthe \x00\x01\x02\x03\ncup \x00\n", r"line 2: found 'the .*expected a word and 2 numbers in text"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_told(glove, content, message):
+    """The line, what was found, what was expected."""
+    with pytest.raises(UserError, match=rf"vectors\.txt[,:] ?.*{message}"):
+        read_vectors(glove(content), ["the", "cup"])
+
+
+def test_a_file_of_other_words_is_told(glove, tmp_path):
+    """Vectors of another language, or in capitals, would leave all words at random, and nobody would notice."""
+    words = TrainingWords(path=str(glove("THE 1 2\nCUP 3 4\n")))
+    tokenizer = words.tokenizer(TEXTS)
+    with pytest.raises(UserError, match=r"found none of the words \(cup, the, red, \.\.\.\)"):
+        words.vectors(tokenizer)
+    assert words.vectors(words.tokenizer([])).shape == (2, 2)  # nothing to find: a trial before the texts are read
+    with pytest.raises(UserError, match=r"absent\.txt: No such file.*expected a text file of word vectors"):
+        TrainingWords(path=str(tmp_path / "absent.txt")).fingerprint()
+
+
+def test_the_fingerprint_is_of_the_content(glove, tmp_path):
+    """Two paths of one file are one recipe, another content is another."""
+    first = TrainingWords(path=str(glove())).fingerprint()
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(glove().read_bytes())
+    assert TrainingWords(path=str(copy)).fingerprint() == first
+    copy.write_text("the 1 2\n")
+    assert TrainingWords(path=str(copy)).fingerprint() != first != TrainingWords().fingerprint()
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """Write a tiny BERT with its tokenizer."""
+    tokenizer = train_tokenizer(TEXTS, 40)
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert", tokenizer, model
+
+
+def test_word_pieces_are_the_models(bert):
+    """Its ids and its vectors; nothing around or between the texts, and a masked word is an unknown one."""
+    path, own, model = bert
+    words = WordPieces(path=str(path))
+    tokenizer = words.tokenizer(["not looked at"])
+    torch.testing.assert_close(words.vectors(tokenizer), model.get_input_embeddings().weight.detach())
+    found, expected = tokenizer("the cup", "red"), own("the cup", "red")
+    around = (own.cls_token_id, own.sep_token_id)
+    assert found["input_ids"] == [number for number in expected["input_ids"] if number not in around]
+    assert found["token_type_ids"] == [0, 0, 1]
+    assert own.mask_token == "[MASK]"
+    assert tokenizer.mask_token is None
+    assert WordPieces(path=str(path), size=5).vectors(tokenizer).shape == (len(own), 5)
+
+
+def test_a_student_of_word_pieces_comes_back(bert, tmp_path):
+    """The tokenizer's layout and the vectors are of the saved folder, wherever the model has gone."""
+    path, _, _ = bert
+    recipe = NewBiLstm(words=WordPieces(path=str(path)), hidden_size=3, channels="both")
+    tokenizer = recipe.tokenizer([])
+    encoder = recipe.build(tokenizer)
+    encoder.save(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = recipe.saved(tmp_path / "saved")
+    batch = again.tokenizer([])(["the cup", "red"], padding=True, return_tensors="pt")
+    torch.testing.assert_close(again.build(tokenizer)(**batch), encoder(**batch))
+    assert again.tokenizer([])("the cup", "red") == tokenizer("the cup", "red")
+    assert encoder.embedding.output_dim == 16
+    assert recipe.fingerprint() != NewBiLstm(words=WordPieces(path=str(path), size=8), hidden_size=3).fingerprint()
