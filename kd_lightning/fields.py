@@ -75,7 +75,7 @@ def check_splits(where: str, evaluation: Sequence[str], files: Mapping[Any, Any]
     """
     if not evaluation:
         raise UserError(f"{where} evaluation is empty, expected the names of splits: [validation]")
-    for split in ("train", "unlabelled"):
+    for split in ("train", "unlabelled", "synthetic"):
         if split in evaluation:
             raise UserError(f"{where} evaluation has '{split}', which is trained on; name other splits: [validation]")
     for split, path in files.items():

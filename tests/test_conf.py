@@ -17,11 +17,11 @@ import kd_lightning.train  # noqa: F401 - registers the resolvers
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = {"data", "task", "system", "encoder", "distill_loss", "annealing", "task_sampler", "optimizer", "scheduler"}
-GROUPS |= {"trainer", "accelerator", "callbacks", "logger", "paths", "debug", "experiment"}
+GROUPS |= {"augmenter", "trainer", "accelerator", "callbacks", "logger", "paths", "debug", "experiment"}
 COMMANDS = {
     "distill": GROUPS,
     "train": {"system", "encoder", "accelerator", "logger", "debug"},  # the rest comes from the same fit.yaml
-    "predict": {"data", "accelerator"},
+    "predict": {"data", "augmenter", "accelerator"},
     "evaluate": {"data", "accelerator"},
 }
 CHOICES = [
@@ -62,6 +62,8 @@ def check_targets(cfg):
     for node in found:
         made = get_object(node["_target_"])
         given = {key for key in node if not key.startswith("_")}
+        if node["_target_"].startswith("kd_lightning.data."):
+            given -= {"unlabelled"}  # of the corpus around the source
         parameters = inspect.signature(made).parameters.values()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             assert given <= {p.name for p in parameters}, node["_target_"]

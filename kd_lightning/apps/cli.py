@@ -54,6 +54,7 @@ def _wandb_offline() -> bool:
     return not (os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")))
 
 
+OmegaConf.register_new_resolver("given", bool, replace=True)
 OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
 OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
 

@@ -71,19 +71,19 @@ class Fit:
         Raises:
             UserError: If the data is wrong, or a constructor refuses its settings.
         """
-        rows = sum(some.count for some in self.inputs.rows.values())  # all of them are read, and checked
-        log.debug("%s: %d rows to train on and to evaluate", self.stage, rows)
-        sampler = build(self.cfg["task_sampler"])
-        for progress in (0.0, 1.0):
-            refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
+        read = {**self.inputs.labelled_rows, **self.inputs.evaluation_rows}
+        log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
         check_shares(self.cfg["batching"]["batch_size"], self.idle_trainer.world_size)
-        self.count_steps()
         recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
         if recipe not in encoders:  # of a vocabulary that does not matter here
             tokenizer = refused_by("encoder", self.inputs.spec.tokenizer, [])
             encoders[recipe] = refused_by("encoder", self.inputs.spec.build, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
+        sampler = build(self.cfg["task_sampler"])
+        for progress in (0.0, 1.0):
+            refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
+        self.count_steps()
 
     def warn_of_few_steps(self) -> None:
         """Say so if the fit is too short to expect anything of it, and by which setting."""
@@ -203,7 +203,9 @@ class Fit:
         """Return, for each task, the rows of each split and one fingerprint of all of them."""
         facts: Config = {}
         for (task, split), rows in self.inputs.rows.items():
-            entry = facts.setdefault(task, {"train": 0, "validation": 0, "unlabelled": 0, "fingerprint": ""})
+            entry = facts.setdefault(
+                task, dict.fromkeys(("train", "validation", "unlabelled", "synthetic"), 0) | {"fingerprint": ""}
+            )
             entry[split if split in entry else "validation"] += rows.count
             entry["fingerprint"] = hashlib.sha256((entry["fingerprint"] + rows.fingerprint).encode()).hexdigest()[:16]
         return facts

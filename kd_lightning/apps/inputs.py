@@ -31,7 +31,9 @@ class Shared:
     @classmethod
     def of(cls, cfg: Config) -> Shared:
         """Return the data of a configuration, nothing of it read yet."""
-        return cls(Corpus(build(cfg["data"]), Path(cfg["paths"]["cache"])))
+        source = dict(cfg["data"])
+        unlabelled = source.pop("unlabelled", None)
+        return cls(Corpus(build(source), Path(cfg["paths"]["cache"]), unlabelled))
 
     def rows(self, task: Task, split: str) -> Rows | None:
         """Return a split's rows, opened once; a split that is evaluated must have labels.
@@ -53,6 +55,18 @@ class Shared:
             where, hint = self.corpus.where(task, split), did_you_mean(split, task.files)
             log.warning("%s: there is no split %s, expected at %s%s; %s", task.name, split, where, hint, without)
         return found
+
+    def synthetic(self, task: Task, recipe: Config) -> Rows:
+        """Return the rows that the recipe's augmenter writes from ``train``; see ``Corpus.synthetic``."""
+        asked = f"{task}/synthetic {json.dumps(recipe, sort_keys=True)}"
+        if asked not in self.opened:
+            train = self.require(task, "train")
+            found = self.corpus.synthetic(task, train, build(recipe))
+            log.info("%s: %s synthetic rows from %s", task.name, f"{found.count:,}", f"{train.count:,}")
+            self.opened[asked] = found
+        rows = self.opened[asked]
+        assert rows is not None
+        return rows
 
     def require(self, task: Task, split: str) -> Rows:
         """Return a split's rows, which must be there; see ``rows``."""
@@ -83,23 +97,35 @@ class FitInputs:
         return build(self.cfg["encoder"])
 
     @cached_property
+    def labelled_rows(self) -> dict[tuple[str, str], Rows]:
+        """The rows to train on by (task, split) that have labels: ``train``.
+
+        Raises:
+            UserError: If a task cannot be trained.
+        """
+        for task in self.tasks:
+            if task.head is not None:
+                raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
+        return {(task.name, "train"): self.shared.require(task, "train") for task in self.tasks}
+
+    @cached_property
     def training_rows(self) -> dict[tuple[str, str], Rows]:
-        """The rows to train on by (task, split): ``train``, and ``unlabelled`` if it is wanted.
+        """The rows to train on by (task, split): ``train``, ``unlabelled`` if it is wanted, ``synthetic`` if augmented.
 
         Raises:
             UserError: If a task cannot be trained, or ``unlabelled`` is wanted and no task has it.
         """
-        rows = {}
+        rows, labelled = {}, self.labelled_rows
         wanted = self.cfg["batching"]["unlabelled"]
         if wanted and all(self.shared.rows(task, "unlabelled") is None for task in self.tasks):
             self.shared.require(self.tasks[0], "unlabelled")  # says where it should be
         for task in self.tasks:
-            if task.head is not None:
-                raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
-            rows[task.name, "train"] = self.shared.require(task, "train")
+            rows[task.name, "train"] = labelled[task.name, "train"]
             more = self.shared.optional(task, "unlabelled", "it is trained without") if wanted else None
             if more is not None:
                 rows[task.name, "unlabelled"] = more
+            if self.cfg["augmenter"]:
+                rows[task.name, "synthetic"] = self.shared.synthetic(task, self.cfg["augmenter"])
         return rows
 
     @cached_property
@@ -137,7 +163,7 @@ class FitInputs:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The encoder's tokenizer; a new vocabulary is learned from the ``train`` splits alone."""
-        rows = [rows for (_, split), rows in self.training_rows.items() if split == "train"]
+        rows = list(self.labelled_rows.values())
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:
             self.shared.tokenizers[key] = self.spec.tokenizer(text for some in rows for text in some.texts())

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from kd_lightning.apps.inputs import Shared
 from kd_lightning.apps.opened_run import OpenedRun
 from kd_lightning.apps.teaching import write_soft_targets
 from kd_lightning.data import Rows
@@ -39,7 +40,10 @@ def run(cfg: DictConfig) -> None:
         split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
         # A table needs no gold labels; soft targets name the data they are of, labels included.
         labelled = None if cfg.format == "soft_targets" else False
-        rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
+        if split == "synthetic" and cfg.file is None:
+            rows = synthetic(cfg, opened.inputs.shared, task)
+        else:
+            rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
         if cfg.format == "soft_targets":
             target = output / f"{task.name}-{split}"
             write_soft_targets(model, target, task, split, rows)
@@ -47,6 +51,18 @@ def run(cfg: DictConfig) -> None:
             target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
             write_predictions(target, task, rows, *model.logits(task, split, rows))
         log.info("%s %s: %s rows, %s", task.name, cfg.file or split, f"{rows.count:,}", target)
+
+
+def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:
+    """Return the rows that the chosen augmenter writes from the task's ``train``.
+
+    Raises:
+        UserError: If none is chosen.
+    """
+    recipe: Any = OmegaConf.to_container(cfg.augmenter, resolve=True)
+    if not recipe:
+        raise UserError("split=synthetic is what an augmenter writes, but none is chosen: add augmenter=rules")
+    return shared.synthetic(task, recipe)
 
 
 def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor) -> None:

@@ -15,6 +15,9 @@ from kd_lightning.data.folders import write_text
 
 Row = Sequence[str]
 
+SPLITS = ("train", "unlabelled", "synthetic", "validation")
+"""What is counted of a task's rows."""
+
 
 def percent(value: float | None) -> str:
     """Return a score as a percentage with one digit, or a dash."""
@@ -85,8 +88,7 @@ def write_report(folder: Path, summary: Config) -> None:
     """Write ``report.md``: the table, then what a reader needs to trust it."""
     seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items())
     data = "\n".join(
-        f"- {name}: {d['train']:,} train, {d['unlabelled']:,} unlabelled, {d['validation']:,} validation rows "
-        f"(fingerprint {d['fingerprint']})"
+        f"- {name}: {', '.join(f'{d[split]:,} {split}' for split in SPLITS)} rows (fingerprint {d['fingerprint']})"
         for name, d in summary["data"].items()
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
@@ -111,7 +113,7 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
     if "gain" in header:
         yield "`gain` is student minus baseline, in points."
         yield "The baseline is the same student without a teacher, on the same number of steps."
-        unlabelled = {data["unlabelled"] / data["train"] for data in summary["data"].values()}
+        unlabelled = {(data["unlabelled"] + data["synthetic"]) / data["train"] for data in summary["data"].values()}
         if len(unlabelled) > 1:
             yield "It draws its tasks by their labelled rows, the student by all of its rows: part of the gain may come"
             yield "from another mix of tasks (not with `task_sampler=uniform`)."

@@ -32,6 +32,7 @@ def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows)
         max_length=teacher.spec.max_length,
         precision=choose_precision(teacher.cfg),
         both_orders=both_orders,
+        augmenter=rows.augmenter,
         versions=versions(),
     )
 

@@ -40,6 +40,7 @@ def teacher_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
                 kept = fit[name] if name in ("batching", "trainer") else {}
                 fit[name] = {**kept, **own[name]}
         fit["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
+        fit["augmenter"] = {}
         for seed in seeds:
             yield Fit(stage if len(seeds) == 1 else f"{stage} {seed}", {**fit, "seed": seed}, shared, {}, "teacher.")
 
@@ -59,4 +60,5 @@ def baseline_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
         }
         rows = cfg["batching"]["epoch_rows"] or FitInputs(scoped, shared).examples
         fit["batching"] |= {"unlabelled": False, "epoch_rows": rows}
+        fit["augmenter"] = {}
         yield Fit(stage, fit, shared, {})

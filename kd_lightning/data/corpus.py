@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from kd_lightning.augmentation import Augmenter
 from kd_lightning.data.rows import FORMAT, Rows, cache_rows
 from kd_lightning.data.sources import Files, Source
 from kd_lightning.errors import UserError, did_you_mean
@@ -20,10 +22,12 @@ class Corpus:
     Args:
         source: Serves the tasks that name no files.
         cache: Folder of checked rows and token arrays; safe to delete.
+        unlabelled: A file that is the split ``unlabelled`` of all tasks, or one per task by name.
     """
 
     source: Source
     cache: Path
+    unlabelled: str | Mapping[str, str] | None = None
 
     def rows(self, task: Task, split: str, *, labelled: bool | None = None) -> Rows | None:
         """Return the split's rows, or None where there is no such split.
@@ -39,6 +43,7 @@ class Corpus:
         """
         if labelled is None:
             labelled = split not in ("unlabelled", "test")
+        task = self._with_unlabelled(task, split)
         source = self._source(task)
         content = source.key(task, split)
         if content is None:
@@ -59,9 +64,30 @@ class Corpus:
             raise UserError(f"task {task.name} has no {split} split: expected it at {self.where(task, split)}{hint}")
         return found
 
+    def synthetic(self, task: Task, rows: Rows, augmenter: Augmenter) -> Rows:
+        """Return the rows that an augmenter writes from others; the first time, write and cache them.
+
+        Args:
+            task: Whose texts they are.
+            rows: The texts to start from.
+            augmenter: Writes the rows.
+
+        Raises:
+            UserError: If it cannot, or writes none.
+        """
+        values = json.dumps([FORMAT, rows.fingerprint, augmenter.fingerprint()])
+        folder = self.cache / "rows" / f"{task.name}-synthetic-{hashlib.sha256(values.encode()).hexdigest()[:16]}"
+        found = cache_rows(folder, lambda: augmenter.augment(rows, task.name), f"augmenter, task {task.name}")
+        return replace(found, augmenter=augmenter.fingerprint())
+
     def where(self, task: Task, split: str) -> str:
         """Say where the split is, or would have to be."""
+        task = self._with_unlabelled(task, split)
         return self._source(task).where(task, split)
+
+    def _with_unlabelled(self, task: Task, split: str) -> Task:
+        named = self.unlabelled.get(task.name) if isinstance(self.unlabelled, Mapping) else self.unlabelled
+        return replace(task, files={split: named}) if split == "unlabelled" and named else task
 
     def _source(self, task: Task) -> Source:
         return Files() if task.files else self.source

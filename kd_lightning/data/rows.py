@@ -26,11 +26,13 @@ class Rows:
         folder: Holds ``rows.arrow`` (schema ``ROWS``) and ``meta.json``.
         count: Number of rows, as read and as written.
         fingerprint: Hash of ids, texts and labels, in order.
+        augmenter: Fingerprint of the augmentation that wrote them, None for texts that were read.
     """
 
     folder: Path
     count: int
     fingerprint: str
+    augmenter: str | None = None
 
     def batches(self, size: int = 10_000) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order, at most ``size`` at a time, without loading the file."""

@@ -146,6 +146,20 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def masked_as(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what a model reads for a masked word: its mask if it has one, else its unknown word.
+
+    Raises:
+        UserError: If the tokenizer has neither.
+    """
+    found: str | None = tokenizer.mask_token or tokenizer.unk_token
+    if found is None:
+        raise UserError(
+            f"the tokenizer of '{tokenizer.name_or_path}' has neither a mask nor an unknown word, expected an encoder's"
+        )
+    return found
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of all that decides token ids: vocabulary, rules, special tokens, and how long texts are cut."""
     rules: str = tokenizer.backend_tokenizer.to_str()

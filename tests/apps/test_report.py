@@ -122,7 +122,7 @@ def test_a_summary_says_how_the_run_ended(tmp_path, summary, error, status):
 def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     """A baseline explained that nobody trained, a latency of one student of two."""
     summary["data"] = {
-        name: {"train": 100, "validation": 10, "unlabelled": more, "fingerprint": "f"}
+        name: {"train": 100, "validation": 10, "unlabelled": more, "synthetic": 0, "fingerprint": "f"}
         for name, more in (("rte", 0), ("mrpc", 0))
     }
     summary["folders"] = {"student": {"rte": ["s"], "mrpc": ["s"]}, "teacher": {"rte": ["a"], "mrpc": ["b"]}}

@@ -6,8 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kd_lightning.augmentation import MASKED
 from kd_lightning.data import TokenTable, caching, tokenise, tokenising
-from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer
+from kd_lightning.data.reading.reader import ROWS
+from kd_lightning.data.rows import cache_rows
+from kd_lightning.encoders.vocabulary import tokenizer_fingerprint, train_tokenizer, train_word_tokenizer
 
 
 @pytest.fixture
@@ -67,13 +70,30 @@ def test_the_engine_is_the_tokenizer(columns, max_length, side):
     ]
     batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
     for swapped in (False, True):
-        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped)
+        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped, "")
         expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
         for number, ids in enumerate(expected["input_ids"]):
             start, end = found["ends"][number] - len(ids), found["ends"][number]
             assert found["input_ids"][start:end].tolist() == ids
             assert [int(i >= found["second"][number]) for i in range(len(ids))] == expected["token_type_ids"][number]
         assert found["ends"][-1] == len(found["input_ids"])
+
+
+@pytest.mark.parametrize(("train", "token"), [(train_tokenizer, "[MASK]"), (train_word_tokenizer, "[UNK]")])
+def test_a_masked_word_is_each_models_own(tmp_path, train, token):
+    """A transformer reads its mask, a student of words the unknown word: one text, rendered twice."""
+    texts = ["the red cup", "a cup sees"]
+    words = train(texts, 60)
+    values = [[0, 1], ["0", "1"], [f"the {MASKED} cup", MASKED], [f"{MASKED}{MASKED}!", "the"], [0.0, 0.0]]
+    names = ["example_id", "row_id", "text_a", "text_b", "label"]
+    batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], names=names)
+    rows = cache_rows(tmp_path / "rows", lambda: [batch], "test")
+    found = tokenise(rows, words, max_length=32, both_orders=False, cache=tmp_path / "tokens", name="test")
+    masked = words.convert_tokens_to_ids(token)
+    for number, expected in enumerate([("the [M] cup", "[M][M]!"), ("[M]", "the")]):
+        ids = row(found, number)
+        assert ids == words(*(text.replace("[M]", token) for text in expected))["input_ids"]
+        assert ids.count(masked) == sum(text.count("[M]") for text in expected) + (token == "[UNK]") * (number == 0)
 
 
 def test_cut_takes_the_longer_text_first(table):

@@ -1,0 +1,236 @@
+"""The three rules of Tang et al.: masking, POS-guided replacement, n-gram sampling."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kd_lightning.augmentation.draws import Distinct, Hashes, combined, uniform
+from kd_lightning.augmentation.replacement import TaggedWords
+from kd_lightning.augmentation.tagging import Tagging, tagging
+from kd_lightning.augmentation.words import Spellings, Words
+from kd_lightning.progress import track
+
+VERSION = 1
+"""Of the method; raise it when the same settings give other texts."""
+
+CHUNK = 2048
+"""Rows at a time; of pairs it decides the order in which words are met, and with it what is drawn: see VERSION."""
+
+WORD_RULE, OTHER_WORD, TAKE_NGRAM, NGRAM_LENGTH, NGRAM_START = range(5)
+"""What a random number is for."""
+
+
+class Rows(Protocol):
+    """The rows of a split: columns ``example_id``, ``row_id``, ``text_a``, ``text_b``, ``label``."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        ...
+
+    def batches(self, size: int = ...) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order, at most ``size`` at a time."""
+        ...
+
+
+class Augmenter(Protocol):
+    """Writes texts that no one has labelled."""
+
+    def fingerprint(self) -> str:
+        """Return a hash of the recipe."""
+        ...
+
+    def augment(self, rows: Rows, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield synthetic rows in the schema of ``rows``: distinct texts, none that ``rows`` has, without labels.
+
+        Args:
+            rows: The texts to start from.
+            name: What they are, for the progress bar.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleAugmenter:
+    """Write ``n_iter`` variants of each example.
+
+    Of each word one number X, uniform in [0, 1], decides: X < p_mask masks it; p_mask <= X < p_mask + p_pos replaces it
+    by another word of the same part of speech, drawn from the words of the training texts in proportion to how often
+    they occur with that tag. Then, with probability p_ng, only one n-gram of the text is kept, n uniform in 1 to
+    max_ngram (the whole text if it is shorter). Of pairs the variants change, in turn, the first text, the second,
+    and both. Variants that stand among the examples, or were written before, are dropped.
+
+    Words are what stands between spaces and punctuation; a masked word is written as ``MASKED``.
+
+    Args:
+        p_mask: Probability to mask a word.
+        p_pos: Probability to replace a word.
+        p_ng: Probability to keep one n-gram only.
+        max_ngram: Longest n-gram, in words.
+        n_iter: Variants of each example: 20 for SST-2, 10 for MNLI and QQP in the paper.
+        seed: What is drawn depends on it, on the example's id, and on nothing else.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Source: Tang et al. 2019, arXiv:1903.12136, section 3.3.
+    """
+
+    p_mask: float = 0.1
+    p_pos: float = 0.1
+    p_ng: float = 0.25
+    max_ngram: int = 5
+    n_iter: int = 20
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name in ("p_mask", "p_pos", "p_ng"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
+        if self.p_mask + self.p_pos > 1:
+            raise ValueError(
+                f"p_mask + p_pos is {self.p_mask + self.p_pos}, expected at most 1: a word has one of them"
+            )
+        if self.p_mask + self.p_pos + self.p_ng == 0:
+            raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
+        for name in ("max_ngram", "n_iter"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+    def fingerprint(self) -> str:
+        """Return a hash of the settings."""
+        return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()
+
+    def augment(self, rows: Rows, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield the synthetic rows; ``row_id`` is that of the example and the variant's number, ``ID.K``."""
+        spellings, distinct = Spellings(), Distinct()
+        tags, tagged = self._survey(rows, name, spellings, distinct)
+        number, read = 0, 0
+        with track(f"augment {name}", rows.count) as advance:
+            for batch in rows.batches(CHUNK):
+                texts = [spellings.read(column) for column in texts_of(batch)]
+                ends = read + np.cumsum([len(text.numbers) for text in texts])
+                tags_of_texts = [tags[end - len(text.numbers) : end] for text, end in zip(texts, ends, strict=True)]
+                read = int(ends[-1])
+                examples = batch.column("example_id").to_numpy()
+                variants = self._variants(texts, tags_of_texts, tagged, examples)
+                new = distinct.first_met(row_hashes(variants))
+                rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
+                columns = [spellings.write(taken(text, new)) for text in variants]
+                count = len(rows_kept)
+                yield pa.record_batch(
+                    [
+                        pa.array(np.arange(number, number + count)),
+                        numbered(batch.column("row_id").take(pa.array(rows_kept)), variant),
+                        columns[0],
+                        columns[1] if len(columns) > 1 else pa.nulls(count, pa.string()),
+                        pa.array(np.full(count, np.nan, np.float32)),
+                    ],
+                    schema=batch.schema,
+                )
+                number += count
+                advance(batch.num_rows)
+
+    def _survey(
+        self, rows: Rows, name: str, spellings: Spellings, distinct: Distinct
+    ) -> tuple[NDArray[np.uint8], TaggedWords]:
+        """Read all texts once: tag their words, count them by tag, and remember the rows as met."""
+        names: dict[str, int] = {}
+        counts: Counter[int] = Counter()
+        tags = bytearray()  # one per word: all that grows with the texts, besides the vocabulary
+        with (
+            self._tagger(rows) as tagger,
+            track(f"tag {name}", rows.count) as on,
+        ):
+            for batch in rows.batches(CHUNK):
+                texts = [spellings.read(column) for column in texts_of(batch)]
+                distinct.first_met(row_hashes(texts))
+                if tagger is not None:
+                    for text in texts:
+                        found = [names.setdefault(one, len(names)) for one in tagger(spellings.lists(text))]
+                        tags += bytes(found)
+                        counts.update((np.array(found, np.int64) << 32 | text.numbers).tolist())
+                on(batch.num_rows)
+        return np.frombuffer(tags, np.uint8), TaggedWords(counts)
+
+    def _tagger(self, rows: Rows) -> AbstractContextManager[Tagging | None]:
+        return tagging(words_about(rows)) if self.p_pos else nullcontext()
+
+    def _variants(
+        self,
+        texts: Sequence[Words],
+        tags: Sequence[NDArray[np.uint8]],
+        tagged: TaggedWords,
+        examples: NDArray[np.int64],
+    ) -> list[Words]:
+        """Return the variants of some examples, ``n_iter`` of the first, then of the second, ..."""
+        row = np.repeat(np.arange(len(examples)), self.n_iter)
+        variant = np.tile(np.arange(self.n_iter), len(examples))
+        found = []
+        for side, text in enumerate(texts):
+            drawn = combined(self.seed, examples[row], variant, side)
+            changed = np.ones(len(row), np.bool_) if len(texts) == 1 else (variant % 3 == side) | (variant % 3 == 2)
+            span = self._spans(text, row, drawn, changed)
+            places = span.places()
+            position = places - np.repeat(text.starts[row], span.lengths)
+            keys, open_to_change = np.repeat(drawn, span.lengths), np.repeat(changed, span.lengths)
+            rule = np.where(open_to_change, uniform(keys, position, WORD_RULE), 1.0)
+            numbers = text.numbers[places]
+            replaced = np.flatnonzero((rule >= self.p_mask) & (rule < self.p_mask + self.p_pos))
+            if len(replaced):
+                other = uniform(keys[replaced], position[replaced], OTHER_WORD)
+                numbers[replaced] = tagged.others(tags[side][places[replaced]], numbers[replaced], other)
+            numbers[rule < self.p_mask] = 0
+            starts = np.cumsum(span.lengths) - span.lengths
+            found.append(Words(numbers, text.spaced[places], starts, span.lengths))
+        return found
+
+    def _spans(self, text: Words, row: NDArray[np.int64], drawn: Hashes, changed: NDArray[np.bool_]) -> Words:
+        """Return the part of each text that is kept: an n-gram of it, or all."""
+        whole = text.lengths[row]
+        short = changed & (uniform(drawn, TAKE_NGRAM) < self.p_ng)
+        length = np.minimum(1 + (uniform(drawn, NGRAM_LENGTH) * self.max_ngram).astype(np.int64), whole)
+        start = (uniform(drawn, NGRAM_START) * (whole - length + 1)).astype(np.int64)
+        return Words(
+            text.numbers, text.spaced, text.starts[row] + np.where(short, start, 0), np.where(short, length, whole)
+        )
+
+
+def texts_of(batch: pa.RecordBatch) -> list[pa.Array]:
+    """Return the one or two columns of text."""
+    columns = [batch.column("text_a"), batch.column("text_b")]
+    return columns if columns[1].null_count == 0 else columns[:1]
+
+
+def words_about(rows: Rows) -> int:
+    """Return about how many words the rows have, guessed from the first of them."""
+    first = next(rows.batches(CHUNK))
+    words = sum(len(Spellings().read(column).numbers) for column in texts_of(first))
+    return words * rows.count // first.num_rows
+
+
+def row_hashes(texts: Sequence[Words]) -> Hashes:
+    """Return a hash of each row of one or two texts, ``[N]``."""
+    return combined(*(text.hashes() for text in texts))
+
+
+def taken(words: Words, which: NDArray[np.bool_]) -> Words:
+    """Return the texts that are marked ``[N]``."""
+    return Words(words.numbers, words.spaced, words.starts[which], words.lengths[which])
+
+
+def numbered(row_ids: pa.Array, variant: NDArray[np.int64]) -> pa.Array:
+    """Return ``ID.K`` for each id and variant."""
+    return pc.binary_join_element_wise(row_ids, pa.array(variant).cast(pa.string()), ".")

@@ -1,0 +1,48 @@
+"""Other words of the same part of speech, as often as the training texts have them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TaggedWords:
+    """How often each word stands with each tag, and draws from it.
+
+    Args:
+        counts: (tag << 32 | word) -> how often.
+    """
+
+    def __init__(self, counts: Counter[int]) -> None:
+        keys = np.array(sorted(counts), np.int64)
+        self._keys = keys
+        self._counts = np.array([counts[key] for key in keys.tolist()], np.int64)
+        self._ends = np.cumsum(self._counts)
+
+    def others(
+        self, tags: NDArray[np.uint8], words: NDArray[np.int32], draws: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """Return for each word another one with its tag, drawn in proportion to how often they occur with it.
+
+        Args:
+            tags: Each word's tag ``[n]``.
+            words: The words ``[n]``; each occurs with its tag.
+            draws: Uniform in [0, 1), ``[n]``.
+
+        Returns:
+            Words ``[n]``; where no other word has the tag, the word itself.
+        """
+        key = tags.astype(np.int64) << 32
+        first = np.searchsorted(self._keys, key)
+        last = np.searchsorted(self._keys, key + (1 << 32)) - 1
+        own = np.searchsorted(self._keys, key | words)
+        before = self._ends[first] - self._counts[first]
+        others = self._ends[last] - before - self._counts[own]
+        place = before + np.minimum((draws * others).astype(np.int64), np.maximum(others - 1, 0))
+        place += np.where(place >= self._ends[own] - self._counts[own], self._counts[own], 0)  # step over the word
+        found = np.searchsorted(self._ends, place, side="right")
+        return np.where(others > 0, self._keys[np.minimum(found, len(self._keys) - 1)] & 0xFFFFFFFF, words).astype(
+            np.int32
+        )

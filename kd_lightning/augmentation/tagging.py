@@ -1,0 +1,89 @@
+"""Parts of speech, by NLTK's perceptron tagger."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from kd_lightning.errors import UserError
+
+Tagger = Any
+
+WORDS_PER_PROCESS = 100_000
+"""Below it another process costs more time to start than it saves."""
+
+
+def load_tagger() -> Tagger:
+    """Return NLTK's perceptron tagger of English, Penn Treebank tags.
+
+    Raises:
+        UserError: If NLTK or its data is absent.
+    """
+    try:
+        from nltk.tag.perceptron import PerceptronTagger
+    except ImportError as error:
+        raise UserError(
+            "replacing words by their part of speech needs NLTK: pip install 'kd_lightning[augment]', or set "
+            "augmenter.p_pos=0"
+        ) from error
+    try:
+        return PerceptronTagger()
+    except LookupError as error:
+        raise UserError(
+            "the tagger's data is absent: expected NLTK's averaged_perceptron_tagger_eng in one of its folders or in "
+            "$NLTK_DATA; python -m nltk.downloader averaged_perceptron_tagger_eng fetches it, augmenter.p_pos=0 does "
+            "without"
+        ) from error
+
+
+def tags_of(tagger: Tagger, texts: Sequence[list[str]]) -> list[str]:
+    """Return the tags of all words of the texts, text after text."""
+    return [tag for text in texts for _, tag in tagger.tag(text)]
+
+
+_of_this_process: Tagger = None
+
+
+def _start() -> None:
+    global _of_this_process
+    _of_this_process = load_tagger()
+
+
+def _tags(texts: Sequence[list[str]]) -> list[str]:
+    return tags_of(_of_this_process, texts)
+
+
+class Tagging:
+    """A tagger, or one on each core."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, workers: int) -> None:
+        self.pool, self.workers = pool, workers
+        self.tagger = load_tagger() if pool is None else None
+
+    def __call__(self, texts: Sequence[list[str]]) -> list[str]:
+        """Return the tags of all words of the texts, text after text."""
+        if self.pool is None:
+            return tags_of(self.tagger, texts)
+        share = -(-len(texts) // self.workers)
+        parts = [texts[start : start + share] for start in range(0, len(texts), share)]
+        return [tag for part in self.pool.map(_tags, parts) for tag in part]
+
+
+@contextmanager
+def tagging(words: int) -> Iterator[Tagging]:
+    """Give a tagger for about so many words, on as many cores as are worth it.
+
+    Raises:
+        UserError: If NLTK or its data is absent.
+    """
+    workers = min(len(os.sched_getaffinity(0)), words // WORDS_PER_PROCESS)
+    if workers < 2:
+        yield Tagging(None, 1)
+        return
+    load_tagger()  # what is absent is told here, not in a process
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start) as pool:
+        yield Tagging(pool, workers)

@@ -1,0 +1,90 @@
+"""What students learn from besides labelled rows: synthetic texts, and unlabelled texts of the user's own."""
+
+import csv
+
+import pytest
+
+from kd_lightning.data import SoftTargets
+from kd_lightning.data.folders import read_json
+from kd_lightning.errors import UserError
+
+SMALL = ["task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
+MASKS = ["augmenter=masking", "augmenter.p_mask=0.4", "augmenter.n_iter=3"]
+
+
+def fit_of(workplace, role):
+    """Return the one folder of a role in the store, and its fit.json."""
+    (folder,) = (workplace / "outputs" / "store" / "fits").glob(f"{role}-*")
+    return folder, read_json(folder / "fit.json")
+
+
+def test_students_alone_learn_from_synthetic_texts(kd, workplace):
+    """The teacher scores them; it and the baseline are trained on gold labels, the baseline for as many steps."""
+    folder = kd("distill", *SMALL, *MASKS, "batching.batch_size=16")
+    _, student = fit_of(workplace, "student")
+    written = student["data"]["animals"]["synthetic"]
+    assert 100 < written <= 3 * 96
+    assert student["steps"] == -(-2 * (96 + written) // 16)
+    for role in ("teacher", "baseline"):
+        assert fit_of(workplace, role)[1]["data"]["animals"]["synthetic"] == 0
+    assert fit_of(workplace, "baseline")[1]["steps"] == student["steps"]
+    assert f"96 train, 0 unlabelled, {written} synthetic, 32 validation rows" in (folder / "report.md").read_text()
+    (targets,) = (workplace / "outputs" / "store" / "soft_targets").glob("animals-synthetic-*")
+    found = SoftTargets.open(targets)
+    assert len(found.logits) == 2 * written
+    assert found.manifest.augmenter is not None
+
+
+def test_a_sweep_writes_its_texts_once(kd, workplace, caplog):
+    """Another seed of the student has the same texts and soft targets; another seed of the augmenter has others."""
+    kd("distill", *SMALL, *MASKS)
+    cache = workplace / ".cache" / "kd_lightning" / "rows"
+    (rows,) = cache.glob("animals-synthetic-*/rows.arrow")
+    before = rows.stat().st_mtime_ns
+    kd("distill", *SMALL, *MASKS, "seed=2")
+    assert list(cache.glob("animals-synthetic-*/rows.arrow")) == [rows]
+    assert rows.stat().st_mtime_ns == before
+    kd("distill", *SMALL, *MASKS, "augmenter.seed=2")
+    assert len(list(cache.glob("animals-synthetic-*"))) == 2
+
+
+def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
+    """Two commands: the teacher predicts what the student's augmenter writes."""
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    named = []
+    for split in ("train", "synthetic"):
+        kd("predict", f"run={teacher}", f"split={split}", "format=soft_targets", "output=targets", *MASKS)
+        named.append(f"{split}: targets/animals-{split}")
+    student = ["system=bam", "task=animals", "trainer.max_epochs=1", *MASKS]
+    kd("train", *student, f"+soft_targets.animals={{{', '.join(named)}}}")
+    with pytest.raises(UserError, match=r"field data"):
+        kd("train", *student, "augmenter.seed=9", f"+soft_targets.animals={{{', '.join(named)}}}")
+    with pytest.raises(UserError, match=r"split=synthetic is what an augmenter writes.*: add augmenter=rules"):
+        kd("predict", f"run={teacher}", "split=synthetic")
+
+
+@pytest.fixture
+def texts(workplace):
+    """Write a file of the animals' texts without labels."""
+    with (workplace / "animals-train.csv").open() as file:
+        rows = [[row["second"], row["first"]] for row in csv.DictReader(file)]
+    with (workplace / "more.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["first", "second"], *rows])
+    return "more.csv"
+
+
+@pytest.mark.parametrize("given", ["data.unlabelled={}", "data.unlabelled={{animals: {}}}"])
+def test_unlabelled_texts_of_ones_own(kd, workplace, texts, given):
+    """``data.unlabelled=FILE`` and no more: the student learns from them, the teacher does not."""
+    folder = kd("distill", *SMALL, given.format(texts))
+    assert fit_of(workplace, "student")[1]["data"]["animals"]["unlabelled"] == 96
+    assert fit_of(workplace, "teacher")[1]["data"]["animals"]["unlabelled"] == 0
+    assert read_json(folder / "summary.json")["data"]["animals"]["train"] == 96
+
+
+def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):
+    """Before anything is trained: the file, or the task's name in the option."""
+    with pytest.raises(UserError, match=r"mor\.csv: found no such file.*did you mean 'more.csv'"):
+        kd("distill", *SMALL, "data.unlabelled=mor.csv")
+    with pytest.raises(UserError, match=r"task animals has no unlabelled split"):
+        kd("distill", *SMALL, f"data.unlabelled={{animal: {texts}}}")

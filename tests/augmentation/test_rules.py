@@ -1,0 +1,252 @@
+"""Masking, replacement, n-grams: what the paper says, word by word, against the arrays; rates; what depends on what."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kd_lightning.augmentation import MASKED, RuleAugmenter, augmenter, tagging
+from kd_lightning.augmentation.augmenter import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
+from kd_lightning.augmentation.draws import combined, uniform
+from kd_lightning.augmentation.replacement import TaggedWords
+from kd_lightning.errors import UserError
+
+NLTK_DATA = Path(os.environ.get("NLTK_DATA", Path(__file__).parents[3] / "shared" / "data" / "nltk_data"))
+TEXT_COLUMNS = [("row_id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string())]
+SCHEMA = pa.schema([("example_id", pa.int64()), *TEXT_COLUMNS, ("label", pa.float32())])
+
+
+class Texts:
+    """Rows in memory."""
+
+    def __init__(self, texts, ids=None):
+        """Take texts, or pairs of texts."""
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        ids = list(range(len(pairs))) if ids is None else ids
+        columns = [ids, [f"r{i}" for i in ids], *(list(side) for side in zip(*pairs, strict=True)), [0.0] * len(pairs)]
+        self.table = pa.Table.from_arrays(
+            [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+        )
+        self.count = len(pairs)
+
+    def batches(self, size=10_000):
+        """Yield the rows."""
+        return iter(self.table.combine_chunks().to_batches(max_chunksize=size))
+
+
+class Tagger:
+    """Words of one letter, and others."""
+
+    def tag(self, words):
+        """Return (word, tag) for each word."""
+        return [(word, "LETTER" if len(word) == 1 else "LONG") for word in words]
+
+
+@pytest.fixture
+def tagger(monkeypatch):
+    """Tag without NLTK."""
+    monkeypatch.setattr(tagging, "load_tagger", Tagger)
+
+
+def variants(texts, **settings) -> list[tuple]:
+    """Return (row id, first text, second text) of the synthetic rows."""
+    rows = texts if isinstance(texts, Texts) else Texts(texts)
+    table = pa.Table.from_batches(RuleAugmenter(**settings).augment(rows, "test"), SCHEMA)
+    assert table["example_id"].to_pylist() == list(range(len(table)))
+    assert np.isnan(table["label"].to_numpy()).all()
+    return list(zip(*(table[name].to_pylist() for name in ("row_id", "text_a", "text_b")), strict=True))
+
+
+def draw(*keys) -> float:
+    """Return one random number."""
+    return float(uniform(*keys)[0])
+
+
+def by_the_paper(texts, *, p_mask=0.1, p_pos=0.1, p_ng=0.25, max_ngram=5, n_iter=20, seed=1) -> list[tuple]:
+    """Return what the paper describes, one word after the other, with the same random numbers."""
+    rows = [text if isinstance(text, tuple) else (text,) for text in texts]
+    tagged = [(tag, word) for row in rows for text in row for word, tag in Tagger().tag(text.split())]
+    met, found = set(rows), []
+    first_met = list(dict.fromkeys(word for column in zip(*rows, strict=True) for t in column for word in t.split()))
+    for example, row in enumerate(rows):
+        for k in range(n_iter):
+            written = []
+            for side, text in enumerate(row):
+                words, keys = text.split(), combined(seed, example, k, side)
+                if len(row) == 1 or k % 3 in (side, 2):
+                    new = []
+                    for place, (word, tag) in enumerate(Tagger().tag(words)):
+                        rule = draw(keys, place, WORD_RULE)
+                        if rule < p_mask:
+                            word = MASKED
+                        elif rule < p_mask + p_pos:
+                            others = Counter(w for t, w in tagged if t == tag and w != word)
+                            urn = [w for w in first_met for _ in range(others[w])]
+                            word = urn[int(draw(keys, place, OTHER_WORD) * len(urn))] if urn else word
+                        new.append(word)
+                    if draw(keys, TAKE_NGRAM) < p_ng:
+                        length = min(1 + int(draw(keys, NGRAM_LENGTH) * max_ngram), len(words))
+                        start = int(draw(keys, NGRAM_START) * (len(words) - length + 1))
+                        new = new[start : start + length]
+                    words = new
+                written.append(" ".join(words))
+            if tuple(written) not in met:
+                met.add(tuple(written))
+                found.append((f"r{example}.{k}", *written, *([None] if len(row) == 1 else [])))
+    return found
+
+
+SINGLES = ["a b c d e f g h", "one two a b", "x", "a b c", "two one two one", "only"]
+PAIRS = [("a b c d", "one two three a"), ("x y z", "x"), ("b", "two c d e f g"), ("a b", "c d")]
+
+
+@pytest.mark.parametrize("texts", [SINGLES, PAIRS], ids=["singles", "pairs"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"p_pos": 0.0, "p_ng": 0.0, "p_mask": 0.5},
+        {"p_mask": 0.0, "p_ng": 0.0, "p_pos": 1.0},
+        {"p_mask": 0.0, "p_pos": 0.0, "p_ng": 1.0, "max_ngram": 3},
+        {"p_mask": 0.3, "p_pos": 0.4, "p_ng": 0.5, "n_iter": 7, "seed": 5},
+    ],
+    ids=["paper", "masking", "replacement", "ngrams", "much"],
+)
+def test_it_is_what_the_paper_describes(tagger, texts, settings):
+    """A plain version, word by word; the same random numbers."""
+    assert variants(texts, **settings) == by_the_paper(texts, **settings)
+
+
+def test_pairs_change_in_turn(tagger):
+    """First, second, both."""
+    for row, first, second in variants([("a b c d", "e f g h")], p_mask=0.6, p_pos=0.0, p_ng=0.0, n_iter=30):
+        changed = (first != "a b c d", second != "e f g h")
+        assert (
+            changed
+            in {0: [(True, False)], 1: [(False, True)], 2: [(True, True), (True, False), (False, True)]}[
+                int(row.partition(".")[2]) % 3
+            ]
+        )
+
+
+def test_rates_are_the_papers(tagger, monkeypatch):
+    """A tenth masked, a tenth replaced, never both; a quarter of the texts are n-grams, each length as often."""
+    monkeypatch.setattr(augmenter.Distinct, "first_met", lambda self, rows: np.ones(len(rows), bool))
+    text = " ".join("abcdefghij")
+    words = [row[1].split() for row in variants([text] * 2000, n_iter=5)]
+    whole = [found for found in words if len(found) == 10]
+    assert 1 - len(whole) / 10_000 == pytest.approx(0.25, abs=0.015)
+    flat = [(new, old) for found in whole for new, old in zip(found, text.split(), strict=True)]
+    assert sum(new == MASKED for new, _ in flat) / len(flat) == pytest.approx(0.1, abs=0.005)
+    replaced = [new for new, old in flat if new not in (old, MASKED)]
+    assert len(replaced) / len(flat) == pytest.approx(0.1, abs=0.005)
+    assert max(Counter(replaced).values()) < 1.2 * min(Counter(replaced).values())
+    lengths = Counter(len(found) for found in words if len(found) < 10)
+    assert sorted(lengths) == [1, 2, 3, 4, 5]
+    assert max(lengths.values()) < 1.25 * min(lengths.values())
+
+
+def test_replacements_are_drawn_as_often_as_they_occur():
+    """Exactly, without the word itself; where it is alone with its tag, it stays."""
+    counts = {"a": 5, "b": 3, "c": 2}
+    keys = Counter({(1 << 32) | number: count for number, count in enumerate(counts.values())})
+    keys[(2 << 32) | 1] = 9
+    tagged = TaggedWords(keys)
+    for word in range(3):
+        others = 10 - list(counts.values())[word]
+        grid = (np.arange(others) + 0.5) / others
+        found = tagged.others(np.full(others, 1, np.uint8), np.full(others, word, np.int32), grid)
+        assert Counter(found.tolist()) == {n: c for n, c in enumerate(counts.values()) if n != word}
+    assert tagged.others(np.array([2], np.uint8), np.array([1], np.int32), np.array([0.9])).tolist() == [1]
+
+
+def test_nothing_depends_on_the_batches(tagger, monkeypatch):
+    """Two rows at a time, or all."""
+    texts = Texts(SINGLES * 3 + ["b a", "e f g"], ids=list(range(40, 60)))
+    whole = variants(texts)
+    monkeypatch.setattr(augmenter, "CHUNK", 2)
+    assert variants(texts) == whole
+
+
+def test_a_row_is_augmented_by_its_id_alone():
+    """Wherever it stands, whatever stands beside it: seed and id decide."""
+    settings = {"p_pos": 0.0, "n_iter": 8}
+    alone = variants(Texts(["k l m n o p"], ids=[7]), **settings)
+    among = variants(Texts(["q r s t", "k l m n o p", "u v w"], ids=[3, 7, 9]), **settings)
+    assert [row for row in among if row[0].startswith("r7.")] == alone
+    assert variants(Texts(["k l m n o p"], ids=[8]), **settings) != alone
+    assert variants(Texts(["k l m n o p"], ids=[7]), **settings, seed=2) != alone
+
+
+def test_no_variant_is_an_example_or_twice(tagger):
+    """Over examples, too: "a b" is an n-gram of two of them, and stands among them."""
+    texts = ["a b c", "a b d", "a b", "a b c"]
+    found = [row[1] for row in variants(texts, p_mask=0.0, p_pos=0.0, p_ng=1.0, n_iter=50)]
+    assert len(set(found)) == len(found)
+    assert set(found) == {"a", "b", "c", "d", "b c", "b d"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"p_mask": 1.5}, "p_mask is 1.5, expected a probability"),
+        ({"p_mask": 0.6, "p_pos": 0.5}, "p_mask \\+ p_pos is 1.1, expected at most 1"),
+        ({"p_mask": 0.0, "p_pos": 0.0, "p_ng": 0.0}, "nothing would change"),
+        ({"n_iter": 0}, "n_iter is 0, expected at least 1"),
+        ({"max_ngram": 0}, "max_ngram is 0, expected at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RuleAugmenter(**settings)
+
+
+def test_the_fingerprint_is_of_the_settings():
+    assert (
+        RuleAugmenter().fingerprint() == RuleAugmenter(n_iter=20).fingerprint() != RuleAugmenter(seed=2).fingerprint()
+    )
+
+
+def test_what_is_absent_is_told(monkeypatch):
+    """The package, or its data; masks and n-grams need neither."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "nltk.tag.perceptron", None)
+        with pytest.raises(
+            UserError, match=r"needs NLTK: pip install 'kd_lightning\[augment\]', or set augmenter.p_pos=0"
+        ):
+            variants(["a b"])
+        assert variants(["a b"], p_pos=0.0)
+    nltk = pytest.importorskip("nltk")
+    monkeypatch.setattr(nltk.data, "path", [])
+    with pytest.raises(
+        UserError, match=r"tagger's data is absent: expected .* in one of its folders or in \$NLTK_DATA"
+    ):
+        variants(["a b"])
+
+
+@pytest.mark.slow
+def test_the_tagger_of_many_processes_is_that_of_one(tmp_path):
+    """In its own process: the pool starts others, which begin with the program's own file."""
+    if not (NLTK_DATA / "taggers").is_dir():
+        pytest.skip("no tagger's data: set NLTK_DATA to a folder with taggers/averaged_perceptron_tagger_eng")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from kd_lightning.augmentation.tagging import Tagging, tagging, WORDS_PER_PROCESS\n"
+        "if __name__ == '__main__':\n"
+        "    texts = ['the dog sees a red cup'.split(), 'it runs'.split(), ['Paris']] * 5\n"
+        "    with tagging(2 * WORDS_PER_PROCESS) as many:\n"
+        "        assert many.pool is None or many.workers == 2\n"
+        "        found = many(texts)\n"
+        "    assert found == Tagging(None, 1)(texts)\n"
+        "    print(*found[:6])\n"
+    )
+    environment = {**os.environ, "NLTK_DATA": str(NLTK_DATA)}
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "DT NN VBZ DT JJ NN\n", done.stderr
