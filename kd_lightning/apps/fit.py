@@ -17,7 +17,13 @@ from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
+from kd_lightning.apps.trainer import (
+    build_trainer,
+    refuse_sparse_gradients,
+    remove_requeue_checkpoints,
+    silence_libraries,
+    train,
+)
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.train_stream import check_shares
 from kd_lightning.data.datamodule import run_steps
@@ -79,6 +85,7 @@ class Fit:
             tokenizer = refused_by("encoder", self.inputs.spec.tokenizer, [])
             encoders[recipe] = refused_by("encoder", self.inputs.spec.build, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
+        refuse_sparse_gradients(self.idle_trainer, system.encoder)
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
         sampler = build(self.cfg["task_sampler"])
         for progress in (0.0, 1.0):

@@ -16,8 +16,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.build import Config, build
 from kd_lightning.data import MultiTaskData
+from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
+from kd_lightning.optim import has_sparse_gradients
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -80,6 +82,19 @@ def remove_requeue_checkpoints(folder: Path) -> None:
     """Take away what a requeue left in a root folder: under SLURM, Lightning loads it whatever it is asked to do."""
     for stale in folder.glob("hpc_ckpt_*.ckpt"):
         stale.unlink(missing_ok=True)
+
+
+def refuse_sparse_gradients(trainer: pl.Trainer, encoder: Encoder) -> None:
+    """Refuse sparse gradients that NCCL, which adds up the gradients of several GPUs, cannot add.
+
+    Raises:
+        UserError: If the trainer would do so.
+    """
+    if has_sparse_gradients(encoder) and trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+        raise UserError(
+            f"encoder.sparse=true: NCCL, which adds up the gradients of {trainer.world_size} GPUs, takes no sparse ones; "
+            "set encoder.sparse=false"
+        )
 
 
 def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:

@@ -32,7 +32,11 @@ class WordEmbedding(nn.Module):
         if channels not in get_args(Channels):
             raise ValueError(f"channels is '{channels}', expected one of {', '.join(get_args(Channels))}")
         self.channels, self.pad_id, self.sparse = channels, pad_id, sparse
-        self.trained = nn.Parameter(vectors.clone()) if channels != "frozen" else None
+        self.trained: nn.Embedding | None = None  # DDP looks for sparse gradients in modules of this class
+        if channels != "frozen":
+            self.trained = nn.Embedding.from_pretrained(
+                vectors.clone(), freeze=False, padding_idx=pad_id, sparse=sparse
+            )
         self.frozen: Tensor | None
         self.register_buffer("frozen", vectors.clone() if channels != "trained" else None)
         self.vocab_size, self.size = vectors.shape
@@ -44,5 +48,5 @@ class WordEmbedding(nn.Module):
         if self.frozen is not None:
             found.append(F.embedding(input_ids, self.frozen))
         if self.trained is not None:
-            found.append(F.embedding(input_ids, self.trained, padding_idx=self.pad_id, sparse=self.sparse))
+            found.append(self.trained(input_ids))
         return found[0] if len(found) == 1 else torch.cat(found, dim=-1)

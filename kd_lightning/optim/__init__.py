@@ -3,7 +3,7 @@
 from kd_lightning.optim.adadelta import AdaDelta
 from kd_lightning.optim.bert_adam import BertAdam
 from kd_lightning.optim.clipping import clip_gradients
-from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, layerwise_groups
+from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, has_sparse_gradients, layerwise_groups
 from kd_lightning.optim.schedules import ConstantRate, LearningRateSchedule, LinearWarmup
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "LinearWarmup",
     "TorchOptimizer",
     "clip_gradients",
+    "has_sparse_gradients",
     "layerwise_groups",
 ]

@@ -61,6 +61,11 @@ def layerwise_groups(
     ]
 
 
+def has_sparse_gradients(encoder: Encoder) -> bool:
+    """Tell whether the gradient of some embedding has the rows of the batch only."""
+    return any(getattr(module, "sparse", False) for module in encoder.modules())
+
+
 class LayerwiseOptimizer:
     """Build a torch optimiser over the layer-wise groups of an encoder and its heads.
 
@@ -96,7 +101,6 @@ class LayerwiseOptimizer:
             encoder, heads, lr=self.lr, layer_decay=self.layer_decay, weight_decay=self.weight_decay
         )
         optimizer = self.optimizer(groups)
-        sparse = any(getattr(module, "sparse", False) for module in encoder.modules())
-        if sparse and not isinstance(optimizer, TAKE_ROWS):
+        if has_sparse_gradients(encoder) and not isinstance(optimizer, TAKE_ROWS):
             raise ValueError(f"{type(optimizer).__name__} takes no sparse gradients: encoder.sparse=false, or adadelta")
         return optimizer

@@ -83,15 +83,17 @@ def kd(workplace):
         count += 1
         output = workplace / (folder or f"outputs/{command}/{count}")
         output.mkdir(parents=True, exist_ok=True)
-        small = ["encoder.hidden_size=32", "encoder.num_layers=1"] if command in ("train", "distill") else []
         common = [f"hydra.searchpath=[file://{workplace}/mine]", f"hydra.run.dir={output}"]
         if command in ("train", "distill"):
-            common += ["data=files", "encoder=tiny", "trainer.precision=32-true", "accelerator=cpu"]
+            common += ["data=files", "trainer.precision=32-true", "accelerator=cpu"]
+            if not any(override.startswith("encoder=") for override in overrides):
+                common += ["encoder=tiny", "encoder.hidden_size=32", "encoder.num_layers=1"]
         if command == "distill":
-            small += ["teacher.encoder.hidden_size=48", "teacher.encoder.num_layers=2", "teacher.optimizer.lr=2e-3"]
+            common += ["encoder@teacher.encoder=tiny", "teacher.encoder.hidden_size=48"]
+            common += ["teacher.encoder.num_layers=2", "teacher.optimizer.lr=2e-3"]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(command, overrides=[*common, *small, *overrides], return_hydra_config=True)
+            cfg = compose(command, overrides=[*common, *overrides], return_hydra_config=True)
             with open_dict(cfg):
                 cfg.hydra.runtime.output_dir = str(output)
             HydraConfig.instance().set_config(cfg)

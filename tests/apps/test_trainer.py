@@ -1,9 +1,11 @@
 """The trainer of a fit: the precision that it computes in, the loggers that it always has."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from kd_lightning.apps.trainer import choose_precision
+from kd_lightning.apps.trainer import choose_precision, refuse_sparse_gradients
 from kd_lightning.errors import UserError
 
 
@@ -40,3 +42,17 @@ def test_half_precision_needs_a_gpu(monkeypatch, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match=f"trainer.precision is {precision}: fp16 needs a GPU; use bf16-mixed"):
         choose_precision(settings(precision=precision, accelerator="cpu"))
+
+
+def test_sparse_gradients_of_several_gpus_are_refused():
+    """NCCL takes none, and says so in the first step, after the teachers; gloo does."""
+    sparse, dense = torch.nn.Embedding(3, 2, sparse=True), torch.nn.Embedding(3, 2)
+
+    def trainer(device, processes):
+        return SimpleNamespace(world_size=processes, strategy=SimpleNamespace(root_device=torch.device(device)))
+
+    with pytest.raises(UserError, match=r"the gradients of 2 GPUs, .*; set encoder.sparse=false"):
+        refuse_sparse_gradients(trainer("cuda", 2), sparse)
+    refuse_sparse_gradients(trainer("cuda", 2), dense)
+    refuse_sparse_gradients(trainer("cuda", 1), sparse)
+    refuse_sparse_gradients(trainer("cpu", 2), sparse)

@@ -89,9 +89,9 @@ def test_the_gradient_of_few_rows_is_that_of_all():
     dense, sparse = encoder(), encoder(sparse=True)
     for model in (dense, sparse):
         model(**single(*TEXTS)).square().sum().backward()
-    assert sparse.embedding.trained.grad.is_sparse
-    torch.testing.assert_close(sparse.embedding.trained.grad.to_dense(), dense.embedding.trained.grad)
-    assert dense.embedding.trained.grad[0].eq(0).all(), "padding learns"
+    assert sparse.embedding.trained.weight.grad.is_sparse
+    torch.testing.assert_close(sparse.embedding.trained.weight.grad.to_dense(), dense.embedding.trained.weight.grad)
+    assert dense.embedding.trained.weight.grad[0].eq(0).all(), "padding learns"
 
 
 @pytest.mark.parametrize(("channels", "width", "trainable"), [("trained", E, 1), ("frozen", E, 0), ("both", 2 * E, 1)])
