@@ -92,8 +92,8 @@ def refuse_sparse_gradients(trainer: pl.Trainer, encoder: Encoder) -> None:
     """
     if has_sparse_gradients(encoder) and trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
         raise UserError(
-            f"encoder.sparse=true: NCCL, which adds up the gradients of {trainer.world_size} GPUs, takes no sparse ones; "
-            "set encoder.sparse=false"
+            f"encoder.sparse=true: NCCL, which adds up the gradients of {trainer.world_size} GPUs, takes no sparse "
+            "ones; set encoder.sparse=false"
         )
 
 

@@ -34,9 +34,7 @@ class WordEmbedding(nn.Module):
         self.channels, self.pad_id, self.sparse = channels, pad_id, sparse
         self.trained: nn.Embedding | None = None  # DDP looks for sparse gradients in modules of this class
         if channels != "frozen":
-            self.trained = nn.Embedding.from_pretrained(
-                vectors.clone(), freeze=False, padding_idx=pad_id, sparse=sparse
-            )
+            self.trained = nn.Embedding(len(vectors), vectors.shape[1], pad_id, sparse=sparse, _weight=vectors.clone())
         self.frozen: Tensor | None
         self.register_buffer("frozen", vectors.clone() if channels != "trained" else None)
         self.vocab_size, self.size = vectors.shape
