@@ -164,3 +164,56 @@ def test_words_are_of_the_training_texts():
     found = tokenizer("the dog", "cup")
     assert found["input_ids"] == [3, 1, 2]
     assert found["token_type_ids"] == [0, 0, 1]
+
+
+class Reader(nn.Module):
+    """What is exported of a student of single texts: the encoder's ``read`` and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder("both"), nn.Linear(2 * H, 3)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.head(self.encoder.read(input_ids, attention_mask.sum(1)))
+
+
+NAMES = ["input_ids", "attention_mask"]
+LONGEST = 20
+BATCHES = [[[3]], TEXTS, [[5] * length for length in range(1, 21)]]
+
+
+def given(texts: list[list[int]], length: int | None = None) -> tuple[torch.Tensor, ...]:
+    """Return token ids and mask."""
+    batch = single(*texts, length=length)
+    return tuple(batch[name] for name in NAMES)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights")  # of every nn.LSTM
+def test_what_is_trained_is_what_is_exported():
+    """One graph for all sizes of batch; PyTorch unrolls an LSTM, so the length is one, and shorter texts are padded."""
+    model, batch = Reader().eval(), {0: torch.export.Dim("B", min=1, max=512)}
+    exported = torch.export.export(model, given(TEXTS, LONGEST), dynamic_shapes=(batch, batch)).module()
+    for texts in BATCHES:
+        torch.testing.assert_close(exported(*given(texts, LONGEST)), model(*given(texts)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the exporters use much that is deprecated
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_onnx_runtime_gives_what_is_trained(tmp_path, dynamo):
+    """Both of PyTorch's exporters, which fail on packed sequences; the older one for all lengths."""
+    runtime = pytest.importorskip("onnxruntime", reason="pip install 'kd_lightning[export]'")
+    pytest.importorskip("onnxscript", reason="pip install 'kd_lightning[export]'")
+    model, path, length = Reader().eval(), str(tmp_path / "model.onnx"), LONGEST if dynamo else None
+    axes = {"dynamic_axes": {name: {0: "B", 1: "L"} for name in NAMES}}
+    if dynamo:
+        batch = {0: torch.export.Dim("B", min=1, max=512)}
+        axes = {"dynamic_shapes": (batch, batch), "verbose": False}
+    names = {"input_names": NAMES, "output_names": ["logits"]}
+    torch.onnx.export(model, given(TEXTS, length), path, dynamo=dynamo, **names, **axes)
+    session = runtime.InferenceSession(path)
+    for texts in BATCHES:
+        batch = dict(zip(NAMES, (part.numpy() for part in given(texts, length)), strict=True))
+        (found,) = session.run(None, batch)
+        torch.testing.assert_close(torch.from_numpy(found), model(*given(texts)).detach())
