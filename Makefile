@@ -30,8 +30,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev benchmarks/requirements.txt
 	$(PIP) --no-deps --requirement benchmarks/requirements.txt
 	@touch $@
 
-quickstart: $(VENV)/.installed  ## Install, then distil three toy tasks and show the table (under 5 minutes)
-	$(BIN)/kd-distill experiment=quickstart
+quickstart: $(VENV)/.installed  ## Install, then distil three toy tasks into two students and show the table (under 5 minutes)
+	$(BIN)/kd-distill --multirun experiment=quickstart,quickstart_bilstm
 
 test: $(VENV)/.installed-dev  ## Run all tests that need no Hub and no GPU
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 --dist worksteal
@@ -58,6 +58,9 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/many_students.py --rows 1000 --systems ours textbrewer-cache --verify$(ON)
 	$(BIN)/python benchmarks/many_students.py --rows 320$(ON)
 	$(BIN)/python benchmarks/memory.py$(ON)
+	$(BIN)/python benchmarks/bilstm_training.py --vocabulary pieces$(ON)
+	$(BIN)/python benchmarks/bilstm_inference.py$(ON)
+	$(BIN)/python benchmarks/augmentation.py$(ON)
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation

@@ -93,11 +93,11 @@ def need_data(root: Path | None, *tasks: str) -> Path:
     return root
 
 
-def need_packages(*names: str) -> None:
-    """End the script if a rival is not installed."""
+def need_packages(*names: str, how: str = "--no-deps -r benchmarks/requirements.txt") -> None:
+    """End the script if a rival, or an extra of the package, is not installed; ``how`` is what pip is told."""
     for name in names:
         if find_spec(name) is None:
-            refuse(f"{name} is not installed: pip install --no-deps -r benchmarks/requirements.txt")
+            refuse(f"{name} is not installed: pip install {how}")
 
 
 @contextmanager
@@ -353,6 +353,15 @@ def no_worse(what: str, found: Paired, margin: float) -> bool:
     return met
 
 
+def difference(what: str, found: Paired) -> None:
+    """Print the mean difference with its two-sided 95 % interval (Student's t); one seed has none."""
+    from scipy.stats import t
+
+    count = len(found.each)
+    half = float(t.ppf(0.975, count - 1)) * found.spread / math.sqrt(count) if count > 1 else math.inf
+    print(f"\n{what}: {_shown(found)}; 95 %: {found.mean - half:+.2f} to {found.mean + half:+.2f}")
+
+
 def within_noise(what: str, found: Paired, scores: Sequence[float]) -> bool:
     """Print whether the mean difference is at most the spread of scores over their seeds."""
     noise = statistics.stdev(scores) if len(scores) > 1 else 0.0
@@ -371,6 +380,13 @@ def same_losses(name: str, ours: Sequence[float], theirs: Sequence[float], toler
     print(
         f"equal work: the first {len(pairs)} losses of {name} and ours agree (largest relative difference {worst:.1g})"
     )
+
+
+def same_outputs(name: str, difference: float, tolerance: float) -> None:
+    """Print that two models give the same outputs, by their largest difference; end the script if not."""
+    if not difference <= tolerance:
+        sys.exit(f"not the same work: outputs of {name} differ by {difference:.2g}, at most {tolerance:g} is due")
+    print(f"equal work: outputs of {name} agree (largest difference {difference:.1g})")
 
 
 def machine(threads: int, *packages: str) -> None:

@@ -128,6 +128,11 @@ RECIPES = {  # experiment -> teacher, student
 }
 
 
+# Tang et al.: arXiv:1903.12136, sections 4.1 to 4.3: task -> batch, variants of each example.
+BILSTM = {"sst2": (50, 20), "qqp": (256, 10), "mnli": (256, 10), "mrpc": (50, 20), "stsb": (50, 20), "cola": (50, 20)}
+SWEEPS = {"bilstm_sst2_rules": "augmenter", "bilstm_sst2_n_iter": "augmenter.n_iter"}
+
+
 def recipe(cfg, scope):
     """Return what a composed fit says, in the order of ``RECIPES``, behaviour rather than names where there is one."""
     drawn = instantiate(cfg["task_sampler"])(np.array([2490.0, 392702.0]), 0.3)
@@ -152,7 +157,8 @@ def recipe(cfg, scope):
 
 
 def test_every_experiment_has_its_recipe():
-    assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES)
+    others = {"quickstart_bilstm", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
+    assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -178,6 +184,48 @@ def test_an_experiment_is_what_the_paper_says(name):
         assert fit["encoder"]["max_length"] == 128
     if teacher is not None:
         assert cfg["system"]["distill_loss"] == {"_target_": "kd_lightning.losses.SoftCrossEntropy", "temperature": 1.0}
+
+
+@pytest.mark.parametrize("task", BILSTM)
+def test_a_bilstm_is_what_its_paper_says(task):
+    """Logits alone, AdaDelta at its own rate, the three rules at their own."""
+    cfg = composed("distill", f"experiment=bilstm_{task}", "encoder@teacher.encoder=minilm")
+    batch, variants = BILSTM[task]
+    assert list(cfg["task"]) == [task]
+    assert cfg["system"]["_target_"].endswith(".BiLstmStudent")
+    assert cfg["system"]["gold_weight"] == 0
+    assert cfg["system"]["distill_loss"] == {"_target_": "kd_lightning.losses.LogitMSE", "over_classes": "sum"}
+    assert (cfg["encoder"]["hidden_size"], cfg["system"]["head"]["hidden_size"]) == (150, 200)
+    assert cfg["encoder"]["words"]["path"] == cfg["teacher"]["encoder"]["path"]
+    assert (cfg["optimizer"]["lr"], cfg["optimizer"]["optimizer"]["rho"]) == (1.0, 0.95)
+    assert instantiate(cfg["scheduler"])(0.99) == 1
+    assert cfg["batching"]["batch_size"] == batch
+    rules = {name: cfg["augmenter"][name] for name in ("p_mask", "p_pos", "p_ng", "max_ngram", "n_iter")}
+    assert rules == {"p_mask": 0.1, "p_pos": 0.1, "p_ng": 0.25, "max_ngram": 5, "n_iter": variants}
+    assert composed("distill", f"experiment=bilstm_{task}")["teacher"]["encoder"]["path"].endswith("bert-large-uncased")
+    assert cfg["teacher"]["optimizer"]["lr"] in (2e-5, 3e-5, 4e-5, 5e-5)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_an_ablation_is_a_sweep_of_one_setting(name):
+    """Of the experiment as it is; each value of it composes."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("distill", overrides=[f"experiment={name}"], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    ((setting, values),) = cfg.hydra.sweeper.params.items()
+    assert setting == SWEEPS[name]
+    base = composed("distill", "experiment=bilstm_sst2", "encoder@teacher.encoder=minilm")
+    for value in values.split(","):
+        made = composed("distill", f"experiment={name}", "encoder@teacher.encoder=minilm", f"{setting}={value}")
+        assert {key for key in made if made[key] != base[key]} <= {"augmenter"}
+
+
+def test_the_quickstart_has_a_bilstm():
+    """The same teachers, texts and budget: the second student costs no further teacher."""
+    first, second = (composed("distill", f"experiment=quickstart{ending}") for ending in ("", "_bilstm"))
+    same = [key for key in first if first[key] == second[key]]
+    assert {"teacher", "task", "data", "batching", "trainer", "optimizer"} <= set(same)
+    assert second["system"]["_target_"].endswith(".BiLstmStudent")
 
 
 def test_the_tasks_of_the_paper():

@@ -22,10 +22,14 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from kd_lightning.apps.cli import encoder_shorthand
+from kd_lightning.apps.trained_model import save_system
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file
-from kd_lightning.encoders import NewTransformer
+from kd_lightning.encoders import NewBiLstm, NewTransformer, TrainingWords
 from kd_lightning.errors import UserError
+from kd_lightning.heads import siamese_head
+from kd_lightning.losses import LogitMSE
+from kd_lightning.systems import BiLstmStudent
 from kd_lightning.tasks import Task
 
 ROOT = Path(__file__).parents[1]
@@ -160,6 +164,8 @@ def test_every_command_is_one(words, mine):
         check_make(rest)
     elif command == "pip":
         check_pip(rest)
+    elif command == "nltk.downloader":
+        assert f"python -m nltk.downloader {rest[0]}" in (ROOT / "kd_lightning/augmentation/tagging.py").read_text()
     elif command == "python" and rest[0].startswith("benchmarks/"):
         benchmark(rest[0]).parser().parse_args(rest[1:])
     else:
@@ -286,3 +292,22 @@ def test_the_floors_of_the_page_are_those_that_are_checked():
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_bilstm_of_the_page_is_the_student(tmp_path):
+    """The lines that load it by hand give its logits."""
+    (code,) = [block for block in blocks(ROOT / "docs" / "results.md", "python") if block.startswith("# bilstm.py")]
+    task = Task(name="toy_sentiment", kind="classification", texts=("text",), labels=("a", "b"), metrics=("accuracy",))
+    recipe = NewBiLstm(words=TrainingWords(size=8), hidden_size=4)
+    tokenizer = recipe.tokenizer(["the plot was not dull", "a cup"])
+    parts = {"encoder": recipe.build(tokenizer), "tasks": [task], "head": siamese_head}
+    student = BiLstmStudent(distill_loss=LogitMSE(), optimizer=None, scheduler=None, **parts).eval()
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "config.yaml").touch()
+    save_system(student, tokenizer, tmp_path / "student")
+    values = {}
+    exec(code.replace("RUN_FOLDER", str(tmp_path)), values)
+    batch = tokenizer(["the plot was not dull"], return_tensors="pt")
+    with torch.inference_mode():
+        expected = student.logits("toy_sentiment", student.encoder(**batch))
+    torch.testing.assert_close(values["logits"], expected)

@@ -102,8 +102,13 @@ def test_the_run_folder_holds_what_the_page_says(reviews):
     assert set(summary) - {"folders"} == keys
     task = summary["tasks"]["reviews"]
     assert set(task) == {"metric", "teacher", "ensemble", "baseline", "student", "metrics"}
-    assert summary["data"]["reviews"].keys() == {"train", "validation", "unlabelled", "fingerprint"}
-    assert summary["parameters"].keys() == {"teacher", "student", "student_without_embeddings"}
+    assert summary["data"]["reviews"].keys() == {"train", "validation", "unlabelled", "synthetic", "fingerprint"}
+    assert summary["parameters"].keys() == {
+        "teacher",
+        "teacher_without_embeddings",
+        "student",
+        "student_without_embeddings",
+    }
     assert summary["latency_ms"].keys() == {"teacher", "student"}
     assert summary["average"].keys() >= {"teacher", "baseline", "student"}
 

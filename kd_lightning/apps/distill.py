@@ -163,6 +163,7 @@ def add_models(summary: Config, inputs: FitInputs, students: Models, teachers: M
     summary["data"] = {task: models[0].result["data"][task] for task, models in students.items()}
     summary["parameters"] = {
         "teacher": teacher.result["parameters"] if teacher else None,
+        "teacher_without_embeddings": teacher.result["parameters_without_embeddings"] if teacher else None,
         "student": student.result["parameters"],
         "student_without_embeddings": student.result["parameters_without_embeddings"],
     }

@@ -94,8 +94,11 @@ def _make_absolute(cfg: DictConfig) -> None:
         if not path.is_dir():
             raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({path})")
         cfg.data.root = str(path)
-    for task in (cfg.get("task") or {}).values():
-        files: Any = task.get("files") if isinstance(task, DictConfig) else None
+    data = cfg.get("data")
+    if isinstance(data, DictConfig) and isinstance(data.get("unlabelled"), str):
+        data.unlabelled = str(Path(data.unlabelled).expanduser().absolute())
+    nodes = [task.get("files") for task in (cfg.get("task") or {}).values() if isinstance(task, DictConfig)]
+    for files in [*nodes, data.get("unlabelled") if isinstance(data, DictConfig) else None]:
         for split, name in files.items() if isinstance(files, DictConfig) else ():
             if isinstance(name, str):
                 files[split] = str(Path(name).expanduser().absolute())

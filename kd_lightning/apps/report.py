@@ -51,6 +51,8 @@ def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
     rows = [scored(f"{name} ({task['metric']})", task) for name, task in tasks.items()]
     rows.append(scored("average", summary["average"]))
     rows.append(cost("parameters", summary["parameters"], lambda count: f"{count / 1e6:.2f} M"))
+    bare = {role: summary["parameters"][f"{role}_without_embeddings"] for role in ("teacher", "student")}
+    rows.append(cost("without embeddings", bare, lambda count: f"{count / 1e6:.2f} M"))
     rows.append(cost("size", summary["parameters"], megabytes))
     rows.append(cost("latency, 1 row", summary["latency_ms"], lambda ms: f"{ms:.1f} ms"))
     return ["task (metric)", *roles, *(["gain"] if with_gain else [])], rows

@@ -34,7 +34,7 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
         "config_hash": config_hash(cfg),
         "tasks": {},
         "average": dict.fromkeys(ROLES),
-        "parameters": {"teacher": None, "student": None, "student_without_embeddings": None},
+        "parameters": dict.fromkeys(("teacher", "teacher_without_embeddings", "student", "student_without_embeddings")),
         "latency_ms": {"teacher": None, "student": None},
         "seconds": {},
         "data": {},

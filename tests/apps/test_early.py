@@ -62,6 +62,11 @@ def test_the_data_is_found_from_any_folder(tmp_path, monkeypatch):
         cfg = composed("train", f"data.root='{root}'")
         check_early(cfg)
         assert cfg.data.root == str(tmp_path / "glue")
+    for given, expected in (("a.csv", str(tmp_path / "a.csv")), ("{rte: '~/a.csv'}", {"rte": str(tmp_path / "a.csv")})):
+        cfg = composed("distill", f"data.unlabelled={given}")
+        check_early(cfg)
+        assert cfg.data.unlabelled == expected
+        assert cfg.batching.unlabelled is True
     cfg = composed("train", "+task.rte.files={train: a.csv, validation: /b.csv}")
     check_early(cfg)
     assert dict(cfg.task.rte.files) == {"train": str(tmp_path / "a.csv"), "validation": "/b.csv"}

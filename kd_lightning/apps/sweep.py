@@ -1,0 +1,50 @@
+"""One table of a whole sweep: a row per run, after the last of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.apps.report import Row, gain, markdown, percent, show_table
+from kd_lightning.data.folders import read_json, write_text
+
+log = logging.getLogger(__name__)
+
+
+class SweepTable(Callback):
+    """Show the averages of all runs of a ``kd-distill -m``, and write them to ``report.md`` in the sweep's folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show the table, of the runs that have finished."""
+        folder = Path(config.hydra.sweep.dir)
+        header, rows = sweep_rows(folder)
+        if len(rows) > 1:
+            show_table("averages of the sweep", header, rows)
+            write_text(folder / "report.md", markdown(header, rows) + "\n")
+            log.info("report: %s", folder / "report.md")
+
+
+def sweep_rows(folder: Path) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages.
+
+    Args:
+        folder: The sweep's, ``OUTPUT/NAME/SWEEP``; a sweep over experiments has runs under each of their names.
+    """
+    found = folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")
+    runs = sorted((path.parent for path in found), key=lambda run: (len(run.name), run.name))
+    told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
+    own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
+    keys = {override.partition("=")[0] for overrides in own for override in overrides}
+    rows: list[Row] = []
+    for run, overrides in zip(runs, own, strict=True):
+        summary = read_json(run / "summary.json")
+        average, parameters = summary["average"], summary["parameters"]["student"]
+        if summary["status"] == "finished":
+            name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
+            scores = [percent(average[role]) for role in ("teacher", "baseline", "student")]
+            rows.append([name, *scores, gain(average["student"], average["baseline"]), f"{parameters / 1e6:.2f} M"])
+    return [*(keys if len(keys) == 1 else ["run"]), "teacher", "baseline", "student", "gain", "parameters"], rows

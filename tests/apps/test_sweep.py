@@ -1,0 +1,37 @@
+"""The table of a sweep: a row per finished run, in their order, under what they were told."""
+
+from omegaconf import OmegaConf
+
+from kd_lightning.apps.sweep import SweepTable, sweep_rows
+from kd_lightning.data.folders import write_json
+
+
+def test_a_sweep_ends_with_one_table(tmp_path, capsys):
+    """Runs under the names of their experiments, ten after nine, and only what has finished."""
+    sweep = tmp_path / "outputs" / "distill" / "sweep_x"
+    sweep.mkdir(parents=True)
+    for number in range(11):
+        run = tmp_path / "outputs" / ("one" if number % 2 else "two") / "sweep_x" / str(number)
+        (run / ".hydra").mkdir(parents=True)
+        (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- task=[rte]\n")
+        average = {"teacher": 0.9, "ensemble": None, "baseline": 0.5, "student": 0.5 + number / 100}
+        status = "failed" if number == 7 else "finished"
+        write_json(run / "summary.json", {"average": average, "parameters": {"student": 2_500_000}, "status": status})
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
+    expected = [f"| {n} | 90.0 | 50.0 | {50 + n:.1f} | +{n:.1f} | 2.50 M |" for n in range(11) if n != 7]
+    head = ["| seed | teacher | baseline | student | gain | parameters |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    assert (sweep / "report.md").read_text().splitlines() == head + expected
+    assert "seed" in capsys.readouterr().out
+
+
+def test_a_sweep_of_several_settings_names_them(tmp_path):
+    """What all runs were told stands in none of the rows."""
+    for number, lr in enumerate(("1e-3", "1e-4")):
+        run = tmp_path / "outputs" / "distill" / "sweep" / str(number)
+        (run / ".hydra").mkdir(parents=True)
+        (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
+        average = {"teacher": None, "baseline": None, "student": 0.5}
+        write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
+    header, rows = sweep_rows(tmp_path / "outputs" / "distill" / "sweep")
+    assert header[0] == "run"
+    assert rows[0] == ["seed=0 optimizer.lr=1e-3", "-", "-", "50.0", "-", "0.00 M"]
