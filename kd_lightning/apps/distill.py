@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,36 @@ def run(cfg: DictConfig) -> float | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The fits of a distillation, in the order in which they are trained; without teachers there is no baseline.
+    """The fits of a distillation, in the order in which they are trained.
 
     Args:
-        inputs: Tasks and rows of the whole run.
+        inputs: Settings, tasks and rows of the whole run.
         teachers: One per seed, and per task or of all tasks.
         students: One per task, or one of all tasks; their soft targets are still to come.
-        baselines: The students without a teacher.
     """
 
     inputs: FitInputs
     teachers: list[Fit]
     students: list[Fit]
-    baselines: list[Fit]
 
     @classmethod
     def of(cls, cfg: Config) -> Plan:
         """Return the plan of a configuration."""
         shared = Shared.of(cfg)
         teachers = list(teacher_fits(cfg, shared)) if learns_from_teachers(cfg) else []
-        baselines = list(baseline_fits(cfg, shared)) if teachers and cfg["baseline"] else []
-        return cls(FitInputs(cfg, shared), teachers, list(student_fits(cfg, shared)), baselines)
+        return cls(FitInputs(cfg, shared), teachers, list(student_fits(cfg, shared)))
+
+    @cached_property
+    def baselines(self) -> list[Fit]:
+        """The students without a teacher; none without teachers. Their budget counts the synthetic rows: write them."""
+        wanted = self.teachers and self.inputs.cfg["baseline"]
+        return list(baseline_fits(self.inputs.cfg, self.inputs.shared)) if wanted else []
+
+    def __iter__(self) -> Iterator[Fit]:
+        """Yield the fits, the baselines last."""
+        yield from self.teachers
+        yield from self.students
+        yield from self.baselines
 
     def check(self) -> None:
         """Tell mistakes of any fit before the first is trained.
@@ -86,7 +96,7 @@ class Plan:
             UserError: If data or settings of a fit are wrong.
         """
         encoders: dict[str, Encoder] = {}
-        for fit in [*self.teachers, *self.students, *self.baselines]:
+        for fit in self:
             refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
             fit.check(encoders)
         for fit in [*self.teachers, *self.students]:

@@ -88,3 +88,11 @@ def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):
         kd("distill", *SMALL, "data.unlabelled=mor.csv")
     with pytest.raises(UserError, match=r"task animals has no unlabelled split"):
         kd("distill", *SMALL, f"data.unlabelled={{animal: {texts}}}")
+
+
+def test_mistakes_are_told_before_texts_are_written(kd, workplace):
+    """Writing and tagging takes minutes where the data is large."""
+    for mistake in ("optimizer.lr=-1", "teacher.optimizer.lr=-1", "system.head.dropout=2"):
+        with pytest.raises(UserError):
+            kd("distill", *SMALL, *MASKS, mistake)
+    assert not list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"))
