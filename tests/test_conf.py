@@ -196,7 +196,7 @@ def test_a_bilstm_is_what_its_paper_says(task):
     assert cfg["system"]["gold_weight"] == 0
     assert cfg["system"]["distill_loss"] == {"_target_": "kd_lightning.losses.LogitMSE", "over_classes": "sum"}
     assert (cfg["encoder"]["hidden_size"], cfg["system"]["head"]["hidden_size"]) == (150, 200)
-    assert cfg["encoder"]["words"]["path"] == cfg["teacher"]["encoder"]["path"]
+    assert cfg["encoder"]["words"]["model"] == cfg["teacher"]["encoder"]["path"]
     assert (cfg["optimizer"]["lr"], cfg["optimizer"]["optimizer"]["rho"]) == (1.0, 0.95)
     assert instantiate(cfg["scheduler"])(0.99) == 1
     assert cfg["batching"]["batch_size"] == batch
@@ -204,6 +204,22 @@ def test_a_bilstm_is_what_its_paper_says(task):
     assert rules == {"p_mask": 0.1, "p_pos": 0.1, "p_ng": 0.25, "max_ngram": 5, "n_iter": variants}
     assert composed("distill", f"experiment=bilstm_{task}")["teacher"]["encoder"]["path"].endswith("bert-large-uncased")
     assert cfg["teacher"]["optimizer"]["lr"] in (2e-5, 3e-5, 4e-5, 5e-5)
+
+
+@pytest.mark.parametrize("task", BILSTM)
+@pytest.mark.parametrize(
+    "choice", ["augmenter=none", "augmenter=masking", "distill_loss=soft_ce", "distill_loss=kl", "encoder=bilstm"]
+)
+def test_what_is_chosen_instead_is_whole(task, choice):
+    """A setting of the recipe that stays behind would be merged into what is chosen."""
+    cfg = composed("distill", f"experiment=bilstm_{task}", "encoder@teacher.encoder=minilm", choice)
+    group, _, name = choice.partition("=")
+    found = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    given = cfg["system"][group] if group == "distill_loss" else cfg[group]
+    extra = {"sparse"} if group == "encoder" else set()
+    assert {key for key in given if key not in extra} <= set(composed("distill", choice)[group]) | extra
+    assert bool(given) == (found != {})
+    check_targets(cfg)
 
 
 @pytest.mark.parametrize("name", SWEEPS)

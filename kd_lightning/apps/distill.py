@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.apps.build import Config, learns_from_teachers
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.identity import SoftTargetMap, versions
-from kd_lightning.apps.inputs import FitInputs, Shared
+from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled
 from kd_lightning.apps.latency import latency
 from kd_lightning.apps.report import distillation_rows, show_table, write_report
 from kd_lightning.apps.scoring import score_ensemble, stored_scores
@@ -73,6 +73,7 @@ class Plan:
     @classmethod
     def of(cls, cfg: Config) -> Plan:
         """Return the plan of a configuration."""
+        check_unlabelled(cfg)
         shared = Shared.of(cfg)
         teachers = list(teacher_fits(cfg, shared)) if learns_from_teachers(cfg) else []
         return cls(FitInputs(cfg, shared), teachers, list(student_fits(cfg, shared)))

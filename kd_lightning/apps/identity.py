@@ -8,17 +8,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
-
-from hydra.utils import get_object
 
 from kd_lightning import __version__
-from kd_lightning.apps.build import Config, refused_by
+from kd_lightning.apps.build import Config
 from kd_lightning.apps.inputs import FitInputs
+from kd_lightning.apps.own_code import own_code
 from kd_lightning.apps.trainer import choose_precision
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import file_hash
 
 SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
 """(task, split) -> the soft targets of its teacher."""
@@ -29,9 +25,6 @@ NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", 
 PARTS = ("system", "optimizer", "scheduler", "task_sampler")
 """Groups whose settings a fit's result depends on as they stand."""
 
-TRUSTED = {"kd_lightning", "torch", "pytorch_lightning", "torchmetrics", "transformers"}
-"""Packages whose code is known by its version."""
-
 LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
 
 
@@ -39,27 +32,6 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that results depend on."""
     found = {name: version(name) for name in LIBRARIES}
     return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
-
-
-def own_code(node: Any) -> dict[str, str]:
-    """Return ``_target_`` -> hash of its source file, for each one that is of no library of ours: a user's own code.
-
-    Args:
-        node: A configuration, searched at every depth.
-
-    Raises:
-        UserError: If a ``_target_`` cannot be imported.
-    """
-    if isinstance(node, Mapping):
-        inside = [own_code(value) for value in node.values()]
-        named = node.get("_target_")
-        if isinstance(named, str) and named.partition(".")[0] not in TRUSTED | sys.stdlib_module_names:
-            module = sys.modules.get(getattr(refused_by("_target_", get_object, named), "__module__", ""))
-            source = getattr(module, "__file__", None)
-            inside.append({named: file_hash(Path(source))} if source else {})
-    else:
-        inside = [own_code(value) for value in node] if isinstance(node, list) else []
-    return {name: code for found in inside for name, code in found.items()}
 
 
 def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.build import Config, build, build_tasks
+from kd_lightning.apps.own_code import own_code
 from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
 from kd_lightning.errors import UserError, did_you_mean
@@ -61,7 +62,7 @@ class Shared:
         asked = f"{task}/synthetic {json.dumps(recipe, sort_keys=True)}"
         if asked not in self.opened:
             train = self.require(task, "train")
-            found = self.corpus.synthetic(task, train, build(recipe))
+            found = self.corpus.synthetic(task, train, build(recipe), own_code(recipe))
             log.info("%s: %s synthetic rows from %s", task.name, f"{found.count:,}", f"{train.count:,}")
             self.opened[asked] = found
         rows = self.opened[asked]
@@ -72,6 +73,19 @@ class Shared:
         """Return a split's rows, which must be there; see ``rows``."""
         found = self.rows(task, split)
         return self.corpus.require(task, split) if found is None else found  # the corpus says where it should be
+
+
+def check_unlabelled(cfg: Config) -> None:
+    """Check that ``data.unlabelled`` names tasks of the run.
+
+    Raises:
+        UserError: If it names another.
+    """
+    named = cfg["data"].get("unlabelled")
+    for name in named if isinstance(named, dict) else ():
+        if name not in cfg["task"]:
+            hint = did_you_mean(name, cfg["task"])
+            raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,9 @@ def write_report(folder: Path, summary: Config) -> None:
     """Write ``report.md``: the table, then what a reader needs to trust it."""
     seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items())
     data = "\n".join(
-        f"- {name}: {', '.join(f'{d[split]:,} {split}' for split in SPLITS)} rows (fingerprint {d['fingerprint']})"
-        for name, d in summary["data"].items()
+        f"- {name}: {', '.join(f'{rows.get(split, 0):,} {split}' for split in SPLITS)} rows "
+        f"(fingerprint {rows['fingerprint']})"
+        for name, rows in summary["data"].items()
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
     header, rows = distillation_rows(summary)
@@ -115,7 +116,9 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
     if "gain" in header:
         yield "`gain` is student minus baseline, in points."
         yield "The baseline is the same student without a teacher, on the same number of steps."
-        unlabelled = {(data["unlabelled"] + data["synthetic"]) / data["train"] for data in summary["data"].values()}
+        unlabelled = {
+            (data["unlabelled"] + data.get("synthetic", 0)) / data["train"] for data in summary["data"].values()
+        }
         if len(unlabelled) > 1:
             yield "It draws its tasks by their labelled rows, the student by all of its rows: part of the gain may come"
             yield "from another mix of tasks (not with `task_sampler=uniform`)."

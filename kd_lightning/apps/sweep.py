@@ -34,7 +34,7 @@ def sweep_rows(folder: Path) -> tuple[Row, list[Row]]:
     Args:
         folder: The sweep's, ``OUTPUT/NAME/SWEEP``; a sweep over experiments has runs under each of their names.
     """
-    found = folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")
+    found = {*folder.glob("*/summary.json"), *folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")}
     runs = sorted((path.parent for path in found), key=lambda run: (len(run.name), run.name))
     told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 
 from kd_lightning.augmentation.draws import Distinct, Hashes, combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
-from kd_lightning.augmentation.tagging import Tagging, tagging
-from kd_lightning.augmentation.words import Spellings, Words
+from kd_lightning.augmentation.tagging import Tagging, tagger_fingerprint, tagging
+from kd_lightning.augmentation.words import Spellings, TokenizedTexts
 from kd_lightning.progress import track
 
 VERSION = 1
 """Of the method; raise it when the same settings give other texts."""
 
 CHUNK = 2048
-"""Rows at a time; of pairs it decides the order in which words are met, and with it what is drawn: see VERSION."""
+"""Most rows at a time."""
+
+CHUNK_WORDS = 500_000
+"""About as many words of variants at a time."""
 
 WORD_RULE, OTHER_WORD, TAKE_NGRAM, NGRAM_LENGTH, NGRAM_START = range(5)
 """What a random number is for."""
@@ -110,22 +113,28 @@ class RuleAugmenter:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     def fingerprint(self) -> str:
-        """Return a hash of the settings."""
-        return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()
+        """Return a hash of the settings, and of the tagger.
+
+        Raises:
+            UserError: If words are to be replaced, and NLTK or its data is absent.
+        """
+        tagger = tagger_fingerprint() if self.p_pos else None
+        return hashlib.sha256(json.dumps([VERSION, tagger, asdict(self)], sort_keys=True).encode()).hexdigest()
 
     def augment(self, rows: Rows, name: str) -> Iterator[pa.RecordBatch]:
         """Yield the synthetic rows; ``row_id`` is that of the example and the variant's number, ``ID.K``."""
-        spellings, distinct = Spellings(), Distinct()
-        tags, tagged = self._survey(rows, name, spellings, distinct)
-        number, read = 0, 0
+        spellings, distinct, words = Spellings(), Distinct(), words_about(rows)
+        tags, tagged = self._survey(rows, name, words, spellings, distinct)
+        number, read = 0, [0, 0]
+        size = max(1, min(CHUNK, CHUNK_WORDS * rows.count // (self.n_iter * max(words, 1))))
         with track(f"augment {name}", rows.count) as advance:
-            for batch in rows.batches(CHUNK):
+            for batch in rows.batches(size):
                 texts = [spellings.read(column) for column in texts_of(batch)]
-                ends = read + np.cumsum([len(text.numbers) for text in texts])
-                tags_of_texts = [tags[end - len(text.numbers) : end] for text, end in zip(texts, ends, strict=True)]
-                read = int(ends[-1])
-                examples = batch.column("example_id").to_numpy()
-                variants = self._variants(texts, tags_of_texts, tagged, examples)
+                of_words = []
+                for side, text in enumerate(texts):
+                    of_words.append(tags[side][read[side] : read[side] + len(text.numbers)])
+                    read[side] += len(text.numbers)
+                variants = self._variants(texts, of_words, tagged, batch.column("example_id").to_numpy())
                 new = distinct.first_met(row_hashes(variants))
                 rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
                 columns = [spellings.write(taken(text, new)) for text in variants]
@@ -144,37 +153,34 @@ class RuleAugmenter:
                 advance(batch.num_rows)
 
     def _survey(
-        self, rows: Rows, name: str, spellings: Spellings, distinct: Distinct
-    ) -> tuple[NDArray[np.uint8], TaggedWords]:
-        """Read all texts once: tag their words, count them by tag, and remember the rows as met."""
+        self, rows: Rows, name: str, words: int, spellings: Spellings, distinct: Distinct
+    ) -> tuple[list[NDArray[np.uint8]], TaggedWords]:
+        """Read all texts once: tag the words of each side, count them by tag, and remember the rows as met."""
         names: dict[str, int] = {}
         counts: Counter[int] = Counter()
-        tags = bytearray()  # one per word: all that grows with the texts, besides the vocabulary
-        with (
-            self._tagger(rows) as tagger,
-            track(f"tag {name}", rows.count) as on,
-        ):
+        tags = (bytearray(), bytearray())  # a byte per word: all that grows with the texts, besides the vocabulary
+        with self._tagger(words) as tagger, track(f"tag {name}", rows.count) as advance:
             for batch in rows.batches(CHUNK):
                 texts = [spellings.read(column) for column in texts_of(batch)]
                 distinct.first_met(row_hashes(texts))
                 if tagger is not None:
-                    for text in texts:
+                    for side, text in enumerate(texts):
                         found = [names.setdefault(one, len(names)) for one in tagger(spellings.lists(text))]
-                        tags += bytes(found)
+                        tags[side].extend(found)
                         counts.update((np.array(found, np.int64) << 32 | text.numbers).tolist())
-                on(batch.num_rows)
-        return np.frombuffer(tags, np.uint8), TaggedWords(counts)
+                advance(batch.num_rows)
+        return [np.frombuffer(side, np.uint8) for side in tags], TaggedWords(counts, spellings.ranks())
 
-    def _tagger(self, rows: Rows) -> AbstractContextManager[Tagging | None]:
-        return tagging(words_about(rows)) if self.p_pos else nullcontext()
+    def _tagger(self, words: int) -> AbstractContextManager[Tagging | None]:
+        return tagging(words) if self.p_pos else nullcontext()
 
     def _variants(
         self,
-        texts: Sequence[Words],
+        texts: Sequence[TokenizedTexts],
         tags: Sequence[NDArray[np.uint8]],
         tagged: TaggedWords,
         examples: NDArray[np.int64],
-    ) -> list[Words]:
+    ) -> list[TokenizedTexts]:
         """Return the variants of some examples, ``n_iter`` of the first, then of the second, ..."""
         row = np.repeat(np.arange(len(examples)), self.n_iter)
         variant = np.tile(np.arange(self.n_iter), len(examples))
@@ -194,16 +200,18 @@ class RuleAugmenter:
                 numbers[replaced] = tagged.others(tags[side][places[replaced]], numbers[replaced], other)
             numbers[rule < self.p_mask] = 0
             starts = np.cumsum(span.lengths) - span.lengths
-            found.append(Words(numbers, text.spaced[places], starts, span.lengths))
+            found.append(TokenizedTexts(numbers, text.spaced[places], starts, span.lengths))
         return found
 
-    def _spans(self, text: Words, row: NDArray[np.int64], drawn: Hashes, changed: NDArray[np.bool_]) -> Words:
+    def _spans(
+        self, text: TokenizedTexts, row: NDArray[np.int64], drawn: Hashes, changed: NDArray[np.bool_]
+    ) -> TokenizedTexts:
         """Return the part of each text that is kept: an n-gram of it, or all."""
         whole = text.lengths[row]
         short = changed & (uniform(drawn, TAKE_NGRAM) < self.p_ng)
         length = np.minimum(1 + (uniform(drawn, NGRAM_LENGTH) * self.max_ngram).astype(np.int64), whole)
         start = (uniform(drawn, NGRAM_START) * (whole - length + 1)).astype(np.int64)
-        return Words(
+        return TokenizedTexts(
             text.numbers, text.spaced, text.starts[row] + np.where(short, start, 0), np.where(short, length, whole)
         )
 
@@ -221,14 +229,14 @@ def words_about(rows: Rows) -> int:
     return words * rows.count // first.num_rows
 
 
-def row_hashes(texts: Sequence[Words]) -> Hashes:
+def row_hashes(texts: Sequence[TokenizedTexts]) -> Hashes:
     """Return a hash of each row of one or two texts, ``[N]``."""
     return combined(*(text.hashes() for text in texts))
 
 
-def taken(words: Words, which: NDArray[np.bool_]) -> Words:
+def taken(words: TokenizedTexts, which: NDArray[np.bool_]) -> TokenizedTexts:
     """Return the texts that are marked ``[N]``."""
-    return Words(words.numbers, words.spaced, words.starts[which], words.lengths[which])
+    return TokenizedTexts(words.numbers, words.spaced, words.starts[which], words.lengths[which])
 
 
 def numbered(row_ids: pa.Array, variant: NDArray[np.int64]) -> pa.Array:

@@ -13,12 +13,16 @@ class TaggedWords:
 
     Args:
         counts: (tag << 32 | word) -> how often.
+        ranks: The place of each word among all, ``[V]``: words are drawn in this order, whatever their numbers.
     """
 
-    def __init__(self, counts: Counter[int]) -> None:
-        keys = np.array(sorted(counts), np.int64)
-        self._keys = keys
-        self._counts = np.array([counts[key] for key in keys.tolist()], np.int64)
+    def __init__(self, counts: Counter[int], ranks: NDArray[np.int64]) -> None:
+        self._ranks, self._words = ranks, np.argsort(ranks)
+        counted = np.array(list(counts), np.int64)
+        keys = (counted >> 32 << 32) | ranks[counted & 0xFFFFFFFF]
+        order = np.argsort(keys)
+        self._keys = keys[order]
+        self._counts = np.array(list(counts.values()), np.int64)[order]
         self._ends = np.cumsum(self._counts)
 
     def others(
@@ -37,12 +41,11 @@ class TaggedWords:
         key = tags.astype(np.int64) << 32
         first = np.searchsorted(self._keys, key)
         last = np.searchsorted(self._keys, key + (1 << 32)) - 1
-        own = np.searchsorted(self._keys, key | words)
+        own = np.searchsorted(self._keys, key | self._ranks[words])
         before = self._ends[first] - self._counts[first]
         others = self._ends[last] - before - self._counts[own]
         place = before + np.minimum((draws * others).astype(np.int64), np.maximum(others - 1, 0))
         place += np.where(place >= self._ends[own] - self._counts[own], self._counts[own], 0)  # step over the word
         found = np.searchsorted(self._ends, place, side="right")
-        return np.where(others > 0, self._keys[np.minimum(found, len(self._keys) - 1)] & 0xFFFFFFFF, words).astype(
-            np.int32
-        )
+        drawn = self._words[self._keys[np.minimum(found, len(self._keys) - 1)] & 0xFFFFFFFF]
+        return np.where(others > 0, drawn, words).astype(np.int32)

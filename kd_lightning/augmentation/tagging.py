@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from kd_lightning.errors import UserError
@@ -17,6 +20,7 @@ WORDS_PER_PROCESS = 100_000
 """Below it another process costs more time to start than it saves."""
 
 
+@cache
 def load_tagger() -> Tagger:
     """Return NLTK's perceptron tagger of English, Penn Treebank tags.
 
@@ -38,6 +42,21 @@ def load_tagger() -> Tagger:
             "$NLTK_DATA; python -m nltk.downloader averaged_perceptron_tagger_eng fetches it, augmenter.p_pos=0 does "
             "without"
         ) from error
+
+
+def tagger_fingerprint() -> str:
+    """Return a hash of NLTK's version and of its tagger's data.
+
+    Raises:
+        UserError: If NLTK or its data is absent.
+    """
+    load_tagger()
+    import nltk
+
+    digest = hashlib.sha256(nltk.__version__.encode())
+    for path in sorted(Path(nltk.data.find("taggers/averaged_perceptron_tagger_eng/")).iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def tags_of(tagger: Tagger, texts: Sequence[list[str]]) -> list[str]:

@@ -21,7 +21,7 @@ WORD = r"( ?)((?i:['\x{2019}](?:s|re|ve|ll|d|m|t)\b)|[\pL\pM\pN_]+(?:['\x{2019}.
 
 
 @dataclass(frozen=True)
-class Words:
+class TokenizedTexts:
     """Texts as flat arrays; text i has the words ``starts[i]`` to ``starts[i] + lengths[i]``.
 
     Args:
@@ -62,7 +62,7 @@ class Spellings:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def read(self, texts: pa.Array) -> Words:
+    def read(self, texts: pa.Array) -> TokenizedTexts:
         """Return the words of texts, strings ``[N]``; spaces between words count as one."""
         even = pc.utf8_trim(pc.replace_substring_regex(texts, BLANK, " "), " ")
         lists = pc.split_pattern(pc.replace_substring_regex(even, WORD, rf"{CUT}\1\2"), CUT)
@@ -72,13 +72,13 @@ class Spellings:
         ends = lists.offsets.to_numpy().astype(np.int64)[1:] - np.arange(1, len(texts) + 1)
         codes = codes[codes >= 0]
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        return Words((codes // 2).astype(np.int32), codes % 2 == 1, starts, ends - starts)
+        return TokenizedTexts((codes // 2).astype(np.int32), codes % 2 == 1, starts, ends - starts)
 
     def _number(self, piece: str) -> int:
         word = piece.removeprefix(" ")
         return 2 * self._numbers.setdefault(word, len(self._numbers)) + (word != piece) if word else -1
 
-    def write(self, words: Words) -> pa.Array:
+    def write(self, words: TokenizedTexts) -> pa.Array:
         """Return the texts, strings ``[N]``; none begins with a space."""
         places = words.places()
         ends = np.concatenate([[0], np.cumsum(words.lengths)])
@@ -89,11 +89,18 @@ class Spellings:
         )
         return pc.binary_join(lists, "")
 
-    def lists(self, words: Words) -> list[list[str]]:
+    def lists(self, words: TokenizedTexts) -> list[list[str]]:
         """Return the words of each text, for a tagger."""
         flat = self._all().take(pa.array(2 * words.numbers[words.places()].astype(np.int64)))
         ends = pa.array(np.concatenate([[0], np.cumsum(words.lengths)]), pa.int32())
         found: list[list[str]] = pa.ListArray.from_arrays(ends, flat).to_pylist()
+        return found
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Return the alphabetical place of each word ``[V]``, which does not depend on where words were met."""
+        words = list(self._numbers)
+        found = np.empty(len(words), np.int64)
+        found[sorted(range(len(words)), key=words.__getitem__)] = np.arange(len(words))
         return found
 
     def _all(self) -> pa.Array:

@@ -64,21 +64,24 @@ class Corpus:
             raise UserError(f"task {task.name} has no {split} split: expected it at {self.where(task, split)}{hint}")
         return found
 
-    def synthetic(self, task: Task, rows: Rows, augmenter: Augmenter) -> Rows:
+    def synthetic(self, task: Task, rows: Rows, augmenter: Augmenter, code: Mapping[str, str]) -> Rows:
         """Return the rows that an augmenter writes from others; the first time, write and cache them.
 
         Args:
             task: Whose texts they are.
             rows: The texts to start from.
             augmenter: Writes the rows.
+            code: Name -> hash of its source, of a user's own augmenter.
 
         Raises:
             UserError: If it cannot, or writes none.
         """
-        values = json.dumps([FORMAT, rows.fingerprint, augmenter.fingerprint()])
-        folder = self.cache / "rows" / f"{task.name}-synthetic-{hashlib.sha256(values.encode()).hexdigest()[:16]}"
+        recipe = json.dumps([type(augmenter).__qualname__, augmenter.fingerprint(), code], sort_keys=True)
+        written_by = hashlib.sha256(recipe.encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([FORMAT, rows.fingerprint, written_by]).encode()).hexdigest()[:16]
+        folder = self.cache / "rows" / f"{task.name}-synthetic-{key}"
         found = cache_rows(folder, lambda: augmenter.augment(rows, task.name), f"augmenter, task {task.name}")
-        return replace(found, augmenter=augmenter.fingerprint())
+        return replace(found, augmenter=written_by)
 
     def where(self, task: Task, split: str) -> str:
         """Say where the split is, or would have to be."""

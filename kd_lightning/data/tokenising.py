@@ -45,11 +45,11 @@ def tokenise(
     Raises:
         UserError: If the tokenizer's layout of a pair is not "first text, second text".
     """
-    masked = masked_as(tokenizer)
+    masked = masked_as(tokenizer) if rows.augmenter else MASKED
     values = [FORMAT, rows.fingerprint, tokenizer_fingerprint(tokenizer), masked, max_length, both_orders]
     fingerprint = hashlib.sha256(json.dumps(values).encode()).hexdigest()
     folder = cache / f"{name}-{fingerprint[:16]}"
-    facts = cached(folder, lambda part: {"cut": _write(part, rows, tokenizer, max_length, both_orders, name)})
+    facts = cached(folder, lambda part: {"cut": _write(part, rows, tokenizer, masked, max_length, both_orders, name)})
     found = TokenTable.open(folder, fingerprint=fingerprint, **facts)
     expected = rows.count * (2 if both_orders else 1)
     if len(found) != expected:
@@ -58,10 +58,16 @@ def tokenise(
 
 
 def _write(
-    part: Path, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool, name: str
+    part: Path,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    masked: str,
+    max_length: int,
+    both_orders: bool,
+    name: str,
 ) -> int:
     end, cut = 0, 0
-    backend, masked = backend_of(tokenizer, max_length), masked_as(tokenizer)
+    backend = backend_of(tokenizer, max_length)
     files = {array: (part / f"{array}.bin").open("wb") for array in ARRAYS}
     orders = (False, True) if both_orders else (False,)
     try:
@@ -119,7 +125,8 @@ def encode(batch: pa.RecordBatch, backend: Tokenizer, swapped: bool, masked: str
     input_ids = np.fromiter(chain.from_iterable(tokens), np.int32, ends[-1])
     types = np.fromiter(chain.from_iterable(row.type_ids for row in encoded), np.int32, ends[-1])
     starts = np.concatenate([[0], ends[:-1]])
-    second = (ends - starts - np.add.reduceat(types, starts)).astype(np.int32)
+    of_second = np.concatenate([[0], np.cumsum(types)])  # up to each token; some texts have none
+    second = (ends - starts - (of_second[ends] - of_second[starts])).astype(np.int32)
     expected = np.arange(len(types)) - np.repeat(starts, ends - starts) >= np.repeat(second, ends - starts)
     if not np.array_equal(types, expected):
         raise UserError("the tokenizer does not lay out a pair as first text, second text: cannot be used")

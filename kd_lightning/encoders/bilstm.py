@@ -58,7 +58,7 @@ class BiLstmEncoder(nn.Module):
         if not ends.any():
             return F.pad(self.read(input_ids, attention_mask.sum(1)), (0, self.text_dim))
         starts = attention_mask.sum(1) - ends
-        column = torch.arange(int(torch.maximum(starts, ends).max()), device=input_ids.device)
+        column = torch.arange(max(1, int(torch.maximum(starts, ends).max())), device=input_ids.device)
         place = (starts.unsqueeze(1) + column).clamp(max=input_ids.shape[1] - 1)
         texts = torch.cat([input_ids[:, : len(column)], input_ids.gather(1, place)])  # [2B, longest text]
         both = self.read(texts, torch.cat([starts, ends]))  # one pass for both

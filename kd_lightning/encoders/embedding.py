@@ -35,8 +35,9 @@ class WordEmbedding(nn.Module):
         self.trained: nn.Embedding | None = None  # DDP looks for sparse gradients in modules of this class
         if channels != "frozen":
             self.trained = nn.Embedding(len(vectors), vectors.shape[1], pad_id, sparse=sparse, _weight=vectors.clone())
-        self.frozen: Tensor | None
-        self.register_buffer("frozen", vectors.clone() if channels != "trained" else None)
+        self.frozen: nn.Parameter | None = None  # counted as a weight, and no buffer that DDP sends at each step
+        if channels != "trained":
+            self.frozen = nn.Parameter(vectors.clone(), requires_grad=False)
         self.vocab_size, self.size = vectors.shape
         self.output_dim = self.size * (2 if channels == "both" else 1)
 

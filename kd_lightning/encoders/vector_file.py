@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,8 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
             vectors, rows = _Vectors(path, size, words), 0
             while line := file.readline(LONGEST):
                 rows += 1
+                if not vectors.wanted and rows > 1:
+                    return size, {}  # a trial, before the texts are read: E is all that is asked for
                 vectors.add(rows + bool(header), line.rstrip(b" \r\n"))
                 advance(len(line))
     except OSError as error:
@@ -51,6 +53,14 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
             f"{path}: found {rows:,} vectors, expected {int(header[1]):,} by its first line; is the file cut off?"
         )
     return size, vectors.found
+
+
+def _is_vector(parts: list[bytes], wanted: Container[bytes]) -> bool:
+    """Tell whether what stands before the last E numbers is a word and further numbers, and no word with spaces."""
+    try:
+        return parts[0] in wanted and all(float(part) is not None for part in parts[1:])
+    except ValueError:
+        return False
 
 
 class _Vectors:
@@ -69,6 +79,8 @@ class _Vectors:
             expected = f"a word and {self.size} numbers" if self.size else "a word and its numbers"
             raise self._unfit(number, line, f"expected {expected} in text, between spaces")
         if word not in self.wanted:
+            if b" " in word and _is_vector(word.split(b" "), self.wanted):
+                raise self._unfit(number, line, f"expected {self.size} numbers, as the file's other lines have")
             return
         if self.wanted[word] in self.found:
             raise self._unfit(number, line, "expected each word once; take this line out")

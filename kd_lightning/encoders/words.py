@@ -52,12 +52,12 @@ class TrainingWords:
     Args:
         vocab_size: Upper bound on the words.
         size: Size of a word's vector, which a file decides by itself.
-        path: A text file of vectors as GloVe and word2vec write them; words that it lacks start at random.
+        vectors_file: A text file of vectors as GloVe and word2vec write them; words that it lacks start at random.
     """
 
     vocab_size: int = 30_000
     size: int = 300
-    path: str | None = None
+    vectors_file: str | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of the recipe, and of the file's content.
@@ -65,7 +65,7 @@ class TrainingWords:
         Raises:
             UserError: If the file cannot be read.
         """
-        content = {} if self.path is None else {"path": _content(Path(self.path))}
+        content = {} if self.vectors_file is None else {"vectors_file": _content(Path(self.vectors_file))}
         return hashlib.sha256(json.dumps({**asdict(self), **content}, sort_keys=True).encode()).hexdigest()
 
     def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -78,18 +78,18 @@ class TrainingWords:
         Raises:
             UserError: If the file cannot be read, or has none of the words.
         """
-        if self.path is None:
+        if self.vectors_file is None:
             return random_vectors(tokenizer, self.size)
         special = set(tokenizer.all_special_tokens)
         numbers = {word: number for word, number in tokenizer.get_vocab().items() if word not in special}
-        size, found = read_vectors(Path(self.path), numbers)
+        size, found = read_vectors(Path(self.vectors_file), numbers)
         if numbers and not found:
             words = ", ".join(sorted(numbers, key=lambda word: numbers[word])[:3])
             raise UserError(
-                f"{self.path}: found none of the words ({words}, ...), expected vectors of lower-case words"
+                f"{self.vectors_file}: found none of the words ({words}, ...), expected vectors of lower-case words"
             )
         if numbers:
-            log.info("%s: vectors for %s of %s words", self.path, f"{len(found):,}", f"{len(numbers):,}")
+            log.info("%s: vectors for %s of %s words", self.vectors_file, f"{len(found):,}", f"{len(numbers):,}")
         vectors = random_vectors(tokenizer, size)
         for word, vector in found.items():
             vectors[numbers[word]] = vector
@@ -109,27 +109,35 @@ class WordPieces:
     """The word pieces of a pre-trained transformer, with its own vectors or with random ones.
 
     Args:
-        path: A hub name, or a folder with the model and its tokenizer: the teacher's encoder.
+        model: A hub name, or a folder with the model and its tokenizer: the teacher's encoder.
         revision: Branch, tag or commit on the hub; None takes the newest.
         size: Size of a random vector; None takes the model's vectors, as large as they are.
+
+    Raises:
+        ValueError: If no model is named.
     """
 
-    path: str
+    model: str
     revision: str | None = None
     size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check that there is a model: in a configuration it is the teacher's, where that is pre-trained."""
+        if not self.model:
+            raise ValueError("model is null, expected a pre-trained model: encoder.words.model=OWNER/MODEL or a folder")
+
     @property
-    def _model(self) -> PretrainedTransformer:
-        return PretrainedTransformer(path=self.path, revision=self.revision, max_length=1)
+    def _pretrained(self) -> PretrainedTransformer:
+        return PretrainedTransformer(path=self.model, revision=self.revision, max_length=1)
 
     def fingerprint(self) -> str:
         """Return a hash of the model's files and of the recipe."""
-        value = [self._model.fingerprint(), self.size]
+        value = [self._pretrained.fingerprint(), self.size]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
     def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Return the model's tokenizer without its special tokens around texts; the texts are not looked at."""
-        return bare_texts(self._model.tokenizer(texts))
+        return bare_texts(self._pretrained.tokenizer(texts))
 
     def vectors(self, tokenizer: PreTrainedTokenizerBase) -> Tensor:
         """Return the pieces' vectors ``[V, E]``.
@@ -139,4 +147,4 @@ class WordPieces:
         """
         if self.size is not None:
             return random_vectors(tokenizer, self.size)
-        return self._model.build(tokenizer).model.get_input_embeddings().weight.detach().clone()
+        return self._pretrained.build(tokenizer).model.get_input_embeddings().weight.detach().clone()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kd_lightning.encoders import Encoder
 from kd_lightning.optim.adadelta import AdaDelta
 
-TAKE_ROWS = (AdaDelta, torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
-"""Optimisers that take gradients of some rows."""
+TAKE_ROWS = (AdaDelta, torch.optim.SGD, torch.optim.Adagrad)
+"""Optimisers that take gradients of some rows, and those of whole parameters as well."""
 
 TorchOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -63,7 +63,7 @@ def layerwise_groups(
 
 def has_sparse_gradients(encoder: Encoder) -> bool:
     """Tell whether the gradient of some embedding has the rows of the batch only."""
-    return any(getattr(module, "sparse", False) for module in encoder.modules())
+    return any(getattr(m, "sparse", False) and any(p.requires_grad for p in m.parameters()) for m in encoder.modules())
 
 
 class LayerwiseOptimizer:

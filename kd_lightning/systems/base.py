@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
-from kd_lightning.heads import HeadFactory
+from kd_lightning.heads import HeadFactory, SiameseHead
 from kd_lightning.optim import LearningRateSchedule, clip_gradients
 from kd_lightning.systems.loss_means import CountedLosses, loss_means
 from kd_lightning.tasks import Task, glue_average
@@ -34,7 +34,7 @@ class NLUSystem(pl.LightningModule):
         log_every_n_steps: How often losses go to the loggers.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or the head does not fit the encoder.
         TypeError: If the encoder is no ``torch.nn.Module``: nothing of it would be trained, saved or evaluated rightly.
     """
 
@@ -63,6 +63,11 @@ class NLUSystem(pl.LightningModule):
         self.encoder = encoder
         self.tasks = tuple(tasks)
         self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
+        if any(isinstance(head, SiameseHead) for head in self.heads.values()) and not hasattr(encoder, "text_dim"):
+            raise ValueError(
+                f"the siamese head takes two texts that were read apart, a {type(encoder).__name__} reads them as one: "
+                "choose encoder=bilstm, or system.head._target_=kd_lightning.heads.linear_head"
+            )
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps

@@ -1,6 +1,8 @@
 """What students learn from besides labelled rows: synthetic texts, and unlabelled texts of the user's own."""
 
 import csv
+import importlib
+import sys
 
 import pytest
 
@@ -48,6 +50,29 @@ def test_a_sweep_writes_its_texts_once(kd, workplace, caplog):
     assert len(list(cache.glob("animals-synthetic-*"))) == 2
 
 
+def test_an_augmenter_of_ones_own_is_known_by_its_file(kd, workplace, monkeypatch):
+    """Change the file, and the texts are written again, though its settings are the same."""
+    monkeypatch.syspath_prepend(str(workplace))
+    source = (
+        "from kd_lightning.augmentation import RuleAugmenter\n"
+        "class Mine(RuleAugmenter):\n"
+        "    def augment(self, rows, name):\n"
+        "        for batch in rows.batches():\n"
+        "            texts = [[text + ' WORD' for text in batch.column(c).to_pylist()] for c in ('text_a', 'text_b')]\n"
+        "            values = [*batch.columns[:2], *texts, [float('nan')] * batch.num_rows]\n"
+        "            yield type(batch).from_pydict(dict(zip(batch.schema.names, values)), schema=batch.schema)\n"
+    )
+    (workplace / "mine" / "augmenter").mkdir()
+    (workplace / "mine" / "augmenter" / "own.yaml").write_text("_target_: my_augmenter.Mine\np_pos: 0.0\n")
+    for number, word in enumerate(("one", "two"), start=1):
+        (workplace / "my_augmenter.py").write_text(source.replace("WORD", word))
+        sys.modules.pop("my_augmenter", None)
+        importlib.invalidate_caches()
+        folder = kd("distill", *SMALL, "augmenter=own")
+        assert read_json(folder / "summary.json")["data"]["animals"]["synthetic"] == 96
+        assert len(list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"))) == number
+
+
 def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
     """Two commands: the teacher predicts what the student's augmenter writes."""
     teacher = kd("train", "task=animals", "trainer.max_epochs=1")
@@ -86,7 +111,7 @@ def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):
     """Before anything is trained: the file, or the task's name in the option."""
     with pytest.raises(UserError, match=r"mor\.csv: found no such file.*did you mean 'more.csv'"):
         kd("distill", *SMALL, "data.unlabelled=mor.csv")
-    with pytest.raises(UserError, match=r"task animals has no unlabelled split"):
+    with pytest.raises(UserError, match=r"names the task animal, expected some of animals; did you mean 'animals'"):
         kd("distill", *SMALL, f"data.unlabelled={{animal: {texts}}}")
 
 

@@ -53,6 +53,7 @@ class Tagger:
 def tagger(monkeypatch):
     """Tag without NLTK."""
     monkeypatch.setattr(tagging, "load_tagger", Tagger)
+    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "letters")
 
 
 def variants(texts, **settings) -> list[tuple]:
@@ -74,7 +75,7 @@ def by_the_paper(texts, *, p_mask=0.1, p_pos=0.1, p_ng=0.25, max_ngram=5, n_iter
     rows = [text if isinstance(text, tuple) else (text,) for text in texts]
     tagged = [(tag, word) for row in rows for text in row for word, tag in Tagger().tag(text.split())]
     met, found = set(rows), []
-    first_met = list(dict.fromkeys(word for column in zip(*rows, strict=True) for t in column for word in t.split()))
+    alphabet = sorted({word for _, word in tagged})
     for example, row in enumerate(rows):
         for k in range(n_iter):
             written = []
@@ -88,7 +89,7 @@ def by_the_paper(texts, *, p_mask=0.1, p_pos=0.1, p_ng=0.25, max_ngram=5, n_iter
                             word = MASKED
                         elif rule < p_mask + p_pos:
                             others = Counter(w for t, w in tagged if t == tag and w != word)
-                            urn = [w for w in first_met for _ in range(others[w])]
+                            urn = [w for w in alphabet for _ in range(others[w])]
                             word = urn[int(draw(keys, place, OTHER_WORD) * len(urn))] if urn else word
                         new.append(word)
                     if draw(keys, TAKE_NGRAM) < p_ng:
@@ -158,7 +159,7 @@ def test_replacements_are_drawn_as_often_as_they_occur():
     counts = {"a": 5, "b": 3, "c": 2}
     keys = Counter({(1 << 32) | number: count for number, count in enumerate(counts.values())})
     keys[(2 << 32) | 1] = 9
-    tagged = TaggedWords(keys)
+    tagged = TaggedWords(keys, np.array([2, 0, 1]))
     for word in range(3):
         others = 10 - list(counts.values())[word]
         grid = (np.arange(others) + 0.5) / others
@@ -167,12 +168,15 @@ def test_replacements_are_drawn_as_often_as_they_occur():
     assert tagged.others(np.array([2], np.uint8), np.array([1], np.int32), np.array([0.9])).tolist() == [1]
 
 
-def test_nothing_depends_on_the_batches(tagger, monkeypatch):
-    """Two rows at a time, or all."""
-    texts = Texts(SINGLES * 3 + ["b a", "e f g"], ids=list(range(40, 60)))
-    whole = variants(texts)
-    monkeypatch.setattr(augmenter, "CHUNK", 2)
-    assert variants(texts) == whole
+@pytest.mark.parametrize("texts", [[*SINGLES * 3, "b a", "e f g"], PAIRS * 5], ids=["singles", "pairs"])
+def test_nothing_depends_on_the_batches(tagger, monkeypatch, texts):
+    """Two rows at a time, or all; chunks by words, or by rows: other words are met first."""
+    texts = Texts(texts, ids=list(range(40, 60)))
+    whole = variants(texts, p_pos=0.5)
+    for name, value in (("CHUNK", 2), ("CHUNK", 3), ("CHUNK_WORDS", 300)):
+        with monkeypatch.context() as patch:
+            patch.setattr(augmenter, name, value)
+            assert variants(texts, p_pos=0.5) == whole
 
 
 def test_a_row_is_augmented_by_its_id_alone():
@@ -208,14 +212,18 @@ def test_settings_out_of_range_are_refused(settings, message):
         RuleAugmenter(**settings)
 
 
-def test_the_fingerprint_is_of_the_settings():
-    assert (
-        RuleAugmenter().fingerprint() == RuleAugmenter(n_iter=20).fingerprint() != RuleAugmenter(seed=2).fingerprint()
-    )
+def test_the_fingerprint_is_of_the_settings_and_the_tagger(tagger, monkeypatch):
+    first, masking = RuleAugmenter().fingerprint(), RuleAugmenter(p_pos=0.0).fingerprint()
+    assert first == RuleAugmenter(n_iter=20).fingerprint()
+    assert first != RuleAugmenter(seed=2).fingerprint()
+    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "a newer one")
+    assert first != RuleAugmenter().fingerprint()
+    assert masking == RuleAugmenter(p_pos=0.0).fingerprint()
 
 
 def test_what_is_absent_is_told(monkeypatch):
     """The package, or its data; masks and n-grams need neither."""
+    tagging.load_tagger.cache_clear()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "nltk.tag.perceptron", None)
         with pytest.raises(

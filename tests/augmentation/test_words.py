@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_lightning.augmentation.words import MASKED, Spellings, Words
+from kd_lightning.augmentation.words import MASKED, Spellings, TokenizedTexts
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_texts_come_back_in_any_selection():
     texts = ["a b c", "b", "c, a", "b c"]
     found = spellings.read(pa.array(texts))
     assert spellings.write(found).to_pylist() == texts
-    some = Words(found.numbers, found.spaced, found.starts[[2, 0]], found.lengths[[2, 0]])
+    some = TokenizedTexts(found.numbers, found.spaced, found.starts[[2, 0]], found.lengths[[2, 0]])
     assert spellings.write(some).to_pylist() == ["c, a", "a b c"]
-    cut = Words(found.numbers, found.spaced, found.starts[:1] + 1, np.array([2]))
+    cut = TokenizedTexts(found.numbers, found.spaced, found.starts[:1] + 1, np.array([2]))
     assert spellings.write(cut).to_pylist() == ["b c"]
     hashes = found.hashes()
     assert len(set(hashes.tolist())) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -87,13 +89,31 @@ def test_a_masked_word_is_each_models_own(tmp_path, train, token):
     values = [[0, 1], ["0", "1"], [f"the {MASKED} cup", MASKED], [f"{MASKED}{MASKED}!", "the"], [0.0, 0.0]]
     names = ["example_id", "row_id", "text_a", "text_b", "label"]
     batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], names=names)
-    rows = cache_rows(tmp_path / "rows", lambda: [batch], "test")
+    rows = replace(cache_rows(tmp_path / "rows", lambda: [batch], "test"), augmenter="test")
     found = tokenise(rows, words, max_length=32, both_orders=False, cache=tmp_path / "tokens", name="test")
     masked = words.convert_tokens_to_ids(token)
     for number, expected in enumerate([("the [M] cup", "[M][M]!"), ("[M]", "the")]):
         ids = row(found, number)
         assert ids == words(*(text.replace("[M]", token) for text in expected))["input_ids"]
         assert ids.count(masked) == sum(text.count("[M]") for text in expected) + (token == "[UNK]") * (number == 0)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_texts_without_a_word(tmp_path, pair):
+    """A character that the tokenizer drops, at the end of a chunk and in its middle."""
+    words = train_word_tokenizer(["the cup"], 60)
+    first, second = (
+        ["the", "\u200b", "cup the", "\u200b", "\u200b"],
+        ["\u200b", "the cup", "\u200b", "\u200b", "\u200b"],
+    )
+    values = [range(5), "abcde", first, second if pair else [None] * 5, [0.0] * 5]
+    batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], schema=ROWS)
+    found = tokenising.encode(batch, tokenising.backend_of(words, 8), False, "")
+    for number, texts in enumerate(zip(first, second, strict=True)):
+        expected = words(*(texts if pair else texts[:1]))
+        start = 0 if not number else found["ends"][number - 1]
+        assert found["input_ids"][start : found["ends"][number]].tolist() == expected["input_ids"]
+        assert found["second"][number] == expected["token_type_ids"].count(0)
 
 
 def test_cut_takes_the_longer_text_first(table):

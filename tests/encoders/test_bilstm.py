@@ -101,9 +101,12 @@ def test_channels(channels, width, trainable):
     words = model.embedding(torch.arange(V))
     assert words.shape == (V, width)
     assert all(part.equal(words[:, :E]) for part in words.split(E, dim=1))
-    assert sum(name.startswith("embedding.") for name, _ in model.named_parameters()) == trainable
+    vectors = [parameter for name, parameter in model.named_parameters() if name.startswith("embedding.")]
+    assert sum(parameter.requires_grad for parameter in vectors) == trainable
+    assert sum(parameter.numel() for parameter in vectors) == V * width, "a frozen vector is a weight, too"
+    assert not list(model.buffers()), "DDP sends buffers at each step"
     assert [name for name in model.state_dict() if name.startswith("embedding.")]
-    assert {model.depth(name) for name, _ in model.named_parameters()} == ({0, 1} if trainable else {1})
+    assert {model.depth(name) for name, _ in model.named_parameters()} == {0, 1}
 
 
 def test_unknown_channels_are_refused():
@@ -161,6 +164,10 @@ def test_words_are_of_the_training_texts():
     """Most frequent first, ties by the alphabet; no special tokens, and types that tell the texts apart."""
     tokenizer = train_word_tokenizer(["The cup, the cup!", "A red CUP"], 6)
     assert tokenizer.get_vocab() == {"[PAD]": 0, "[UNK]": 1, "cup": 2, "the": 3, "!": 4, ",": 5}
+    text = "The dog's don't, U.S. 3.5% does n't it 's can\u2019t ..."
+    cut = "the dog 's do n't , u.s . 3.5 % does n't it 's ca n\u2019t . . ."
+    treebank = train_word_tokenizer([text], 60)
+    assert " ".join(treebank.convert_ids_to_tokens(treebank(text)["input_ids"])) == cut
     found = tokenizer("the dog", "cup")
     assert found["input_ids"] == [3, 1, 2]
     assert found["token_type_ids"] == [0, 0, 1]
@@ -176,6 +183,20 @@ class Reader(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         return self.head(self.encoder.read(input_ids, attention_mask.sum(1)))
+
+
+class PairReader(nn.Module):
+    """What is exported of a student of pairs: the encoder reads one text, then the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        task = Task(name="t", kind="classification", texts=("a", "b"), labels=("x", "y"), metrics=("accuracy",))
+        self.encoder, self.head = encoder("trained"), siamese_head(task, 4 * H)
+
+    def forward(self, a: torch.Tensor, a_mask: torch.Tensor, b: torch.Tensor, b_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        texts = [self.encoder.read(a, a_mask.sum(1)), self.encoder.read(b, b_mask.sum(1))]
+        return self.head(torch.cat(texts, dim=1))
 
 
 NAMES = ["input_ids", "attention_mask"]
@@ -196,6 +217,17 @@ def test_what_is_trained_is_what_is_exported():
     exported = torch.export.export(model, given(TEXTS, LONGEST), dynamic_shapes=(batch, batch)).module()
     for texts in BATCHES:
         torch.testing.assert_close(exported(*given(texts, LONGEST)), model(*given(texts)))
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights")
+def test_pairs_are_exported_as_two_texts():
+    """Their logits are those of the batch that is trained on, where they stand one after the other."""
+    model, batch = PairReader().eval(), {0: torch.export.Dim("B", min=1, max=512)}
+    first, second = [[3, 4], [5], [6, 7, 8]], [[9], [3, 4, 5, 6], [2]]
+    apart = (*given(first, LONGEST), *given(second, LONGEST))
+    exported = torch.export.export(model, apart, dynamic_shapes=(batch,) * 4).module()
+    expected = model.head(model.encoder(**pairs(*zip(first, second, strict=True))))
+    torch.testing.assert_close(exported(*apart), expected)
 
 
 @pytest.mark.slow

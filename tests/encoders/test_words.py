@@ -27,7 +27,7 @@ def glove(tmp_path):
 
 def test_words_of_the_file_have_its_vectors(glove):
     """The others start at random, padding is 0, and the size is the file's."""
-    words = TrainingWords(size=300, path=str(glove()))
+    words = TrainingWords(size=300, vectors_file=str(glove()))
     tokenizer = words.tokenizer(TEXTS)
     vectors, numbers = words.vectors(tokenizer), tokenizer.get_vocab()
     assert vectors.shape == (len(tokenizer), 2)
@@ -56,6 +56,8 @@ def test_both_layouts_are_read(glove, content):
     ("content", "message"),
     [
         ("the 1 2\ncup 1\n", r"line 2: found 'cup 1', expected a word and 2 numbers in text"),
+        ("the 1 2\ncup 1 2 3\n", r"line 2: found 'cup 1 2 3', expected 2 numbers, as the file's other lines have"),
+        ("2 1\nthe 1 2\ncup 3 4\n", r"line 2: found 'the 1 2', expected 1 numbers, as the file's other lines have"),
         ("the 1 2\ncup 1 x\n", r"line 2: found 'cup 1 x', expected numbers after the word"),
         ("the 1 2\ncup 1 nan\n", r"line 2: found 'cup 1 nan', expected finite numbers"),
         ("the 1 2\nthe 3 4\n", r"line 2: found 'the 3 4', expected each word once"),
@@ -71,25 +73,30 @@ def test_a_file_that_does_not_fit_is_told(glove, content, message):
         read_vectors(glove(content), ["the", "cup"])
 
 
+def test_a_trial_does_not_read_the_whole_file(glove):
+    """Before the texts are read there are no words to look for: the size is in the first line."""
+    assert read_vectors(glove("the 1 2\ncup 3 4\nthis is not read\n"), []) == (2, {})
+
+
 def test_a_file_of_other_words_is_told(glove, tmp_path):
     """Vectors of another language, or in capitals, would leave all words at random, and nobody would notice."""
-    words = TrainingWords(path=str(glove("THE 1 2\nCUP 3 4\n")))
+    words = TrainingWords(vectors_file=str(glove("THE 1 2\nCUP 3 4\n")))
     tokenizer = words.tokenizer(TEXTS)
     with pytest.raises(UserError, match=r"found none of the words \(cup, the, red, \.\.\.\)"):
         words.vectors(tokenizer)
     assert words.vectors(words.tokenizer([])).shape == (2, 2)  # nothing to find: a trial before the texts are read
     with pytest.raises(UserError, match=r"absent\.txt: No such file.*expected a text file of word vectors"):
-        TrainingWords(path=str(tmp_path / "absent.txt")).fingerprint()
+        TrainingWords(vectors_file=str(tmp_path / "absent.txt")).fingerprint()
 
 
 def test_the_fingerprint_is_of_the_content(glove, tmp_path):
     """Two paths of one file are one recipe, another content is another."""
-    first = TrainingWords(path=str(glove())).fingerprint()
+    first = TrainingWords(vectors_file=str(glove())).fingerprint()
     copy = tmp_path / "copy.txt"
     copy.write_bytes(glove().read_bytes())
-    assert TrainingWords(path=str(copy)).fingerprint() == first
+    assert TrainingWords(vectors_file=str(copy)).fingerprint() == first
     copy.write_text("the 1 2\n")
-    assert TrainingWords(path=str(copy)).fingerprint() != first != TrainingWords().fingerprint()
+    assert TrainingWords(vectors_file=str(copy)).fingerprint() != first != TrainingWords().fingerprint()
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def bert(tmp_path):
 def test_word_pieces_are_the_models(bert):
     """Its ids and its vectors; nothing around or between the texts, and a masked word is an unknown one."""
     path, own, model = bert
-    words = WordPieces(path=str(path))
+    words = WordPieces(model=str(path))
     tokenizer = words.tokenizer(["not looked at"])
     torch.testing.assert_close(words.vectors(tokenizer), model.get_input_embeddings().weight.detach())
     found, expected = tokenizer("the cup", "red"), own("the cup", "red")
@@ -115,13 +122,13 @@ def test_word_pieces_are_the_models(bert):
     assert found["token_type_ids"] == [0, 0, 1]
     assert own.mask_token == "[MASK]"
     assert tokenizer.mask_token is None
-    assert WordPieces(path=str(path), size=5).vectors(tokenizer).shape == (len(own), 5)
+    assert WordPieces(model=str(path), size=5).vectors(tokenizer).shape == (len(own), 5)
 
 
 def test_a_student_of_word_pieces_comes_back(bert, tmp_path):
     """The tokenizer's layout and the vectors are of the saved folder, wherever the model has gone."""
     path, _, _ = bert
-    recipe = NewBiLstm(words=WordPieces(path=str(path)), hidden_size=3, channels="both")
+    recipe = NewBiLstm(words=WordPieces(model=str(path)), hidden_size=3, channels="both")
     tokenizer = recipe.tokenizer([])
     encoder = recipe.build(tokenizer)
     encoder.save(tmp_path / "saved")
@@ -131,4 +138,4 @@ def test_a_student_of_word_pieces_comes_back(bert, tmp_path):
     torch.testing.assert_close(again.build(tokenizer)(**batch), encoder(**batch))
     assert again.tokenizer([])("the cup", "red") == tokenizer("the cup", "red")
     assert encoder.embedding.output_dim == 16
-    assert recipe.fingerprint() != NewBiLstm(words=WordPieces(path=str(path), size=8), hidden_size=3).fingerprint()
+    assert recipe.fingerprint() != NewBiLstm(words=WordPieces(model=str(path), size=8), hidden_size=3).fingerprint()

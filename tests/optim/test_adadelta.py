@@ -79,3 +79,5 @@ def test_an_optimizer_without_rows_is_told_before_it_trains():
     with pytest.raises(ValueError, match=r"AdamW takes no sparse gradients: encoder.sparse=false, or adadelta"):
         LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(encoder, head)
     LayerwiseOptimizer(AdaDelta, lr=1.0)(encoder, head)
+    frozen = WordEmbedding(torch.randn(12, 3), "frozen", sparse=True)
+    LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(BiLstmEncoder(frozen, hidden_size=2), head)  # it has no gradient

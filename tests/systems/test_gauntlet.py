@@ -21,7 +21,7 @@ from kd_lightning.annealing import Linear
 from kd_lightning.callbacks import ResumeCheckpoint, resume_path
 from kd_lightning.data import Part, collate, tokenise
 from kd_lightning.errors import UserError
-from kd_lightning.heads import linear_head
+from kd_lightning.heads import linear_head, siamese_head
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.losses import LogitMSE, SoftCrossEntropy
 from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
@@ -572,3 +572,9 @@ def test_the_global_norm_is_clipped(build, batch_of, taught, attach, name, clip,
     scale = 1.0 if expected is None else expected / norm
     for parameter, gradient in zip(system.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.grad, gradient * scale, rtol=1e-4, atol=1e-8)
+
+
+def test_a_siamese_head_needs_texts_that_were_read_apart(build):
+    """It would take the halves of one vector for two texts, and learn from the first alone."""
+    with pytest.raises(ValueError, match=r"a TransformerEncoder reads them as one: choose encoder=bilstm"):
+        build("bilstm", head=partial(siamese_head, hidden_size=8))

@@ -71,7 +71,7 @@ def gather(parts: Sequence[Part], runs: Sequence[Run], pad_id: int) -> tuple[NDA
     starts = np.concatenate([parts[run.part].tokens.starts(run.rows) for run in runs])
     ends = np.concatenate([parts[run.part].tokens.ends[run.rows] for run in runs])
     second = np.concatenate([parts[run.part].tokens.second[run.rows] for run in runs])
-    column = np.arange((ends - starts).max())
+    column = np.arange(max(1, (ends - starts).max()))  # texts without a token are one column of padding
     place = starts[:, None] + column
     mask = place < ends[:, None]
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
