@@ -14,28 +14,38 @@ from typing import Any
 
 from kd_lightning.errors import UserError
 
-Tagger = Any
-
 WORDS_PER_PROCESS = 100_000
 """Below it another process costs more time to start than it saves."""
 
 
 @cache
-def load_tagger() -> Tagger:
+def load_tagger() -> Any:
     """Return NLTK's perceptron tagger of English, Penn Treebank tags.
 
     Raises:
         UserError: If NLTK or its data is absent.
     """
+    tagger_data()
+    from nltk.tag.perceptron import PerceptronTagger
+
+    return PerceptronTagger()
+
+
+def tagger_data() -> Path:
+    """Return the folder of the tagger's data.
+
+    Raises:
+        UserError: If NLTK or its data is absent.
+    """
     try:
-        from nltk.tag.perceptron import PerceptronTagger
+        import nltk
+
+        return Path(nltk.data.find("taggers/averaged_perceptron_tagger_eng/"))
     except ImportError as error:
         raise UserError(
             "replacing words by their part of speech needs NLTK: pip install 'kd_lightning[augment]', or set "
             "augmenter.p_pos=0"
         ) from error
-    try:
-        return PerceptronTagger()
     except LookupError as error:
         raise UserError(
             "the tagger's data is absent: expected NLTK's averaged_perceptron_tagger_eng in one of its folders or in "
@@ -50,46 +60,39 @@ def tagger_fingerprint() -> str:
     Raises:
         UserError: If NLTK or its data is absent.
     """
-    load_tagger()
+    folder = tagger_data()
     import nltk
 
     digest = hashlib.sha256(nltk.__version__.encode())
-    for path in sorted(Path(nltk.data.find("taggers/averaged_perceptron_tagger_eng/")).iterdir()):
+    for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def tags_of(tagger: Tagger, texts: Sequence[list[str]]) -> list[str]:
+def tags_of(texts: Sequence[list[str]]) -> list[str]:
     """Return the tags of all words of the texts, text after text."""
+    tagger = load_tagger()  # once in each process
     return [tag for text in texts for _, tag in tagger.tag(text)]
 
 
-_of_this_process: Tagger = None
-
-
-def _start() -> None:
-    global _of_this_process
-    _of_this_process = load_tagger()
-
-
-def _tags(texts: Sequence[list[str]]) -> list[str]:
-    return tags_of(_of_this_process, texts)
-
-
 class Tagging:
-    """A tagger, or one on each core."""
+    """A tagger in this process, or one in each of some processes.
+
+    Args:
+        pool: The processes, None for this one.
+        workers: How many there are.
+    """
 
     def __init__(self, pool: ProcessPoolExecutor | None, workers: int) -> None:
         self.pool, self.workers = pool, workers
-        self.tagger = load_tagger() if pool is None else None
 
     def __call__(self, texts: Sequence[list[str]]) -> list[str]:
         """Return the tags of all words of the texts, text after text."""
         if self.pool is None:
-            return tags_of(self.tagger, texts)
+            return tags_of(texts)
         share = -(-len(texts) // self.workers)
         parts = [texts[start : start + share] for start in range(0, len(texts), share)]
-        return [tag for part in self.pool.map(_tags, parts) for tag in part]
+        return [tag for part in self.pool.map(tags_of, parts) for tag in part]
 
 
 @contextmanager
@@ -99,10 +102,11 @@ def tagging(words: int) -> Iterator[Tagging]:
     Raises:
         UserError: If NLTK or its data is absent.
     """
-    workers = min(len(os.sched_getaffinity(0)), words // WORDS_PER_PROCESS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, words // WORDS_PER_PROCESS)
     if workers < 2:
         yield Tagging(None, 1)
         return
-    load_tagger()  # what is absent is told here, not in a process
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start) as pool:
+    tagger_data()  # what is absent is told here, not in a process
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield Tagging(pool, workers)

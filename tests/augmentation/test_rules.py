@@ -224,14 +224,14 @@ def test_the_fingerprint_is_of_the_settings_and_the_tagger(tagger, monkeypatch):
 def test_what_is_absent_is_told(monkeypatch):
     """The package, or its data; masks and n-grams need neither."""
     tagging.load_tagger.cache_clear()
+    nltk = pytest.importorskip("nltk")
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "nltk.tag.perceptron", None)
+        patch.setitem(sys.modules, "nltk", None)
         with pytest.raises(
             UserError, match=r"needs NLTK: pip install 'kd_lightning\[augment\]', or set augmenter.p_pos=0"
         ):
             variants(["a b"])
         assert variants(["a b"], p_pos=0.0)
-    nltk = pytest.importorskip("nltk")
     monkeypatch.setattr(nltk.data, "path", [])
     with pytest.raises(
         UserError, match=r"tagger's data is absent: expected .* in one of its folders or in \$NLTK_DATA"
