@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.report import Row, gain, markdown, percent, show_table
 from kd_lightning.data.folders import read_json, write_text
-
-log = logging.getLogger(__name__)
 
 
 class SweepTable(Callback):
@@ -23,9 +20,8 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         header, rows = sweep_rows(folder)
         if len(rows) > 1:
-            show_table("averages of the sweep", header, rows)
             write_text(folder / "report.md", markdown(header, rows) + "\n")
-            log.info("report: %s", folder / "report.md")
+            show_table(f"averages of the sweep ({folder / 'report.md'})", header, rows)
 
 
 def sweep_rows(folder: Path) -> tuple[Row, list[Row]]:
