@@ -38,7 +38,7 @@ from typing import Any
 import measure
 import numpy as np
 import torch
-from measure import Sample
+from measure import MINILM, Sample
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
@@ -238,7 +238,10 @@ def main() -> None:
         data = measure.subset(root, work / "data", "sst2", train=args.rows)
         fits = {
             encoder: measure.fit(measure.config("train", work, "task=[sst2]", f"data.root={data}", *encoder.split()))
-            for encoder in ("encoder=bilstm_pieces encoder.words.size=300", "encoder=minilm")
+            for encoder in (
+                f"encoder=bilstm_pieces encoder.words.size=300 encoder.words.model={MINILM}",
+                "encoder=minilm",
+            )
         }
         pieces, wrapped = fits.values()
         readers = {"BiLSTM": new_reader("BiLSTM", pieces, args, work)}

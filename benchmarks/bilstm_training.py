@@ -49,7 +49,12 @@ BATCH = 50
 CHECKED = 5
 VOCABULARIES = {
     "words": {"encoder": "bilstm"},
-    "pieces": {"encoder": "bilstm_pieces", "encoder.channels": "trained", "encoder.words.size": "300"},
+    "pieces": {
+        "encoder": "bilstm_pieces",
+        "encoder.channels": "trained",
+        "encoder.words.size": "300",
+        "encoder.words.model": measure.MINILM,
+    },
 }
 LEVERS = {
     "dense AdaDelta": {"encoder.sparse": "false"},

