@@ -27,9 +27,11 @@ def build(node: Any, /, **values: Any) -> Any:
     """Return the object that a config node describes.
 
     Raises:
-        UserError: If its constructor refuses the values; the message is the constructor's own.
+        UserError: If it has no ``_target_``, or its constructor refuses the values, in its own words.
     """
-    return refused_by(str(node.get("_target_", "config")), instantiate, node, **values, _convert_="all")
+    if not node or "_target_" not in node:
+        raise UserError(f"found the settings {node or 'none'} without a _target_, expected an option of their group")
+    return refused_by(str(node["_target_"]), instantiate, node, **values, _convert_="all")
 
 
 def refused_by(name: str, make: Callable[..., Any], /, *args: Any, **values: Any) -> Any:

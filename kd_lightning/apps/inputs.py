@@ -26,6 +26,7 @@ class Shared:
 
     corpus: Corpus
     opened: dict[str, Rows | None] = field(default_factory=dict)
+    written: dict[str, Rows] = field(default_factory=dict)
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
 
@@ -59,15 +60,13 @@ class Shared:
 
     def synthetic(self, task: Task, recipe: Config) -> Rows:
         """Return the rows that the recipe's augmenter writes from ``train``; see ``Corpus.synthetic``."""
-        asked = f"{task}/synthetic {json.dumps(recipe, sort_keys=True)}"
-        if asked not in self.opened:
+        asked = f"{task} {json.dumps(recipe, sort_keys=True)}"
+        if asked not in self.written:
             train = self.require(task, "train")
             found = self.corpus.synthetic(task, train, build(recipe), own_code(recipe))
             log.info("%s: %s synthetic rows from %s", task.name, f"{found.count:,}", f"{train.count:,}")
-            self.opened[asked] = found
-        rows = self.opened[asked]
-        assert rows is not None
-        return rows
+            self.written[asked] = found
+        return self.written[asked]
 
     def require(self, task: Task, split: str) -> Rows:
         """Return a split's rows, which must be there; see ``rows``."""

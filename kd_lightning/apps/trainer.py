@@ -110,8 +110,8 @@ def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:
     """
     if type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
         raise UserError(
-            f"trainer.strategy starts the whole command again for each process, which {whose} cannot bear: use one "
-            f"process, accelerator=ddp_cpu, or {instead}"
+            f"trainer.strategy is a {type(trainer.strategy).__name__} that starts the whole command again for each "
+            f"process, which {whose} cannot bear: use one process, accelerator=ddp_cpu, or {instead}"
         )
 
 

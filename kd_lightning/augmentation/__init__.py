@@ -1,6 +1,6 @@
 """Synthetic texts from the training texts, for teachers to score and students to learn from."""
 
 from kd_lightning.augmentation.augmenter import Augmenter, RuleAugmenter
-from kd_lightning.augmentation.words import MASKED
+from kd_lightning.augmentation.words import MASKED, texts_of
 
-__all__ = ["MASKED", "Augmenter", "RuleAugmenter"]
+__all__ = ["MASKED", "Augmenter", "RuleAugmenter", "texts_of"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kd_lightning.augmentation.draws import Distinct, Hashes, combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
 from kd_lightning.augmentation.tagging import Tagging, tagger_fingerprint, tagging
-from kd_lightning.augmentation.words import Spellings, TokenizedTexts
+from kd_lightning.augmentation.words import Spellings, TokenizedTexts, texts_of
 from kd_lightning.progress import track
 
 VERSION = 1
@@ -214,12 +214,6 @@ class RuleAugmenter:
         return TokenizedTexts(
             text.numbers, text.spaced, text.starts[row] + np.where(short, start, 0), np.where(short, length, whole)
         )
-
-
-def texts_of(batch: pa.RecordBatch) -> list[pa.Array]:
-    """Return the one or two columns of text."""
-    columns = [batch.column("text_a"), batch.column("text_b")]
-    return columns if columns[1].null_count == 0 else columns[:1]
 
 
 def words_about(rows: Rows) -> int:

@@ -20,6 +20,12 @@ WORD = r"( ?)((?i:['\x{2019}](?:s|re|ve|ll|d|m|t)\b)|[\pL\pM\pN_]+(?:['\x{2019}.
 """A word with the space before it, if there is one: a clitic, letters and digits, or any other character."""
 
 
+def texts_of(batch: pa.RecordBatch) -> list[pa.Array]:
+    """Return the columns of text of some rows: one, or two of pairs."""
+    columns = [batch.column("text_a"), batch.column("text_b")]
+    return columns if columns[1].null_count == 0 else columns[:1]
+
+
 @dataclass(frozen=True)
 class TokenizedTexts:
     """Texts as flat arrays; text i has the words ``starts[i]`` to ``starts[i] + lengths[i]``.
@@ -58,9 +64,6 @@ class Spellings:
     def __init__(self) -> None:
         self._numbers = {MASKED: 0}
         self._spelled: pa.Array = pa.array([], pa.string())  # of word n: 2n without, 2n + 1 with a space before it
-
-    def __len__(self) -> int:
-        return len(self._numbers)
 
     def read(self, texts: pa.Array) -> TokenizedTexts:
         """Return the words of texts, strings ``[N]``; spaces between words count as one."""

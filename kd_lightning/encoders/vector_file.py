@@ -57,10 +57,13 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
 
 def _is_vector(parts: list[bytes], wanted: Container[bytes]) -> bool:
     """Tell whether what stands before the last E numbers is a word and further numbers, and no word with spaces."""
+    if parts[0] not in wanted:
+        return False
     try:
-        return parts[0] in wanted and all(float(part) is not None for part in parts[1:])
+        np.array(parts[1:], dtype=np.float32)
     except ValueError:
         return False
+    return True
 
 
 class _Vectors:

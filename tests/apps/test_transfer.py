@@ -121,3 +121,9 @@ def test_mistakes_are_told_before_texts_are_written(kd, workplace):
         with pytest.raises(UserError):
             kd("distill", *SMALL, *MASKS, mistake)
     assert not list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"))
+
+
+def test_settings_without_an_augmenter_are_told(kd, workplace):
+    """An experiment's own ``augmenter: {n_iter: 10}`` under ``augmenter=none``: a dictionary is no augmenter."""
+    with pytest.raises(UserError, match=r"found the settings \{'n_iter': 10\} without a _target_"):
+        kd("distill", *SMALL, "+augmenter.n_iter=10")

@@ -72,7 +72,7 @@ def test_the_engine_is_the_tokenizer(columns, max_length, side):
     ]
     batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
     for swapped in (False, True):
-        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped, "")
+        found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped, None)
         expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
         for number, ids in enumerate(expected["input_ids"]):
             start, end = found["ends"][number] - len(ids), found["ends"][number]
@@ -108,7 +108,7 @@ def test_texts_without_a_word(tmp_path, pair):
     )
     values = [range(5), "abcde", first, second if pair else [None] * 5, [0.0] * 5]
     batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], schema=ROWS)
-    found = tokenising.encode(batch, tokenising.backend_of(words, 8), False, "")
+    found = tokenising.encode(batch, tokenising.backend_of(words, 8), False, None)
     for number, texts in enumerate(zip(first, second, strict=True)):
         expected = words(*(texts if pair else texts[:1]))
         start = 0 if not number else found["ends"][number - 1]
