@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -15,8 +17,10 @@ from torch import Tensor
 from kd_lightning.apps.inputs import Shared
 from kd_lightning.apps.opened_run import OpenedRun
 from kd_lightning.apps.teaching import write_soft_targets
+from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Rows
 from kd_lightning.data.folders import replacing
+from kd_lightning.encoders.vocabulary import masked_as
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -49,7 +53,9 @@ def run(cfg: DictConfig) -> None:
             write_soft_targets(model, target, task, split, rows)
         else:
             target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
-            write_predictions(target, task, rows, *model.logits(task, split, rows))
+            ids, logits = model.logits(task, split, rows)
+            mask = masked_as(model.tokenizer) if split == "synthetic" and rows.augmenter else None
+            write_predictions(target, task, rows, ids, logits, mask)
         log.info("%s %s: %s rows, %s", task.name, cfg.file or split, f"{rows.count:,}", target)
 
 
@@ -65,7 +71,7 @@ def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:
     return shared.synthetic(task, recipe)
 
 
-def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor) -> None:
+def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor, mask: str | None = None) -> None:
     """Write one line per row, in the order of the data: id, prediction, and the probability of each class.
 
     Args:
@@ -74,13 +80,16 @@ def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: T
         rows: The rows that were predicted.
         ids: Their example ids ``[N]``, sorted.
         logits: ``[N, C]``, row by row for ``ids``.
+        mask: What the model reads for a masked word. With it the texts are written too: no file has synthetic ones.
     """
     table = predictions(task, logits)
     frame = pd.DataFrame(table, index=ids.numpy())
-    batches = list(rows.batches())
-    order = [number for batch in batches for number in batch.column("example_id").to_pylist()]
-    frame = frame.loc[order]
-    frame.insert(0, "id", [name for batch in batches for name in batch.column("row_id").to_pylist()])
+    read = pa.Table.from_batches(rows.batches())
+    frame = frame.loc[read["example_id"].to_numpy()]
+    frame.insert(0, "id", read["row_id"].to_pylist())
+    if mask is not None:
+        for place, (name, column) in enumerate(zip(task.texts, ("text_a", "text_b"), strict=False), start=1):
+            frame.insert(place, name, pc.replace_substring(read[column], MASKED, mask).to_pylist())
     with replacing(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False, float_format="%.6f")

@@ -88,6 +88,20 @@ def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
         kd("predict", f"run={teacher}", "split=synthetic")
 
 
+def test_synthetic_texts_to_look_at(kd, workplace):
+    """A table of predictions has the texts that no file has, masked words as the model reads them."""
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    kd("predict", f"run={teacher}", "split=synthetic", "output=looked_at", *MASKS)
+    with (workplace / "looked_at" / "animals-synthetic.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert list(written[0]) == ["id", "first", "second", "prediction", "p_different", "p_same"]
+    assert len(written) > 96
+    assert all("[MASK]" in row["first"] + row["second"] for row in written)
+    with (workplace / "animals-train.csv").open() as file:
+        words = {word for row in csv.reader(file) for text in row for word in text.split()}
+    assert {word for row in written for word in row["first"].split()} <= words | {"[MASK]"}
+
+
 @pytest.fixture
 def texts(workplace):
     """Write a file of the animals' texts without labels."""
