@@ -1,4 +1,4 @@
-"""What Lightning calls while a fit runs: the checkpoint to resume from."""
+"""What Lightning calls while a fit runs: the checkpoint to resume from, and progress in the log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+
+from kd_lightning.progress import LoggedProgress
 
 
 def resume_path(root: Path) -> Path:
@@ -60,3 +62,46 @@ class ResumeCheckpoint(pl.Callback):
         if trainer.is_global_zero:
             os.replace(temporary, path)
         self._saved_at = time.monotonic()
+
+
+class LogProgress(pl.Callback):
+    """Say in the log how far a fit or a prediction has come; a terminal has a bar for it.
+
+    Args:
+        stage: What is being done.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._progress: LoggedProgress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count optimiser steps."""
+        self._begin(trainer, int(trainer.estimated_stepping_batches), "steps", trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log, if it is time, with the average that the last evaluation found."""
+        if self._progress is not None:
+            self._progress.advance(trainer.global_step - self._progress.done, lambda: last_average(trainer))
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count batches."""
+        self._begin(trainer, int(sum(trainer.num_predict_batches)), "batches")
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Log, if it is time."""
+        if self._progress is not None:
+            self._progress.advance(1)
+
+    def _begin(self, trainer: pl.Trainer, total: int, unit: str, done: int = 0) -> None:
+        self._progress = LoggedProgress(self.stage, total, unit, done) if trainer.is_global_zero else None
+
+
+def last_average(trainer: pl.Trainer) -> str:
+    """Return the average of the last evaluation, in words; nothing before the first."""
+    found = trainer.callback_metrics.get("val/average")
+    return "" if found is None else f"average {100 * float(found):.1f}"

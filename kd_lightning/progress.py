@@ -1,22 +1,75 @@
-"""A progress bar for every long step on a terminal, silence elsewhere."""
+"""How far a long step has come: a bar on a terminal, a line in the log now and then elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+FIRST_LINE = 60.0
+"""Seconds before the first line of a log, and at least between two; later a tenth of the time that has passed."""
+
+
+class LoggedProgress:
+    """Log how much is done and how long the rest will take: after a minute, and less and less often.
+
+    Args:
+        description: What is being done.
+        total: How many units there are.
+        unit: Their name.
+        done: How many were done before.
+    """
+
+    def __init__(self, description: str, total: int, unit: str = "", done: int = 0) -> None:
+        self.description, self.total, self.unit = description, total, f" {unit}" if unit else ""
+        self.done, self._before = done, done
+        self._started = self._logged = time.monotonic()
+
+    def advance(self, count: int, note: Callable[[], str] = str) -> None:
+        """Count further units, and log, if it is time and not the end.
+
+        Args:
+            count: How many.
+            note: Gives what else to say; asked when it is time.
+        """
+        self.done += count
+        now = time.monotonic()
+        passed = now - self._started
+        if now - self._logged < max(FIRST_LINE, passed / 10) or not self._before < self.done < self.total:
+            return
+        self._logged = now
+        left = passed * (self.total - self.done) / (self.done - self._before)
+        far = f"{self.done:,} of {self.total:,}{self.unit}"
+        log.info("%s: %s", self.description, ", ".join(filter(None, (far, note(), f"{rough_time(left)} left"))))
+
+
+def rough_time(seconds: float) -> str:
+    """Return a time in seconds, minutes, or hours and minutes.
+
+    Example:
+        >>> rough_time(59), rough_time(200), rough_time(7500)
+        ('59 s', '3 min', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 @contextmanager
 def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left while the block runs; give a function that advances it.
+    """Show how far the block has come, and the time left; give a function that advances it.
 
     Args:
         description: What is being done.
         total: How many units there are.
     """
     if not sys.stderr.isatty():
-        yield lambda count: None
+        yield LoggedProgress(description, total).advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

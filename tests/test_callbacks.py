@@ -1,17 +1,21 @@
-"""The checkpoint to resume from: always whole, at a step's end, with the table beside it."""
+"""The checkpoint to resume from: always whole, at a step's end, with the table beside it; progress in the log."""
 
 from __future__ import annotations
 
 import csv
+import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from kd_lightning import callbacks as module
-from kd_lightning.callbacks import ResumeCheckpoint, resume_path
+from kd_lightning import progress
+from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, resume_path
+from kd_lightning.data import EvaluationStream
 from kd_lightning.heads import linear_head
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
@@ -153,3 +157,70 @@ def test_what_is_logged(system, make_trainer, make_data, parts, tmp_path):
     assert {"val/mood/f1", "val/nli/accuracy", "val/near/spearman"} <= set(found[13])
     assert found[0]["train/lr"] == 0.0
     assert found[4]["train/lr"] == pytest.approx(1e-3 * (1 - 4 / 14) / 0.9)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged of progress."""
+    return [record.getMessage() for record in caplog.records if record.name == progress.__name__]
+
+
+@pytest.fixture
+def clock(monkeypatch, caplog):
+    """A clock that goes on by 31 seconds whenever progress reads it."""
+    caplog.set_level(logging.INFO, progress.__name__)
+    now = iter(range(0, 1_000_000, 31))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+
+
+def test_a_fit_says_how_far_it_is(system, make_trainer, make_data, parts, caplog, clock):
+    """A night in a cluster's log without a line, and no one knows whether it will end in an hour or in a week."""
+    make_trainer(callbacks=[LogProgress("student")]).fit(system, datamodule=make_data(parts))
+    written = lines(caplog)
+    assert written[:3] == [
+        f"student: {n} of 14 steps, {left} left" for n, left in ((2, "6 min"), (4, "5 min"), (6, "4 min"))
+    ]
+    assert [line.split(", ")[0] for line in written[3:]] == [f"student: {n} of 14 steps" for n in (8, 10, 12)]
+    assert all(", average " in line for line in written[3:])
+
+
+def test_a_resumed_fit_counts_its_own_time(system, make_trainer, make_data, parts, tmp_path, caplog, clock):
+    """What an earlier run took says nothing of this one."""
+
+    class Kill(Exception):
+        pass
+
+    class At(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 8:
+                raise Kill
+
+    with pytest.raises(Kill):
+        make_trainer(callbacks=[ResumeCheckpoint(None), At()]).fit(system, datamodule=make_data(parts))
+    trainer = make_trainer(callbacks=[LogProgress("student")])
+    trainer.fit(system, datamodule=make_data(parts), ckpt_path=resume_path(tmp_path / "fit"), weights_only=True)
+    written = lines(caplog)
+    assert written[0].startswith("student: 9 of 14 steps")
+    assert written[0].endswith(", 3 min left")
+
+
+def test_a_prediction_says_how_far_it_is(system, make_trainer, parts, caplog, clock):
+    """A teacher may label for as long as a student trains."""
+    make_trainer(callbacks=[LogProgress("mood train")]).predict(
+        system, dataloaders=EvaluationStream(parts[0], batch_size=3, pad_id=0)
+    )
+    batches = -(-len(parts[0].tokens) // 3)
+    assert lines(caplog)[0] == f"mood train: 2 of {batches} batches, 3 min left"
+
+
+def test_lines_become_rare(monkeypatch, caplog):
+    """One a minute for ten minutes, then one in a tenth of the time that has passed: a week has not a thousand."""
+    caplog.set_level(logging.INFO, progress.__name__)
+    seconds = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    week = 7 * 24 * 60
+    done = progress.LoggedProgress("read", week)
+    for minute in range(1, week + 1):
+        seconds[0] = 60.0 * minute
+        done.advance(1)
+    assert lines(caplog)[0] == "read: 1 of 10,080, 167 h 59 min left"
+    assert 40 < len(lines(caplog)) < 100

@@ -191,8 +191,9 @@ class TrainedModel:
         )
         single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
         alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}
-        trainer = build_trainer(alone, self.folder / "predictions")  # no such folder: under SLURM, Lightning would load
-        # any hpc_ckpt_* that lies in the trainer's root over the weights that were checked
+        # No such folder: under SLURM, Lightning would load any hpc_ckpt_* that lies in the trainer's root over the
+        # weights that were checked.
+        trainer = build_trainer(alone, self.folder / "predictions", stage=f"{task.name} {split}")
         batches: Any = trainer.predict(self.system, dataloaders=stream)
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])

@@ -15,6 +15,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.build import Config, build
+from kd_lightning.callbacks import LogProgress
 from kd_lightning.data import MultiTaskData
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
@@ -39,7 +40,7 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
     Args:
         cfg: The fit's configuration.
         folder: Of the fit.
-        stage: What the fit is for, the name of its run in dashboards.
+        stage: What is done, in the log and as the name of the run in dashboards.
         identity: The fit's content address; with the folder, it names the run in dashboards, so that a resumed fit
             continues its run.
 
@@ -48,13 +49,12 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
     """
     on_terminal = sys.stderr.isatty()
     callbacks = [build(node) for node in (cfg["callbacks"] or {}).values() if node]
-    if on_terminal:
-        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10, leave=False))
+    bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
     trainer: pl.Trainer = build(
         cfg["trainer"],
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
-        callbacks=callbacks,
+        callbacks=[*callbacks, bar],
         logger=_build_loggers(cfg, folder, stage, identity),
         enable_checkpointing=any(isinstance(found, pl.callbacks.Checkpoint) for found in callbacks),
         enable_progress_bar=on_terminal,
