@@ -103,8 +103,7 @@ def new_bilstm(fit: Fit) -> BiLstm:
 
 def weights(model: nn.Module) -> int:
     """Return the number of a model's weights, frozen ones included."""
-    found = [*model.parameters(), *(one for one in model.buffers() if one.is_floating_point())]
-    return sum(one.numel() for one in found)
+    return sum(one.numel() for one in model.parameters())
 
 
 def in_pytorch(model: nn.Module, bf16: bool) -> Predict:

@@ -205,20 +205,20 @@ def test_mistakes_are_found(line, mine):
 
 
 def settings():
-    """Yield (where, setting) of every ``name=value`` between backticks."""
+    """Yield (where, settings) of every ``name=value``, or several of them, between backticks."""
     for page in PAGES:
-        for setting in re.findall(r"`([a-z_@.]+=[^`\s]+)`", page.read_text()):
-            if setting not in ("foo=1", "task=rtx"):  # the mistakes that startup.py makes
-                yield pytest.param(setting, id=f"{page.name}: {setting}")
+        for found in re.findall(r"`([a-z_@.]+=[^`\s]+(?:\s+[a-z_@.]+=[^`\s]+)*)`", page.read_text()):
+            if found not in ("foo=1", "task=rtx"):  # the mistakes that startup.py makes
+                yield pytest.param(found.split(), id=f"{page.name}: {' '.join(found.split())}")
 
 
-@pytest.mark.parametrize("setting", list(settings()))
-def test_every_setting_exists(setting, mine):
-    """In the command that has it: one of the four takes it."""
+@pytest.mark.parametrize("found", list(settings()))
+def test_every_setting_exists(found, mine):
+    """In the command that has it: one of the four takes all that stand together."""
     failures = []
     for command in ("distill", "train", "predict", "evaluate"):
         try:
-            check_kd(command, ["-m", *encoder_shorthand(["kd", setting])[1:]], mine)
+            check_kd(command, ["-m", *encoder_shorthand(["kd", *found])[1:]], mine)
         except HydraException as error:
             failures.append(error)
         else:

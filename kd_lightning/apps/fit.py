@@ -80,10 +80,10 @@ class Fit:
         read = {**self.inputs.labelled_rows, **self.inputs.evaluation_rows}
         log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
         check_shares(self.cfg["batching"]["batch_size"], self.idle_trainer.world_size)
-        recipe = json.dumps(self.cfg["encoder"], sort_keys=True)
-        if recipe not in encoders:  # of a vocabulary that does not matter here
-            tokenizer = refused_by("encoder", self.inputs.spec.tokenizer, [])
-            encoders[recipe] = refused_by("encoder", self.inputs.spec.build, tokenizer)
+        tokenizer = self.inputs.tokenizer  # of a new vocabulary the real one: a file may have vectors of other words
+        recipe = json.dumps([self.cfg["encoder"], tokenizer_fingerprint(tokenizer)], sort_keys=True)
+        if recipe not in encoders:
+            encoders[recipe] = build_encoder(self.inputs.spec, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refuse_sparse_gradients(self.idle_trainer, system.encoder)
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)

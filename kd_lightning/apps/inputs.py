@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.build import Config, build, build_tasks
+from kd_lightning.apps.build import Config, build, build_tasks, refused_by
 from kd_lightning.apps.own_code import own_code
 from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
@@ -179,7 +179,8 @@ class FitInputs:
         rows = list(self.labelled_rows.values())
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:
-            self.shared.tokenizers[key] = self.spec.tokenizer(text for some in rows for text in some.texts())
+            texts = (text for some in rows for text in some.texts())
+            self.shared.tokenizers[key] = refused_by("encoder", self.spec.tokenizer, texts)
         return self.shared.tokenizers[key]
 
     def tokens(self, task: Task, split: str) -> TokenTable:

@@ -75,6 +75,8 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
         )
     if named and not learns:
         raise UserError(f"{system} learns from gold labels alone, but soft_targets names some: choose system=bam")
+    if cfg["augmenter"]:
+        _check_synthetic(cfg, system, named)
     tasks = {task.name: task for task in inputs.tasks}
     found: dict[tuple[str, str], SoftTargets] = {}
     for name, folders in named.items():
@@ -88,6 +90,20 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
                 raise UserError(f"soft_targets.{name}.{split} is {folder!r}, expected a folder")
             found[name, split] = _checked(SoftTargets.open(Path(folder)), folder, inputs, name, split)
     return found
+
+
+def _check_synthetic(cfg: Config, system: str, named: Config) -> None:
+    """Check, before texts are written, that each task has a teacher for them; they have no labels."""
+    if not named:
+        raise UserError(f"{system} learns from gold labels alone, and synthetic rows have none: set augmenter=none")
+    for name in cfg["task"]:
+        folders = named.get(name)
+        if not isinstance(folders, dict) or not folders.get("synthetic"):
+            raise UserError(
+                f"soft_targets.{name} names no soft targets of the rows that the augmenter writes: add "
+                f"'+soft_targets.{name}={{train: FOLDER, synthetic: FOLDER}}' (kd-predict split=synthetic "
+                "format=soft_targets writes them), or set augmenter=none"
+            )
 
 
 def _checked(targets: SoftTargets, folder: str, inputs: FitInputs, name: str, split: str) -> SoftTargets:

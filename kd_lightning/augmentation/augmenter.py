@@ -21,7 +21,7 @@ from kd_lightning.augmentation.tagging import Tagging, tagger_fingerprint, taggi
 from kd_lightning.augmentation.words import Spellings, TokenizedTexts, texts_of
 from kd_lightning.progress import track
 
-VERSION = 1
+VERSION = 2
 """Of the method; raise it when the same settings give other texts."""
 
 CHUNK = 2048
@@ -74,7 +74,8 @@ class RuleAugmenter:
     max_ngram (the whole text if it is shorter). Of pairs the variants change, in turn, the first text, the second,
     and both. Variants that stand among the examples, or were written before, are dropped.
 
-    Words are what stands between spaces and punctuation; a masked word is written as ``MASKED``.
+    Words are as in the Penn Treebank (``treebank.WORD``), signs among them; a masked one is written as ``MASKED``, a
+    sign is replaced by signs only, and a word that replaces another has a space before it.
 
     Args:
         p_mask: Probability to mask a word.
@@ -82,7 +83,8 @@ class RuleAugmenter:
         p_ng: Probability to keep one n-gram only.
         max_ngram: Longest n-gram, in words.
         n_iter: Variants of each example: 20 for SST-2, 10 for MNLI and QQP in the paper.
-        seed: What is drawn depends on it, on the example's id, and on nothing else.
+        seed: The random numbers depend on it and on the example's id alone. What a word is replaced by depends on all
+            texts; of equal variants the first is kept.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -102,12 +104,16 @@ class RuleAugmenter:
         for name in ("p_mask", "p_pos", "p_ng"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
+            object.__setattr__(self, name, float(getattr(self, name)))  # 0 and 0.0 are one recipe
         if self.p_mask + self.p_pos > 1:
             raise ValueError(
                 f"p_mask + p_pos is {self.p_mask + self.p_pos}, expected at most 1: a word has one of them"
             )
         if self.p_mask + self.p_pos + self.p_ng == 0:
             raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
+        for name in ("max_ngram", "n_iter", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number")
         for name in ("max_ngram", "n_iter"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -155,7 +161,10 @@ class RuleAugmenter:
     def _survey(
         self, rows: Rows, name: str, words: int, spellings: Spellings, distinct: Distinct
     ) -> tuple[list[NDArray[np.uint8]], TaggedWords]:
-        """Read all texts once: tag the words of each side, count them by tag, and remember the rows as met."""
+        """Read all texts once: tag the words of each side, count them by tag, and remember the rows as met.
+
+        A sign never has the tag of a word, whatever the tagger finds.
+        """
         names: dict[str, int] = {}
         counts: Counter[int] = Counter()
         tags = (bytearray(), bytearray())  # a byte per word: all that grows with the texts, besides the vocabulary
@@ -166,8 +175,9 @@ class RuleAugmenter:
                 if tagger is not None:
                     for side, text in enumerate(texts):
                         found = [names.setdefault(one, len(names)) for one in tagger(spellings.lists(text))]
-                        tags[side].extend(found)
-                        counts.update((np.array(found, np.int64) << 32 | text.numbers).tolist())
+                        kinds = 2 * np.array(found, np.int64) + spellings.signs()[text.numbers]
+                        tags[side].extend(kinds.tolist())
+                        counts.update((kinds << 32 | text.numbers).tolist())
                 advance(batch.num_rows)
         return [np.frombuffer(side, np.uint8) for side in tags], TaggedWords(counts, spellings.ranks())
 
@@ -193,14 +203,16 @@ class RuleAugmenter:
             position = places - np.repeat(text.starts[row], span.lengths)
             keys, open_to_change = np.repeat(drawn, span.lengths), np.repeat(changed, span.lengths)
             rule = np.where(open_to_change, uniform(keys, position, WORD_RULE), 1.0)
-            numbers = text.numbers[places]
+            numbers, spaced = text.numbers[places], text.spaced[places]
             replaced = np.flatnonzero((rule >= self.p_mask) & (rule < self.p_mask + self.p_pos))
             if len(replaced):
                 other = uniform(keys[replaced], position[replaced], OTHER_WORD)
-                numbers[replaced] = tagged.others(tags[side][places[replaced]], numbers[replaced], other)
+                of_them = tags[side][places[replaced]]
+                numbers[replaced] = tagged.others(of_them, numbers[replaced], other)
+                spaced[replaced] |= of_them % 2 == 0  # what takes the place of n't does not stick to the word before
             numbers[rule < self.p_mask] = 0
             starts = np.cumsum(span.lengths) - span.lengths
-            found.append(TokenizedTexts(numbers, text.spaced[places], starts, span.lengths))
+            found.append(TokenizedTexts(numbers, spaced, starts, span.lengths))
         return found
 
     def _spans(

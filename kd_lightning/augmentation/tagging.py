@@ -14,6 +14,9 @@ from typing import Any
 
 from kd_lightning.errors import UserError
 
+QUOTES = {'"': "''", "\u201c": "``", "\u201d": "''"}
+"""How the Treebank writes quotation marks; a tagger that never met one takes it for a noun."""
+
 WORDS_PER_PROCESS = 100_000
 """Below it another process costs more time to start than it saves."""
 
@@ -72,7 +75,7 @@ def tagger_fingerprint() -> str:
 def tags_of(texts: Sequence[list[str]]) -> list[str]:
     """Return the tags of all words of the texts, text after text."""
     tagger = load_tagger()  # once in each process
-    return [tag for text in texts for _, tag in tagger.tag(text)]
+    return [tag for text in texts for _, tag in tagger.tag([QUOTES.get(word, word) for word in text])]
 
 
 class Tagging:

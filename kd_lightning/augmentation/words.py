@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kd_lightning.augmentation.draws import Hashes, combined, mixed
+from kd_lightning.treebank import AFTER_LETTER, WORD
 
 MASKED = "\ufdd0"
 """Stands for a masked word in a text: a character that Unicode keeps free. Each model reads its own token for it."""
 
 BLANK = r"[\s\pZ\x00-\x1f\x7f\x85]+"
-CUT = "\x1f"
-WORD = r"( ?)((?i:['\x{2019}](?:s|re|ve|ll|d|m|t)\b)|[\pL\pM\pN_]+(?:['\x{2019}.,-][\pL\pM\pN_]+)*|[^ ])"
-"""A word with the space before it, if there is one: a clitic, letters and digits, or any other character."""
+CUT, GLUE = "\x1f", "\x1e"
+SPACED_WORD = rf"([ {GLUE}]?)({WORD})"
 
 
 def texts_of(batch: pa.RecordBatch) -> list[pa.Array]:
@@ -62,13 +62,14 @@ class Spellings:
     """The words met so far, numbered in the order in which they were met; 0 is the masked word."""
 
     def __init__(self) -> None:
-        self._numbers = {MASKED: 0}
+        self._numbers, self._signs = {MASKED: 0}, bytearray([1])
         self._spelled: pa.Array = pa.array([], pa.string())  # of word n: 2n without, 2n + 1 with a space before it
 
     def read(self, texts: pa.Array) -> TokenizedTexts:
         """Return the words of texts, strings ``[N]``; spaces between words count as one."""
         even = pc.utf8_trim(pc.replace_substring_regex(texts, BLANK, " "), " ")
-        lists = pc.split_pattern(pc.replace_substring_regex(even, WORD, rf"{CUT}\1\2"), CUT)
+        apart = pc.replace_substring_regex(even, AFTER_LETTER, rf"\1{GLUE}\2")
+        lists = pc.split_pattern(pc.replace_substring_regex(apart, SPACED_WORD, rf"{CUT}\1\2"), CUT)
         flat = lists.values.dictionary_encode()  # each list begins with what stands before its first cut: nothing
         found = [self._number(piece) for piece in flat.dictionary.to_pylist()]
         codes = np.array(found, np.int64)[flat.indices.to_numpy()]
@@ -78,8 +79,13 @@ class Spellings:
         return TokenizedTexts((codes // 2).astype(np.int32), codes % 2 == 1, starts, ends - starts)
 
     def _number(self, piece: str) -> int:
-        word = piece.removeprefix(" ")
-        return 2 * self._numbers.setdefault(word, len(self._numbers)) + (word != piece) if word else -1
+        word = piece.lstrip(f" {GLUE}")
+        if not word:
+            return -1
+        if word not in self._numbers:
+            self._numbers[word] = len(self._numbers)
+            self._signs.append(not any(letter.isalnum() for letter in word))
+        return 2 * self._numbers[word] + piece.startswith(" ")
 
     def write(self, words: TokenizedTexts) -> pa.Array:
         """Return the texts, strings ``[N]``; none begins with a space."""
@@ -98,6 +104,10 @@ class Spellings:
         ends = pa.array(np.concatenate([[0], np.cumsum(words.lengths)]), pa.int32())
         found: list[list[str]] = pa.ListArray.from_arrays(ends, flat).to_pylist()
         return found
+
+    def signs(self) -> NDArray[np.bool_]:
+        """Return whether each word is a sign, without a letter or a digit ``[V]``."""
+        return np.array(self._signs, np.bool_)
 
     def ranks(self) -> NDArray[np.int64]:
         """Return the alphabetical place of each word ``[V]``, which does not depend on where words were met."""

@@ -11,7 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 
 class Encoder(Protocol):
-    """A ``torch.nn.Module`` that turns token ids into one vector per row; bring your own by having these members."""
+    """A ``torch.nn.Module`` that turns token ids into one vector per row; bring your own by having these members.
+
+    One that reads the two texts of a pair apart, as a siamese head needs it, returns ``[first ; second]`` (0 for a
+    second text that is not there), and has ``text_dim = H / 2`` too.
+    """
 
     output_dim: int
     """H."""

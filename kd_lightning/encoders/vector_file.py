@@ -21,7 +21,8 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
     """Return E, and word -> vector ``[E]`` for those of the words that the file has; memory grows with them alone.
 
     Each line is a word and E numbers with a space before each; as GloVe has words with spaces, the word is what stands
-    before the last E of them. A first line of two whole numbers is word2vec's: how many lines follow, and E.
+    before the last E of them. A first line of two whole numbers is word2vec's: how many lines follow, and E. Of words
+    that are not wanted, the numbers are counted and not read.
 
     Args:
         path: A text file in UTF-8.
@@ -40,8 +41,6 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
             vectors, rows = _Vectors(path, size, words), 0
             while line := file.readline(LONGEST):
                 rows += 1
-                if not vectors.wanted and rows > 1:
-                    return size, {}  # a trial, before the texts are read: E is all that is asked for
                 vectors.add(rows + bool(header), line.rstrip(b" \r\n"))
                 advance(len(line))
     except OSError as error:
@@ -78,9 +77,9 @@ class _Vectors:
         """Take the vector of a line, if its word is wanted."""
         spaces = line.count(b" ")
         word = line.partition(b" ")[0] if spaces == self.size else line.rsplit(b" ", self.size)[0]
-        if self.size < 1 or spaces < self.size or not word:
+        if self.size < 1 or spaces < self.size or not word or b"  " in line:
             expected = f"a word and {self.size} numbers" if self.size else "a word and its numbers"
-            raise self._unfit(number, line, f"expected {expected} in text, between spaces")
+            raise self._unfit(number, line, f"expected {expected} in text, with one space between them")
         if word not in self.wanted:
             if b" " in word and _is_vector(word.split(b" "), self.wanted):
                 raise self._unfit(number, line, f"expected {self.size} numbers, as the file's other lines have")

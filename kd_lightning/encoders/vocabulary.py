@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.treebank import NEGATION, WORD
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -85,22 +86,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-WORDS = (
-    r"n['\u2019]t\b|['\u2019](?:s|re|ve|ll|d|m)\b|[\p{L}\p{M}\p{N}_]+?(?=n['\u2019]t\b)"
-    r"|[\p{L}\p{M}\p{N}_]+(?:[.,-][\p{L}\p{M}\p{N}_]+)*|\S"
-)
-"""Words as the Penn Treebank and GloVe have them: ``do`` and ``n't``, ``dog`` and ``'s``; other signs one by one."""
-
-
 def train_word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Return a lower-casing tokenizer of whole words, the most frequent of the texts; no special tokens around texts.
+
+    Words are as in ``treebank.WORD``, apostrophes straight as GloVe has them.
 
     Args:
         texts: Training texts; only these may shape the vocabulary.
         vocab_size: Upper bound on the number of words, padding and the unknown word included.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    splitter = pre_tokenizers.Split(Regex(WORDS), "removed", invert=True)
+    normalizer = normalizers.Sequence([normalizers.Replace("\u2019", "'"), normalizers.BertNormalizer(lowercase=True)])
+    negations = pre_tokenizers.Split(Regex(NEGATION), "isolated")
+    splitter = pre_tokenizers.Sequence([negations, pre_tokenizers.Split(Regex(WORD), "removed", invert=True)])
     counts = Counter(w for text in texts for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     special = [SPECIAL["pad_token"], SPECIAL["unk_token"]]
     ranked = sorted(counts, key=lambda word: (-counts[word], word))  # ties by the alphabet, on every machine

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -53,11 +54,23 @@ class TrainingWords:
         vocab_size: Upper bound on the words.
         size: Size of a word's vector, which a file decides by itself.
         vectors_file: A text file of vectors as GloVe and word2vec write them; words that it lacks start at random.
+
+    Raises:
+        ValueError: If a size is out of range.
     """
 
     vocab_size: int = 30_000
     size: int = 300
     vectors_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for name, least, what in (
+            ("vocab_size", 3, "padding, the unknown word, and one more"),
+            ("size", 1, "a number"),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}: {what}")
 
     def fingerprint(self) -> str:
         """Return a hash of the recipe, and of the file's content.
@@ -82,18 +95,38 @@ class TrainingWords:
             return random_vectors(tokenizer, self.size)
         special = set(tokenizer.all_special_tokens)
         numbers = {word: number for word, number in tokenizer.get_vocab().items() if word not in special}
-        size, found = read_vectors(Path(self.vectors_file), numbers)
-        if numbers and not found:
+        size, found = _read_once(self.vectors_file, _stamp(self.vectors_file), tuple(sorted(numbers)))
+        if not found:
             words = ", ".join(sorted(numbers, key=lambda word: numbers[word])[:3])
             raise UserError(
                 f"{self.vectors_file}: found none of the words ({words}, ...), expected vectors of lower-case words"
             )
-        if numbers:
-            log.info("%s: vectors for %s of %s words", self.vectors_file, f"{len(found):,}", f"{len(numbers):,}")
+        level = logging.INFO if 2 * len(found) > len(numbers) else logging.WARNING
+        share = f"{len(found):,} of {len(numbers):,} words"
+        log.log(level, "%s: vectors for %s, the others start at random", self.vectors_file, share)
         vectors = random_vectors(tokenizer, size)
         for word, vector in found.items():
             vectors[numbers[word]] = vector
         return vectors
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return what changes when a file is written anew."""
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: str, stamp: tuple[int, int], words: tuple[str, ...]) -> tuple[int, dict[str, Tensor]]:
+    """Read the vectors of these words; the models of one run, which have the same, read them once."""
+    return read_vectors(Path(path), words)
+
+
+def _unreadable(path: object, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror or error}, expected a text file of word vectors")
 
 
 def _content(path: Path) -> str:
@@ -101,7 +134,7 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}, expected a text file of word vectors") from error
+        raise _unreadable(path, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,18 @@ class AdaDelta(torch.optim.Optimizer):
         eps: Added under both roots.
 
     Raises:
-        ValueError: If a group has weight decay, which would move every row at every step.
+        ValueError: If a value is out of range, or a group has weight decay, which would move every row at every step.
 
     Source: Zeiler 2012, arXiv:1212.5701, algorithm 1; Tang et al. 2019, arXiv:1903.12136, section 4.3.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
+        if not lr >= 0:
+            raise ValueError(f"lr is {lr}, expected a number of at least 0")
+        if not 0 <= rho < 1:
+            raise ValueError(f"rho is {rho}, expected a number in [0, 1)")
+        if not eps > 0:
+            raise ValueError(f"eps is {eps}, expected a number above 0")
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps})
         if any(group.get("weight_decay") for group in self.param_groups):
             raise ValueError("AdaDelta has no weight decay: set optimizer.weight_decay=0")

@@ -21,8 +21,8 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> None:
     for parameter in sparse:
         assert parameter.grad is not None
         parameter.grad = parameter.grad.coalesce()  # a word that occurs twice has one gradient
-    found = [p.grad for p in parameters if p.grad is not None]
-    total = nn.utils.get_total_norm([g.values() if g.is_sparse else g for g in found])
-    factor = (max_norm / (total + 1e-6)).clamp(max=1.0).item()  # as torch has it
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    found = [g.values() if g.is_sparse else g for g in gradients]
+    factor = (max_norm / (nn.utils.get_total_norm(found) + 1e-6)).clamp(max=1.0)  # as torch has it
     for gradient in found:
         gradient.mul_(factor)

@@ -12,7 +12,7 @@ from kd_lightning.encoders import Encoder
 from kd_lightning.optim.adadelta import AdaDelta
 
 TAKE_ROWS = (AdaDelta, torch.optim.SGD, torch.optim.Adagrad)
-"""Optimisers that take gradients of some rows, and those of whole parameters as well."""
+"""Optimisers that take gradients of some rows, and those of whole parameters as well; none with weight decay."""
 
 TorchOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -95,12 +95,17 @@ class LayerwiseOptimizer:
         """Return the optimiser over all trainable parameters of both.
 
         Raises:
-            ValueError: If the encoder's gradients are sparse, and the optimiser does not take such.
+            ValueError: If the encoder's gradients are sparse, and the optimiser with its settings does not take such.
         """
         groups = layerwise_groups(
             encoder, heads, lr=self.lr, layer_decay=self.layer_decay, weight_decay=self.weight_decay
         )
         optimizer = self.optimizer(groups)
-        if has_sparse_gradients(encoder) and not isinstance(optimizer, TAKE_ROWS):
-            raise ValueError(f"{type(optimizer).__name__} takes no sparse gradients: encoder.sparse=false, or adadelta")
+        if has_sparse_gradients(encoder):
+            whole = [name for name in ("weight_decay", "fused") if any(g.get(name) for g in optimizer.param_groups)]
+            if whole or not isinstance(optimizer, TAKE_ROWS):
+                how = f" with {' and '.join(whole)}" if whole else ""
+                raise ValueError(
+                    f"{type(optimizer).__name__}{how} takes no sparse gradients: encoder.sparse=false, or adadelta"
+                )
         return optimizer

@@ -82,10 +82,46 @@ def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
         named.append(f"{split}: targets/animals-{split}")
     student = ["system=bam", "task=animals", "trainer.max_epochs=1", *MASKS]
     kd("train", *student, f"+soft_targets.animals={{{', '.join(named)}}}")
+    with pytest.raises(UserError, match=r"soft_targets.animals names no soft targets of the rows that the augmenter"):
+        kd("train", *student, "+soft_targets.animals=targets/animals-train")
+    with pytest.raises(UserError, match=r"Teacher learns from gold labels alone, and synthetic rows have none"):
+        kd("train", "task=animals", *MASKS)
     with pytest.raises(UserError, match=r"field data"):
         kd("train", *student, "augmenter.seed=9", f"+soft_targets.animals={{{', '.join(named)}}}")
     with pytest.raises(UserError, match=r"split=synthetic is what an augmenter writes.*: add augmenter=rules"):
         kd("predict", f"run={teacher}", "split=synthetic")
+
+
+BILSTM = [
+    *("system=bilstm", "distill_loss=logit_l2", "encoder=bilstm", "encoder.sparse=true", "optimizer=adadelta"),
+    *("scheduler=constant", "encoder.hidden_size=8", "encoder.words.size=12", "system.head.hidden_size=8"),
+]
+
+
+def test_the_method_of_tang_et_al(kd, workplace):
+    """Teacher, synthetic pairs, siamese student of words; it comes back from disk with the scores that it had."""
+    teacher = "encoder@teacher.encoder=toy_student"
+    folder = kd(
+        "distill", *SMALL, *BILSTM, *MASKS, teacher, "teacher.encoder.hidden_size=16", "teacher.encoder.num_heads=2"
+    )
+    summary = read_json(folder / "summary.json")
+    assert summary["data"]["animals"]["synthetic"] > 96
+    words = {word for path in ("train",) for row in texts_of(workplace, path) for word in row}
+    embeddings = 12 * (len(words) + 2)
+    lstms = 2 * 4 * 8 * (12 + 8 + 2)
+    head = (4 * 16 * 8 + 8) + (8 * 2 + 2)
+    assert summary["parameters"]["student"] == embeddings + lstms + head
+    assert summary["parameters"]["student_without_embeddings"] == lstms + head
+    evaluated = read_json(kd("evaluate", f"run={folder / 'student'}") / "evaluation.json")
+    assert evaluated["scores"]["animals"] == pytest.approx(summary["tasks"]["animals"]["metrics"]["student"])
+    kd("predict", f"run={folder / 'student'}", "split=validation", "output=found")
+    assert len((workplace / "found" / "animals-validation.csv").read_text().splitlines()) == 33
+
+
+def texts_of(workplace, split):
+    """Return the words of each row of the animals."""
+    with (workplace / f"animals-{split}.csv").open() as file:
+        return [(row["first"] + " " + row["second"]).split() for row in csv.DictReader(file)]
 
 
 def test_synthetic_texts_to_look_at(kd, workplace):

@@ -168,6 +168,23 @@ def test_replacements_are_drawn_as_often_as_they_occur():
     assert tagged.others(np.array([2], np.uint8), np.array([1], np.int32), np.array([0.9])).tolist() == [1]
 
 
+def test_no_sign_takes_the_place_of_a_word(monkeypatch):
+    """A tagger takes a quote that it never met for a noun: nouns would become quotes, and quotes nouns."""
+    noun = type("Noun", (), {"tag": lambda self, words: [(word, "NN") for word in words]})
+    monkeypatch.setattr(tagging, "load_tagger", noun)
+    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "nouns")
+    for _, text, _ in variants(['a "b" (c) ?', 'd , e ; "f" !'], p_mask=0.0, p_ng=0.0, p_pos=1.0, n_iter=40):
+        kinds = "".join("w" if letter.isalnum() else "." for letter in text.replace(" ", ""))
+        assert kinds == "w.w..w.."
+
+
+def test_what_replaces_a_clitic_stands_apart(tagger):
+    """``do`` and ``n't`` are two words; ``donever`` is none."""
+    found = {text for _, text, _ in variants(["I don't", "we never"], p_mask=0.0, p_ng=0.0, p_pos=0.5, n_iter=60)}
+    assert "I do never" in found
+    assert not [text for text in found if "donever" in text or "dowe" in text]
+
+
 @pytest.mark.parametrize("texts", [[*SINGLES * 3, "b a", "e f g"], PAIRS * 5], ids=["singles", "pairs"])
 def test_nothing_depends_on_the_batches(tagger, monkeypatch, texts):
     """Two rows at a time, or all; chunks by words, or by rows: other words are met first."""
@@ -179,8 +196,8 @@ def test_nothing_depends_on_the_batches(tagger, monkeypatch, texts):
             assert variants(texts, p_pos=0.5) == whole
 
 
-def test_a_row_is_augmented_by_its_id_alone():
-    """Wherever it stands, whatever stands beside it: seed and id decide."""
+def test_the_random_numbers_of_a_row_follow_from_its_id():
+    """Wherever it stands, whatever stands beside it: without replacement, seed and id decide."""
     settings = {"p_pos": 0.0, "n_iter": 8}
     alone = variants(Texts(["k l m n o p"], ids=[7]), **settings)
     among = variants(Texts(["q r s t", "k l m n o p", "u v w"], ids=[3, 7, 9]), **settings)
@@ -204,6 +221,8 @@ def test_no_variant_is_an_example_or_twice(tagger):
         ({"p_mask": 0.6, "p_pos": 0.5}, "p_mask \\+ p_pos is 1.1, expected at most 1"),
         ({"p_mask": 0.0, "p_pos": 0.0, "p_ng": 0.0}, "nothing would change"),
         ({"n_iter": 0}, "n_iter is 0, expected at least 1"),
+        ({"n_iter": 2.5}, "n_iter is 2.5, expected a whole number"),
+        ({"seed": 1.7}, "seed is 1.7, expected a whole number"),
         ({"max_ngram": 0}, "max_ngram is 0, expected at least 1"),
     ],
 )
@@ -215,6 +234,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_the_fingerprint_is_of_the_settings_and_the_tagger(tagger, monkeypatch):
     first, masking = RuleAugmenter().fingerprint(), RuleAugmenter(p_pos=0.0).fingerprint()
     assert first == RuleAugmenter(n_iter=20).fingerprint()
+    assert masking == RuleAugmenter(p_pos=0).fingerprint()
     assert first != RuleAugmenter(seed=2).fingerprint()
     monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "a newer one")
     assert first != RuleAugmenter().fingerprint()

@@ -290,13 +290,13 @@ def test_stack_joins_by_id(tmp_path):
         assert values == [by_id(teacher)[number] for teacher in teachers]
 
 
-def test_ensemble_of_one_is_the_teacher(tmp_path):
-    """Probabilities where logits are expected are softmaxed twice."""
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_an_ensemble_of_equals_is_any_of_them(tmp_path, times):
+    """Logits, not probabilities, at the teachers' own level: the squared distance from them must not know how many."""
     (teacher,) = members(tmp_path, 1)
-    found = ensemble([teacher])
+    found = ensemble([teacher] * times)
     for number, values in by_id(found).items():
-        expected = torch.tensor(by_id(teacher)[number]).softmax(-1)
-        torch.testing.assert_close(torch.tensor(values).softmax(-1), expected)
+        assert values == pytest.approx(by_id(teacher)[number], rel=1e-5, abs=1e-5)
 
 
 def test_ensemble_is_the_mean_of_probabilities(tmp_path):
@@ -306,8 +306,9 @@ def test_ensemble_is_the_mean_of_probabilities(tmp_path):
     for number, values in by_id(found).items():
         x = np.array([by_id(teacher)[number] for teacher in teachers], dtype=np.float64)
         expected = (np.exp(x) / np.exp(x).sum(-1, keepdims=True)).mean(0)
-        np.testing.assert_allclose(np.exp(values), expected, rtol=1e-5)
-        assert np.exp(values).sum() == pytest.approx(1.0)
+        np.testing.assert_allclose(np.exp(values) / np.exp(values).sum(), expected, rtol=1e-5)
+        levels = np.log(np.exp(x).sum(-1))
+        assert np.log(np.exp(values).sum()) == pytest.approx(levels.mean(), abs=1e-5)
 
 
 def test_ensemble_of_scores_is_their_mean(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
 
 from kd_lightning.encoders import NewBiLstm, TrainingWords, WordPieces, train_tokenizer
+from kd_lightning.encoders import words as words_module
 from kd_lightning.encoders.vector_file import read_vectors
 from kd_lightning.errors import UserError
 
@@ -61,6 +64,7 @@ def test_both_layouts_are_read(glove, content):
         ("the 1 2\ncup 1 x\n", r"line 2: found 'cup 1 x', expected numbers after the word"),
         ("the 1 2\ncup 1 nan\n", r"line 2: found 'cup 1 nan', expected finite numbers"),
         ("the 1 2\nthe 3 4\n", r"line 2: found 'the 3 4', expected each word once"),
+        ("the 1 2\nthe  3 4\n", r"line 2: found 'the 3 4', expected a word and 2 numbers in text, with one space"),
         ("the\n", r"line 1: found 'the', expected a word and its numbers"),
         ("", r"found no vectors, expected"),
         ("3 2\nthe 1 2\ncup 3 4\n", r"found 2 vectors, expected 3 by its first line; is the file cut off\?"),
@@ -73,9 +77,36 @@ def test_a_file_that_does_not_fit_is_told(glove, content, message):
         read_vectors(glove(content), ["the", "cup"])
 
 
-def test_a_trial_does_not_read_the_whole_file(glove):
-    """Before the texts are read there are no words to look for: the size is in the first line."""
-    assert read_vectors(glove("the 1 2\ncup 3 4\nthis is not read\n"), []) == (2, {})
+def test_a_file_is_read_once(glove, monkeypatch):
+    """By the student, its baseline and the check before them; a file that is written anew is read again."""
+    path, reads = glove("the 1 2\ncup 3 4\n"), []
+    monkeypatch.setattr(words_module, "read_vectors", lambda *asked: reads.append(1) or read_vectors(*asked))
+    words = TrainingWords(vectors_file=str(path))
+    tokenizer = words.tokenizer(TEXTS)
+    number = tokenizer.get_vocab()["cup"]
+    assert words.vectors(tokenizer)[number].tolist() == words.vectors(tokenizer)[number].tolist() == [3, 4]
+    assert len(reads) == 1
+    path.write_text("the 1 2\ncup 3 456\n")
+    assert words.vectors(tokenizer)[number].tolist() == [3, 456]
+
+
+def test_a_file_with_few_of_the_words_is_told(glove, caplog):
+    """Most words at random is no mistake that stops a run, and none that should pass unseen."""
+    caplog.set_level(logging.INFO)
+    for content, level in (("the 1 2\n", "WARNING"), ("the 1 2\ncup 3 4\nred 5 6\n", "INFO")):
+        words = TrainingWords(vectors_file=str(glove(content)), vocab_size=6)
+        words.vectors(words.tokenizer(TEXTS))
+        assert caplog.records[-1].levelname == level
+    assert caplog.messages[-1].endswith("vectors for 3 of 4 words, the others start at random")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"vocab_size": 2}, "vocab_size is 2, expected at least 3"), ({"size": 0}, "size is 0, expected at least 1")],
+)
+def test_sizes_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingWords(**settings)
 
 
 def test_a_file_of_other_words_is_told(glove, tmp_path):
@@ -84,7 +115,6 @@ def test_a_file_of_other_words_is_told(glove, tmp_path):
     tokenizer = words.tokenizer(TEXTS)
     with pytest.raises(UserError, match=r"found none of the words \(cup, the, red, \.\.\.\)"):
         words.vectors(tokenizer)
-    assert words.vectors(words.tokenizer([])).shape == (2, 2)  # nothing to find: a trial before the texts are read
     with pytest.raises(UserError, match=r"absent\.txt: No such file.*expected a text file of word vectors"):
         TrainingWords(vectors_file=str(tmp_path / "absent.txt")).fingerprint()
 

@@ -1,6 +1,7 @@
 """AdaDelta by rows is AdaDelta."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -79,5 +80,24 @@ def test_an_optimizer_without_rows_is_told_before_it_trains():
     with pytest.raises(ValueError, match=r"AdamW takes no sparse gradients: encoder.sparse=false, or adadelta"):
         LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(encoder, head)
     LayerwiseOptimizer(AdaDelta, lr=1.0)(encoder, head)
+    for make, settings, name in (
+        (torch.optim.SGD, {"weight_decay": 0.01}, "SGD with weight_decay"),
+        (partial(torch.optim.SGD, fused=True), {}, "SGD with fused"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} takes no sparse gradients"):
+            LayerwiseOptimizer(make, lr=0.1, **settings)(encoder, head)
     frozen = WordEmbedding(torch.randn(12, 3), "frozen", sparse=True)
     LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(BiLstmEncoder(frozen, hidden_size=2), head)  # it has no gradient
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"rho": 1.0}, r"rho is 1.0, expected a number in \[0, 1\)"),
+        ({"eps": 0.0}, "eps is 0.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AdaDelta(table(False).parameters(), **settings)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch.nn import functional as F
 
 from kd_lightning.data.soft_targets.manifest import refusal, show
 from kd_lightning.data.soft_targets.table import SoftTargets
@@ -33,7 +33,10 @@ def stack(members: Sequence[SoftTargets]) -> SoftTargets:
 
 
 def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:
-    """Return the mean of the teachers' probabilities, stored as their logarithm; of scores, their mean.
+    """Return logits of the mean of the teachers' probabilities; of scores, their mean.
+
+    Logits of given probabilities are free up to a constant. Theirs is the mean of the teachers' own constants
+    (``logsumexp``), so that equal teachers teach what one of them does, also to a loss over logits.
 
     Source: Liu et al. 2019 (MT-DNN-KD), arXiv:1904.09482, section 3.
 
@@ -42,8 +45,8 @@ def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:
     """
     stacked = stack(members)
     if stacked.manifest.labels:
-        count = torch.tensor(float(len(members)))
-        logits = F.log_softmax(stacked.logits, dim=-1).logsumexp(dim=1) - count.log()
+        level = stacked.logits.logsumexp(dim=-1, keepdim=True)  # [N, T, 1]
+        logits = (stacked.logits - level).logsumexp(dim=1) - math.log(len(members)) + level.mean(dim=1)
     else:
         logits = stacked.logits.mean(dim=1)
-    return replace(stacked, logits=logits, identity=f"mean-{stacked.identity}")
+    return replace(stacked, logits=logits, identity=f"mean2-{stacked.identity}")
