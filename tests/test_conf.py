@@ -157,7 +157,7 @@ def recipe(cfg, scope):
 
 
 def test_every_experiment_has_its_recipe():
-    others = {"quickstart_bilstm", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
+    others = {"quickstart_bilstm", "bilstm_sst2_large", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
     assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
@@ -220,6 +220,19 @@ def test_what_is_chosen_instead_is_whole(task, choice):
     assert {key for key in given if key not in extra} <= set(composed("distill", choice)[group]) | extra
     assert bool(given) == (found != {})
     check_targets(cfg)
+
+
+def test_the_larger_size_changes_nothing_else():
+    """300 per direction and 400, as the paper's other student."""
+    small, large = (
+        composed("distill", f"experiment=bilstm_sst2{size}", "encoder@teacher.encoder=minilm")
+        for size in ("", "_large")
+    )
+    assert large == small | {
+        "name": "bilstm_sst2_large",
+        "encoder": small["encoder"] | {"hidden_size": 300},
+        "system": small["system"] | {"head": small["system"]["head"] | {"hidden_size": 400}},
+    }
 
 
 @pytest.mark.parametrize("name", SWEEPS)
