@@ -26,7 +26,6 @@ import itertools
 import json
 import os
 import random
-import re
 import statistics
 import sys
 from collections import Counter, defaultdict
@@ -44,13 +43,13 @@ from kd_lightning.augmentation import MASKED, RuleAugmenter
 from kd_lightning.augmentation.tagging import load_tagger
 from kd_lightning.augmentation.words import Spellings
 from kd_lightning.errors import UserError
+from kd_lightning.treebank import word_splitter
 
 TARGET = 1.25
 CHECKED = 500
 TOLERANCE = 0.05
 WITHOUT = ", p_pos=0"
-WORD = re.compile(r" ?(?:['\u2019](?:s|re|ve|ll|d|m|t)\b|\w+(?:['\u2019.,-]\w+)*|[^ ])", re.IGNORECASE)
-"""A word with the space before it, as ``kd_lightning.augmentation.words`` cuts texts."""
+SPLITTER = word_splitter()
 
 
 class Sentences:
@@ -99,10 +98,11 @@ class PlainLoop:
         tagger, counts = load_tagger(), defaultdict[str, Counter[str]](Counter)
         tags = []
         for words in texts:
-            found = tagger.tag([word.removeprefix(" ") for word in words])
-            tags.append([tag for _, tag in found])
-            for word, tag in found:
-                counts[tag][word] += 1
+            bare = [word.removeprefix(" ") for word in words]
+            kinds = [f"{tag}{is_punctuation(word)}" for word, (_, tag) in zip(bare, tagger.tag(bare), strict=True)]
+            tags.append(kinds)
+            for word, kind in zip(bare, kinds, strict=True):
+                counts[kind][word] += 1
         for tag, words_with_it in counts.items():
             self.same_tag[tag] = list(words_with_it), list(itertools.accumulate(words_with_it.values()))
         return tags
@@ -121,8 +121,11 @@ class PlainLoop:
         drawn = self.random.random()
         if drawn >= self.rules.p_mask + self.rules.p_pos:
             return word
-        space = " " if word[0] == " " and word != " " else ""
-        return space + (MASKED if drawn < self.rules.p_mask else self.other(word.removeprefix(" "), tag))
+        bare = word.removeprefix(" ")
+        if drawn < self.rules.p_mask:
+            return word.replace(bare, MASKED)
+        other = self.other(bare, tag)
+        return word if other == bare else f" {other}" if not is_punctuation(bare) else word.replace(bare, other)
 
     def other(self, word: str, tag: str) -> str:
         """Return another word of the tag, as often as the texts have it."""
@@ -135,7 +138,14 @@ class PlainLoop:
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text, each with the space before it."""
-    return WORD.findall(" ".join(text.split()))
+    cut = SPLITTER.pre_tokenize_str(text)
+    ends = [0, *(end for _, (_, end) in cut)]
+    return [" " * (start > before) + word for before, (word, (start, _)) in zip(ends, cut, strict=False)]
+
+
+def is_punctuation(word: str) -> bool:
+    """Tell whether a word has no letter and no digit."""
+    return not any(letter.isalnum() for letter in word)
 
 
 def habits(written: list[tuple[int, str]], texts: list[list[str]]) -> dict[str, float]:

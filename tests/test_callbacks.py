@@ -212,6 +212,14 @@ def test_a_prediction_says_how_far_it_is(system, make_trainer, parts, caplog, cl
     assert lines(caplog)[0] == f"mood train: 2 of {batches} batches, 3 min left"
 
 
+def test_one_process_says_how_far_it_is(system, make_trainer, make_data, parts, caplog, clock, monkeypatch):
+    """Of eight processes each would write its lines."""
+    trainer = make_trainer(callbacks=[LogProgress("student")])
+    monkeypatch.setattr(type(trainer), "is_global_zero", False)
+    trainer.fit(system, datamodule=make_data(parts))
+    assert lines(caplog) == []
+
+
 def test_lines_become_rare(monkeypatch, caplog):
     """One a minute for ten minutes, then one in a tenth of the time that has passed: a week has not a thousand."""
     caplog.set_level(logging.INFO, progress.__name__)

@@ -13,6 +13,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 import kd_lightning.train  # noqa: F401 - registers the resolvers
+from kd_lightning.apps.build import build, build_encoder, build_system, build_tasks
+from kd_lightning.encoders.vocabulary import train_word_tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -222,6 +224,14 @@ def test_what_is_chosen_instead_is_whole(task, choice):
     check_targets(cfg)
 
 
+def test_the_timing_model_of_the_paper():
+    """963,002 parameters besides the vectors (table 2), from a command."""
+    cfg = composed("distill", "experiment=bilstm_sst2", "encoder=bilstm", "encoder.channels=both")
+    tokenizer = train_word_tokenizer(["a good film"], 10)
+    system = build_system(cfg, build_tasks(cfg), build_encoder(build(cfg["encoder"]), tokenizer))
+    assert sum(p.numel() for p in system.parameters()) - 2 * 300 * len(tokenizer) == 963_002
+
+
 def test_the_larger_size_changes_nothing_else():
     """300 per direction and 400, as the paper's other student."""
     small, large = (
@@ -246,8 +256,9 @@ def test_an_ablation_is_a_sweep_of_one_setting(name):
     base = composed("distill", "experiment=bilstm_sst2", "encoder@teacher.encoder=minilm")
     for value in values.split(","):
         made = composed("distill", f"experiment={name}", "encoder@teacher.encoder=minilm", f"{setting}={value}")
-        assert {key for key in made if made[key] != base[key]} <= {"augmenter", "trainer"}
+        assert {key for key in made if made[key] != base[key]} <= {"augmenter", "trainer", "batching"}
         assert made["trainer"] == base["trainer"] | {"max_epochs": -1, "max_steps": 36_000}  # the same for all values
+        assert made["batching"] == base["batching"] | {"epoch_rows": 67_349}  # and so the baseline
 
 
 def test_the_quickstart_has_a_bilstm():

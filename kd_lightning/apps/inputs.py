@@ -75,7 +75,7 @@ class Shared:
 
 
 def check_unlabelled(cfg: Config) -> None:
-    """Check that ``data.unlabelled`` names tasks of the run.
+    """Check that ``data.unlabelled`` names tasks of the run, and say whose texts it gives.
 
     Raises:
         UserError: If it names another.
@@ -85,6 +85,10 @@ def check_unlabelled(cfg: Config) -> None:
         if name not in cfg["task"]:
             hint = did_you_mean(name, cfg["task"])
             raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
+    for name in cfg["task"]:
+        file = named.get(name) if isinstance(named, dict) else named
+        if file:
+            log.info("%s: unlabelled texts are those of %s, and none of its own", name, file)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ def run(cfg: DictConfig) -> None:
     """Predict each task's split; write one file (or one folder of soft targets) per task."""
     if cfg.format not in ("csv", "jsonl", "soft_targets"):
         raise UserError(f"format is '{cfg.format}', expected csv, jsonl or soft_targets")
+    if cfg.augmenter and (cfg.split != "synthetic" or cfg.file is not None):
+        raise UserError(
+            f"augmenter writes texts of its own, but split is {cfg.split}: add split=synthetic, without file="
+        )
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
     if cfg.file is not None:

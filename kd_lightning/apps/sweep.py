@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,30 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the table, of the runs that have finished."""
         folder = Path(config.hydra.sweep.dir)
-        header, rows = sweep_rows(folder)
+        header, rows = sweep_rows(sweep_runs(folder, config.name))
         if len(rows) > 1:
             write_text(folder / "report.md", markdown(header, rows) + "\n")
             show_table(f"averages of the sweep ({folder / 'report.md'})", header, rows)
 
 
-def sweep_rows(folder: Path) -> tuple[Row, list[Row]]:
-    """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages.
+def sweep_runs(folder: Path, name: str) -> list[Path]:
+    """Return the folders of a sweep's runs in their order, none of an earlier sweep into the same folder.
 
     Args:
-        folder: The sweep's, ``OUTPUT/NAME/SWEEP``; a sweep over experiments has runs under each of their names.
+        folder: The sweep's. If it is ``OUTPUT/NAME/SWEEP``, the runs of other experiments lie under their own names.
+        name: The experiment's.
     """
-    found = {*folder.glob("*/summary.json"), *folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")}
-    runs = sorted((path.parent for path in found), key=lambda run: (len(run.name), run.name))
+    found = {*folder.glob("*/summary.json")}
+    if folder.parent.name == name:
+        found |= {*folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")}
+    begun = folder / "multirun.yaml"  # what Hydra writes first
+    since = begun.stat().st_mtime if begun.exists() else 0.0
+    runs = [path.parent for path in found if path.stat().st_mtime >= since]
+    return sorted(runs, key=lambda run: (len(run.name), run.name))
+
+
+def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages."""
     told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
     keys = {override.partition("=")[0] for overrides in own for override in overrides}

@@ -8,20 +8,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from kd_lightning.augmentation.base import Rows
 from kd_lightning.augmentation.draws import Distinct, Hashes, combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
-from kd_lightning.augmentation.tagging import Tagging, tagger_fingerprint, tagging
-from kd_lightning.augmentation.words import Spellings, TokenizedTexts, texts_of
+from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, tagger_fingerprint
+from kd_lightning.augmentation.words import Spellings, TokenizedTexts, row_hashes, texts_of
 from kd_lightning.progress import track
 
-VERSION = 2
+VERSION = 3
 """Of the method; raise it when the same settings give other texts."""
 
 CHUNK = 2048
@@ -34,36 +34,6 @@ WORD_RULE, OTHER_WORD, TAKE_NGRAM, NGRAM_LENGTH, NGRAM_START = range(5)
 """What a random number is for."""
 
 
-class Rows(Protocol):
-    """The rows of a split: columns ``example_id``, ``row_id``, ``text_a``, ``text_b``, ``label``."""
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        ...
-
-    def batches(self, size: int = ...) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order, at most ``size`` at a time."""
-        ...
-
-
-class Augmenter(Protocol):
-    """Writes texts that no one has labelled."""
-
-    def fingerprint(self) -> str:
-        """Return a hash of the recipe."""
-        ...
-
-    def augment(self, rows: Rows, name: str) -> Iterator[pa.RecordBatch]:
-        """Yield synthetic rows in the schema of ``rows``: distinct texts, none that ``rows`` has, without labels.
-
-        Args:
-            rows: The texts to start from.
-            name: What they are, for the progress bar.
-        """
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class RuleAugmenter:
     """Write ``n_iter`` variants of each example.
@@ -74,8 +44,8 @@ class RuleAugmenter:
     max_ngram (the whole text if it is shorter). Of pairs the variants change, in turn, the first text, the second,
     and both. Variants that stand among the examples, or were written before, are dropped.
 
-    Words are as in the Penn Treebank (``treebank.WORD``), signs among them; a masked one is written as ``MASKED``, a
-    sign is replaced by signs only, and a word that replaces another has a space before it.
+    Words are as in the Penn Treebank (``treebank.WORD``), punctuation among them; a masked one is written as
+    ``MASKED``, punctuation is replaced by punctuation only, and a word that replaces another has a space before it.
 
     Args:
         p_mask: Probability to mask a word.
@@ -143,7 +113,7 @@ class RuleAugmenter:
                 variants = self._variants(texts, of_words, tagged, batch.column("example_id").to_numpy())
                 new = distinct.first_met(row_hashes(variants))
                 rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
-                columns = [spellings.write(taken(text, new)) for text in variants]
+                columns = [spellings.write(text.where(new)) for text in variants]
                 count = len(rows_kept)
                 yield pa.record_batch(
                     [
@@ -163,7 +133,7 @@ class RuleAugmenter:
     ) -> tuple[list[NDArray[np.uint8]], TaggedWords]:
         """Read all texts once: tag the words of each side, count them by tag, and remember the rows as met.
 
-        A sign never has the tag of a word, whatever the tagger finds.
+        Punctuation never has the tag of a word, whatever the tagger finds.
         """
         names: dict[str, int] = {}
         counts: Counter[int] = Counter()
@@ -175,14 +145,14 @@ class RuleAugmenter:
                 if tagger is not None:
                     for side, text in enumerate(texts):
                         found = [names.setdefault(one, len(names)) for one in tagger(spellings.lists(text))]
-                        kinds = 2 * np.array(found, np.int64) + spellings.signs()[text.numbers]
+                        kinds = 2 * np.array(found, np.int64) + spellings.is_punctuation()[text.numbers]
                         tags[side].extend(kinds.tolist())
                         counts.update((kinds << 32 | text.numbers).tolist())
                 advance(batch.num_rows)
         return [np.frombuffer(side, np.uint8) for side in tags], TaggedWords(counts, spellings.ranks())
 
-    def _tagger(self, words: int) -> AbstractContextManager[Tagging | None]:
-        return tagging(words) if self.p_pos else nullcontext()
+    def _tagger(self, words: int) -> AbstractContextManager[PosTagger | None]:
+        return pos_tagger(words) if self.p_pos else nullcontext()
 
     def _variants(
         self,
@@ -208,8 +178,10 @@ class RuleAugmenter:
             if len(replaced):
                 other = uniform(keys[replaced], position[replaced], OTHER_WORD)
                 of_them = tags[side][places[replaced]]
-                numbers[replaced] = tagged.others(of_them, numbers[replaced], other)
-                spaced[replaced] |= of_them % 2 == 0  # what takes the place of n't does not stick to the word before
+                others = tagged.others(of_them, numbers[replaced], other)
+                is_word = of_them % 2 == 0  # what takes the place of n't does not stick to the word before
+                spaced[replaced] |= is_word & (others != numbers[replaced])
+                numbers[replaced] = others
             numbers[rule < self.p_mask] = 0
             starts = np.cumsum(span.lengths) - span.lengths
             found.append(TokenizedTexts(numbers, spaced, starts, span.lengths))
@@ -233,16 +205,6 @@ def words_about(rows: Rows) -> int:
     first = next(rows.batches(CHUNK))
     words = sum(len(Spellings().read(column).numbers) for column in texts_of(first))
     return words * rows.count // first.num_rows
-
-
-def row_hashes(texts: Sequence[TokenizedTexts]) -> Hashes:
-    """Return a hash of each row of one or two texts, ``[N]``."""
-    return combined(*(text.hashes() for text in texts))
-
-
-def taken(words: TokenizedTexts, which: NDArray[np.bool_]) -> TokenizedTexts:
-    """Return the texts that are marked ``[N]``."""
-    return TokenizedTexts(words.numbers, words.spaced, words.starts[which], words.lengths[which])
 
 
 def numbered(row_ids: pa.Array, variant: NDArray[np.int64]) -> pa.Array:

@@ -17,6 +17,12 @@ from kd_lightning.errors import UserError
 QUOTES = {'"': "''", "\u201c": "``", "\u201d": "''"}
 """How the Treebank writes quotation marks; a tagger that never met one takes it for a noun."""
 
+APOSTROPHE = "\u2019"
+"""As above: the Treebank's are straight."""
+
+TAGGER, PARTS = "averaged_perceptron_tagger_eng", ("weights", "tagdict", "classes")
+INSTEAD = "python -m nltk.downloader averaged_perceptron_tagger_eng fetches it, augmenter.p_pos=0 does without"
+
 WORDS_PER_PROCESS = 100_000
 """Below it another process costs more time to start than it saves."""
 
@@ -43,7 +49,7 @@ def tagger_data() -> Path:
     try:
         import nltk
 
-        return Path(nltk.data.find("taggers/averaged_perceptron_tagger_eng/"))
+        found = nltk.data.find(f"taggers/{TAGGER}/")
     except ImportError as error:
         raise UserError(
             "replacing words by their part of speech needs NLTK: pip install 'kd_lightning[augment]', or set "
@@ -51,10 +57,12 @@ def tagger_data() -> Path:
         ) from error
     except LookupError as error:
         raise UserError(
-            "the tagger's data is absent: expected NLTK's averaged_perceptron_tagger_eng in one of its folders or in "
-            "$NLTK_DATA; python -m nltk.downloader averaged_perceptron_tagger_eng fetches it, augmenter.p_pos=0 does "
-            "without"
+            f"the tagger's data is absent: expected NLTK's {TAGGER} in one of its folders or in $NLTK_DATA; {INSTEAD}"
         ) from error
+    if not isinstance(found, str) or any(not Path(found, f"{TAGGER}.{part}.json").is_file() for part in PARTS):
+        expected = ", ".join(f"{TAGGER}.{part}.json" for part in PARTS)
+        raise UserError(f"{found}: expected a folder with {expected}; unzip what is zipped, or: {INSTEAD}")
+    return Path(found)
 
 
 def tagger_fingerprint() -> str:
@@ -75,10 +83,14 @@ def tagger_fingerprint() -> str:
 def tags_of(texts: Sequence[list[str]]) -> list[str]:
     """Return the tags of all words of the texts, text after text."""
     tagger = load_tagger()  # once in each process
-    return [tag for text in texts for _, tag in tagger.tag([QUOTES.get(word, word) for word in text])]
+    return [
+        tag
+        for text in texts
+        for _, tag in tagger.tag([QUOTES.get(word, word.replace(APOSTROPHE, "'")) for word in text])
+    ]
 
 
-class Tagging:
+class PosTagger:
     """A tagger in this process, or one in each of some processes.
 
     Args:
@@ -99,7 +111,7 @@ class Tagging:
 
 
 @contextmanager
-def tagging(words: int) -> Iterator[Tagging]:
+def pos_tagger(words: int) -> Iterator[PosTagger]:
     """Give a tagger for about so many words, on as many cores as are worth it.
 
     Raises:
@@ -108,8 +120,8 @@ def tagging(words: int) -> Iterator[Tagging]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, words // WORDS_PER_PROCESS)
     if workers < 2:
-        yield Tagging(None, 1)
+        yield PosTagger(None, 1)
         return
     tagger_data()  # what is absent is told here, not in a process
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield Tagging(pool, workers)
+        yield PosTagger(pool, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kd_lightning.augmentation.draws import Hashes, combined, mixed
-from kd_lightning.treebank import AFTER_LETTER, WORD
+from kd_lightning.treebank import word_splitter
 
 MASKED = "\ufdd0"
 """Stands for a masked word in a text: a character that Unicode keeps free. Each model reads its own token for it."""
 
 BLANK = r"[\s\pZ\x00-\x1f\x7f\x85]+"
-CUT, GLUE = "\x1f", "\x1e"
-SPACED_WORD = rf"([ {GLUE}]?)({WORD})"
 
 
 def texts_of(batch: pa.RecordBatch) -> list[pa.Array]:
@@ -47,6 +46,10 @@ class TokenizedTexts:
         before = np.cumsum(self.lengths) - self.lengths
         return np.repeat(self.starts - before, self.lengths) + np.arange(int(self.lengths.sum()))
 
+    def where(self, which: NDArray[np.bool_]) -> TokenizedTexts:
+        """Return the texts that are marked ``[N]``."""
+        return TokenizedTexts(self.numbers, self.spaced, self.starts[which], self.lengths[which])
+
     def hashes(self) -> Hashes:
         """Return a hash of each text, ``[N]``."""
         places = self.places()
@@ -58,34 +61,49 @@ class TokenizedTexts:
         return mixed(sums[before + self.lengths] - sums[before])
 
 
+def row_hashes(texts: Sequence[TokenizedTexts]) -> Hashes:
+    """Return a hash of each row of one or two texts, ``[N]``."""
+    return combined(*(text.hashes() for text in texts))
+
+
 class Spellings:
     """The words met so far, numbered in the order in which they were met; 0 is the masked word."""
 
     def __init__(self) -> None:
-        self._numbers, self._signs = {MASKED: 0}, bytearray([1])
+        self._splitter = word_splitter()
+        self._numbers, self._is_punctuation = {MASKED: 0}, bytearray([1])
+        self._words_between: dict[str, list[int]] = {}  # what stands between two spaces -> its words' numbers
         self._spelled: pa.Array = pa.array([], pa.string())  # of word n: 2n without, 2n + 1 with a space before it
 
     def read(self, texts: pa.Array) -> TokenizedTexts:
         """Return the words of texts, strings ``[N]``; spaces between words count as one."""
         even = pc.utf8_trim(pc.replace_substring_regex(texts, BLANK, " "), " ")
-        apart = pc.replace_substring_regex(even, AFTER_LETTER, rf"\1{GLUE}\2")
-        lists = pc.split_pattern(pc.replace_substring_regex(apart, SPACED_WORD, rf"{CUT}\1\2"), CUT)
-        flat = lists.values.dictionary_encode()  # each list begins with what stands before its first cut: nothing
-        found = [self._number(piece) for piece in flat.dictionary.to_pylist()]
-        codes = np.array(found, np.int64)[flat.indices.to_numpy()]
-        ends = lists.offsets.to_numpy().astype(np.int64)[1:] - np.arange(1, len(texts) + 1)
-        codes = codes[codes >= 0]
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        return TokenizedTexts((codes // 2).astype(np.int32), codes % 2 == 1, starts, ends - starts)
+        lists = pc.split_pattern(even, " ")
+        flat = lists.values.dictionary_encode()
+        each = [self._between_spaces(piece) for piece in flat.dictionary.to_pylist()]
+        words = np.array([word for words in each for word in words], np.int32)
+        counts, pieces = np.array([len(words) for words in each], np.int64), flat.indices.to_numpy()
+        first, count = (np.cumsum(counts) - counts)[pieces], counts[pieces]
+        ends = np.cumsum(count)
+        starts = ends - count
+        numbers = words[np.repeat(first - starts, count) + np.arange(count.sum())]
+        cuts = np.concatenate([[0], ends])[lists.offsets.to_numpy()]
+        spaced = np.zeros(len(numbers) + 1, np.bool_)
+        spaced[starts] = True
+        spaced[cuts[:-1]] = False  # the first word of a text
+        return TokenizedTexts(numbers, spaced[:-1], cuts[:-1], np.diff(cuts))
 
-    def _number(self, piece: str) -> int:
-        word = piece.lstrip(f" {GLUE}")
-        if not word:
-            return -1
+    def _between_spaces(self, piece: str) -> list[int]:
+        if piece not in self._words_between:
+            words = [word for word, _ in self._splitter.pre_tokenize_str(piece)]
+            self._words_between[piece] = [self._number(word) for word in words]
+        return self._words_between[piece]
+
+    def _number(self, word: str) -> int:
         if word not in self._numbers:
             self._numbers[word] = len(self._numbers)
-            self._signs.append(not any(letter.isalnum() for letter in word))
-        return 2 * self._numbers[word] + piece.startswith(" ")
+            self._is_punctuation.append(not any(letter.isalnum() for letter in word))
+        return self._numbers[word]
 
     def write(self, words: TokenizedTexts) -> pa.Array:
         """Return the texts, strings ``[N]``; none begins with a space."""
@@ -105,9 +123,9 @@ class Spellings:
         found: list[list[str]] = pa.ListArray.from_arrays(ends, flat).to_pylist()
         return found
 
-    def signs(self) -> NDArray[np.bool_]:
-        """Return whether each word is a sign, without a letter or a digit ``[V]``."""
-        return np.array(self._signs, np.bool_)
+    def is_punctuation(self) -> NDArray[np.bool_]:
+        """Return whether each word is punctuation or another symbol, without a letter or a digit ``[V]``."""
+        return np.array(self._is_punctuation, np.bool_)
 
     def ranks(self) -> NDArray[np.int64]:
         """Return the alphabetical place of each word ``[V]``, which does not depend on where words were met."""

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.treebank import NEGATION, WORD
+from kd_lightning.treebank import word_splitter
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -96,8 +96,7 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
         vocab_size: Upper bound on the number of words, padding and the unknown word included.
     """
     normalizer = normalizers.Sequence([normalizers.Replace("\u2019", "'"), normalizers.BertNormalizer(lowercase=True)])
-    negations = pre_tokenizers.Split(Regex(NEGATION), "isolated")
-    splitter = pre_tokenizers.Sequence([negations, pre_tokenizers.Split(Regex(WORD), "removed", invert=True)])
+    splitter = word_splitter()
     counts = Counter(w for text in texts for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     special = [SPECIAL["pad_token"], SPECIAL["unk_token"]]
     ranked = sorted(counts, key=lambda word: (-counts[word], word))  # ties by the alphabet, on every machine

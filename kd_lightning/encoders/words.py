@@ -121,7 +121,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _read_once(path: str, stamp: tuple[int, int], words: tuple[str, ...]) -> tuple[int, dict[str, Tensor]]:
-    """Read the vectors of these words; the models of one run, which have the same, read them once."""
+    """Read the vectors of these words; models of one run that have the same words read them once."""
     return read_vectors(Path(path), words)
 
 

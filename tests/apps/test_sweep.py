@@ -1,8 +1,10 @@
 """The table of a sweep: a row per finished run, in their order, under what they were told."""
 
+import os
+
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.sweep import SweepTable, sweep_rows
+from kd_lightning.apps.sweep import SweepTable, sweep_rows, sweep_runs
 from kd_lightning.data.folders import write_json
 
 
@@ -17,7 +19,7 @@ def test_a_sweep_ends_with_one_table(tmp_path, capsys):
         average = {"teacher": 0.9, "ensemble": None, "baseline": 0.5, "student": 0.5 + number / 100}
         status = "failed" if number == 7 else "finished"
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 2_500_000}, "status": status})
-    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
+    SweepTable().on_multirun_end(OmegaConf.create({"name": "distill", "hydra": {"sweep": {"dir": str(sweep)}}}))
     expected = [f"| {n} | 90.0 | 50.0 | {50 + n:.1f} | +{n:.1f} | 2.50 M |" for n in range(11) if n != 7]
     head = ["| seed | teacher | baseline | student | gain | parameters |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     assert (sweep / "report.md").read_text().splitlines() == head + expected
@@ -32,6 +34,19 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
         average = {"teacher": None, "baseline": None, "student": 0.5}
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    header, rows = sweep_rows(tmp_path / "outputs" / "distill" / "sweep")
+    header, rows = sweep_rows(sweep_runs(tmp_path / "outputs" / "distill" / "sweep", "distill"))
     assert header[0] == "run"
     assert rows[0] == ["seed=0 optimizer.lr=1e-3", "-", "-", "50.0", "-", "0.00 M"]
+
+
+def test_other_sweeps_are_not_counted(tmp_path):
+    """Neither one beside it that has the same name, nor an earlier one into the same folder."""
+    for number, run in enumerate(("monday/sweep/0", "tuesday/sweep/0", "tuesday/sweep/1")):
+        (tmp_path / run).mkdir(parents=True)
+        write_json(tmp_path / run / "summary.json", {})
+        os.utime(tmp_path / run / "summary.json", (number, number))
+    sweep = tmp_path / "tuesday" / "sweep"
+    assert [run.name for run in sweep_runs(sweep, "distill")] == ["0", "1"]
+    (sweep / "multirun.yaml").touch()
+    os.utime(sweep / "multirun.yaml", (2, 2))
+    assert [run.name for run in sweep_runs(sweep, "distill")] == ["1"]

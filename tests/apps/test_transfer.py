@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import logging
 import sys
 
 import pytest
@@ -77,8 +78,8 @@ def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
     """Two commands: the teacher predicts what the student's augmenter writes."""
     teacher = kd("train", "task=animals", "trainer.max_epochs=1")
     named = []
-    for split in ("train", "synthetic"):
-        kd("predict", f"run={teacher}", f"split={split}", "format=soft_targets", "output=targets", *MASKS)
+    for split, augmenter in (("train", []), ("synthetic", MASKS)):
+        kd("predict", f"run={teacher}", f"split={split}", "format=soft_targets", "output=targets", *augmenter)
         named.append(f"{split}: targets/animals-{split}")
     student = ["system=bam", "task=animals", "trainer.max_epochs=1", *MASKS]
     kd("train", *student, f"+soft_targets.animals={{{', '.join(named)}}}")
@@ -90,6 +91,8 @@ def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
         kd("train", *student, "augmenter.seed=9", f"+soft_targets.animals={{{', '.join(named)}}}")
     with pytest.raises(UserError, match=r"split=synthetic is what an augmenter writes.*: add augmenter=rules"):
         kd("predict", f"run={teacher}", "split=synthetic")
+    with pytest.raises(UserError, match=r"augmenter writes texts of its own, but split is validation: add split=synth"):
+        kd("predict", f"run={teacher}", "augmenter=masking")
 
 
 BILSTM = [
@@ -124,6 +127,15 @@ def texts_of(workplace, split):
         return [(row["first"] + " " + row["second"]).split() for row in csv.DictReader(file)]
 
 
+def test_texts_of_equal_budget_share_a_baseline(kd, workplace):
+    """In a sweep over augmenters with ``max_steps``: what is learned without a teacher is the same each time."""
+    budget = ["batching.epoch_rows=96", "trainer.max_epochs=-1", "trainer.max_steps=6"]
+    for variants in (1, 2):
+        kd("distill", SMALL[0], SMALL[2], *budget, *MASKS[:2], f"augmenter.n_iter={variants}")
+    assert len(list((workplace / "outputs" / "store" / "fits").glob("student-*"))) == 2
+    assert len(list((workplace / "outputs" / "store" / "fits").glob("baseline-*"))) == 1
+
+
 def test_synthetic_texts_to_look_at(kd, workplace):
     """A table of predictions has the texts that no file has, masked words as the model reads them."""
     teacher = kd("train", "task=animals", "trainer.max_epochs=1")
@@ -149,12 +161,15 @@ def texts(workplace):
 
 
 @pytest.mark.parametrize("given", ["data.unlabelled={}", "data.unlabelled={{animals: {}}}"])
-def test_unlabelled_texts_of_ones_own(kd, workplace, texts, given):
+def test_unlabelled_texts_of_ones_own(kd, workplace, texts, given, caplog):
     """``data.unlabelled=FILE`` and no more: the student learns from them, the teacher does not."""
+    caplog.set_level(logging.INFO, "kd_lightning")
     folder = kd("distill", *SMALL, given.format(texts))
     assert fit_of(workplace, "student")[1]["data"]["animals"]["unlabelled"] == 96
     assert fit_of(workplace, "teacher")[1]["data"]["animals"]["unlabelled"] == 0
     assert read_json(folder / "summary.json")["data"]["animals"]["train"] == 96
+    assert "animals: unlabelled texts are those of" in caplog.text
+    assert "more.csv, and none of its own" in caplog.text
 
 
 def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):

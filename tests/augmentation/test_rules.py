@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -168,8 +169,25 @@ def test_replacements_are_drawn_as_often_as_they_occur():
     assert tagged.others(np.array([2], np.uint8), np.array([1], np.int32), np.array([0.9])).tolist() == [1]
 
 
-def test_no_sign_takes_the_place_of_a_word(monkeypatch):
-    """A tagger takes a quote that it never met for a noun: nouns would become quotes, and quotes nouns."""
+def test_the_tagger_reads_what_the_treebank_writes(monkeypatch):
+    """Quotation marks of other kinds and curly apostrophes, which it never met, would be nouns to it."""
+    seen = []
+
+    class Reader:
+        """Remembers what it was shown."""
+
+        def tag(self, words):
+            """Find nouns."""
+            seen.extend(words)
+            return [(word, "NN") for word in words]
+
+    monkeypatch.setattr(tagging, "load_tagger", Reader)
+    assert tagging.tags_of([["\u201c", "it", "\u2019s", "\u201d"], ['"', "do", "n\u2019t"]]) == ["NN"] * 7
+    assert seen == ["``", "it", "'s", "''", "''", "do", "n't"]
+
+
+def test_no_punctuation_takes_the_place_of_a_word(monkeypatch):
+    """A tagger takes what it never met for a noun: nouns would become dashes, and dashes nouns."""
     noun = type("Noun", (), {"tag": lambda self, words: [(word, "NN") for word in words]})
     monkeypatch.setattr(tagging, "load_tagger", noun)
     monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "nouns")
@@ -183,6 +201,14 @@ def test_what_replaces_a_clitic_stands_apart(tagger):
     found = {text for _, text, _ in variants(["I don't", "we never"], p_mask=0.0, p_ng=0.0, p_pos=0.5, n_iter=60)}
     assert "I do never" in found
     assert not [text for text in found if "donever" in text or "dowe" in text]
+
+
+def test_a_word_alone_with_its_tag_stays_as_it_is(monkeypatch):
+    """No space either: such a text would be no variant, though it looks like one."""
+    alone = type("Alone", (), {"tag": lambda self, words: [(word, word) for word in words]})
+    monkeypatch.setattr(tagging, "load_tagger", alone)
+    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "alone")
+    assert variants(["I don't go", "good, bad (old)"], p_mask=0.0, p_ng=0.0, p_pos=1.0) == []
 
 
 @pytest.mark.parametrize("texts", [[*SINGLES * 3, "b a", "e f g"], PAIRS * 5], ids=["singles", "pairs"])
@@ -259,6 +285,24 @@ def test_what_is_absent_is_told(monkeypatch):
         variants(["a b"])
 
 
+@pytest.mark.parametrize("found", ["folder", "zip"])
+def test_damaged_data_of_the_tagger_is_told(monkeypatch, tmp_path, found):
+    """A folder without its files, and what NLTK's downloader leaves where nothing unzips."""
+    tagging.load_tagger.cache_clear()
+    nltk = pytest.importorskip("nltk")
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    name = "averaged_perceptron_tagger_eng"
+    if found == "folder":
+        (tmp_path / "taggers" / name).mkdir(parents=True)
+    else:
+        (tmp_path / "taggers").mkdir()
+        with zipfile.ZipFile(tmp_path / "taggers" / f"{name}.zip", "w") as archive:
+            archive.writestr(f"{name}/", "")
+            archive.writestr(f"{name}/{name}.weights.json", "{}")
+    with pytest.raises(UserError, match=rf"{name}.*: expected a folder with {name}.weights.json, .*; unzip what is"):
+        RuleAugmenter().fingerprint()
+
+
 @pytest.mark.slow
 def test_the_tagger_of_many_processes_is_that_of_one(tmp_path):
     """In its own process: the pool starts others, which begin with the program's own file."""
@@ -266,13 +310,13 @@ def test_the_tagger_of_many_processes_is_that_of_one(tmp_path):
         pytest.skip("no tagger's data: set NLTK_DATA to a folder with taggers/averaged_perceptron_tagger_eng")
     program = tmp_path / "program.py"
     program.write_text(
-        "from kd_lightning.augmentation.tagging import Tagging, tagging, WORDS_PER_PROCESS\n"
+        "from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, WORDS_PER_PROCESS\n"
         "if __name__ == '__main__':\n"
         "    texts = ['the dog sees a red cup'.split(), 'it runs'.split(), ['Paris']] * 5\n"
-        "    with tagging(2 * WORDS_PER_PROCESS) as many:\n"
+        "    with pos_tagger(2 * WORDS_PER_PROCESS) as many:\n"
         "        assert many.pool is None or many.workers == 2\n"
         "        found = many(texts)\n"
-        "    assert found == Tagging(None, 1)(texts)\n"
+        "    assert found == PosTagger(None, 1)(texts)\n"
         "    print(*found[:6])\n"
     )
     environment = {**os.environ, "NLTK_DATA": str(NLTK_DATA)}

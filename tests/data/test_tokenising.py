@@ -96,6 +96,9 @@ def test_a_masked_word_is_each_models_own(tmp_path, train, token):
         ids = row(found, number)
         assert ids == words(*(text.replace("[M]", token) for text in expected))["input_ids"]
         assert ids.count(masked) == sum(text.count("[M]") for text in expected) + (token == "[UNK]") * (number == 0)
+    words.mask_token = "cup"  # a name among the special tokens, not a rule of the engine
+    other = tokenise(rows, words, max_length=32, both_orders=False, cache=tmp_path / "tokens", name="test")
+    assert row(other, 1) == words("cup", "the")["input_ids"]
 
 
 @pytest.mark.parametrize("pair", [False, True])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from kd_lightning.encoders import NewBiLstm, TrainingWords, WordPieces, train_tokenizer
+from kd_lightning.encoders import NewBiLstm, TrainingWords, WordPieces, train_tokenizer, vector_file
 from kd_lightning.encoders import words as words_module
 from kd_lightning.encoders.vector_file import read_vectors
 from kd_lightning.errors import UserError
@@ -75,6 +75,13 @@ def test_a_file_that_does_not_fit_is_told(glove, content, message):
     """The line, what was found, what was expected."""
     with pytest.raises(UserError, match=rf"vectors\.txt[,:] ?.*{message}"):
         read_vectors(glove(content), ["the", "cup"])
+
+
+def test_a_line_without_an_end_is_told(glove, monkeypatch):
+    """A file of another kind may have no line break in gigabytes: no more than a piece of it is ever read."""
+    monkeypatch.setattr(vector_file, "LONGEST", 8)
+    with pytest.raises(UserError, match=r"line 2: found '\?{8}', expected a word and 2 numbers"):
+        read_vectors(glove("the 1 2\n" + 50 * "?"), ["the", "cup"])
 
 
 def test_a_file_is_read_once(glove, monkeypatch):

@@ -12,6 +12,9 @@ import torch
 from kd_lightning.data.soft_targets.manifest import refusal, show
 from kd_lightning.data.soft_targets.table import SoftTargets
 
+MEAN_VERSION = 2
+"""Of the mean; raise it when the same members give other logits."""
+
 
 def stack(members: Sequence[SoftTargets]) -> SoftTargets:
     """Return the logits of several teachers side by side, ``[N, T, C]``, joined by id.
@@ -49,4 +52,4 @@ def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:
         logits = (stacked.logits - level).logsumexp(dim=1) - math.log(len(members)) + level.mean(dim=1)
     else:
         logits = stacked.logits.mean(dim=1)
-    return replace(stacked, logits=logits, identity=f"mean2-{stacked.identity}")
+    return replace(stacked, logits=logits, identity=f"mean{MEAN_VERSION}-{stacked.identity}")
