@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.build import Config, build, build_encoder, build_system, build_tasks, refused_by
 from kd_lightning.apps.inputs import token_table
-from kd_lightning.apps.trainer import build_trainer, silence_libraries
+from kd_lightning.apps.trainer import build_trainer, interruptible, silence_libraries
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
 from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
 from kd_lightning.encoders import EncoderSpec, load_tokenizer
@@ -190,11 +190,13 @@ class TrainedModel:
             pad_id=self.tokenizer.pad_token_id,
         )
         single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
-        alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}
+        callbacks = {"end_on_sigterm": {"_target_": "kd_lightning.callbacks.EndOnSigterm"}}
+        alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": callbacks}
         # No such folder: under SLURM, Lightning would load any hpc_ckpt_* that lies in the trainer's root over the
         # weights that were checked.
         trainer = build_trainer(alone, self.folder / "predictions", stage=f"{task.name} {split}")
-        batches: Any = trainer.predict(self.system, dataloaders=stream)
+        with interruptible(trainer):
+            batches: Any = trainer.predict(self.system, dataloaders=stream)
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])
         different = torch.unique(ids).numel()

@@ -6,7 +6,8 @@ import hashlib
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,20 +149,28 @@ def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoin
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        try:
+        with interruptible(trainer):
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
-        except SystemExit:  # how Lightning ends at an interrupt, after it has shut down
-            if not trainer.interrupted:
-                raise
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         if not evaluated_at_the_end(trainer):
             remove_requeue_checkpoints(Path(trainer.default_root_dir))
-            trainer.validate(system, datamodule=data, verbose=False)
+            with interruptible(trainer):
+                trainer.validate(system, datamodule=data, verbose=False)
     finally:
         if "wandb" in sys.modules:
             sys.modules["wandb"].finish()
     return scores_of(trainer.callback_metrics)
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise KeyboardInterrupt where Ctrl-C or SIGTERM ended what the trainer did: Lightning would end the process."""
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def evaluated_at_the_end(trainer: pl.Trainer) -> bool:

@@ -1,6 +1,8 @@
 """kd-distill: what it builds, what it finds, what it tells."""
 
 import gc
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
-from kd_lightning.systems import Teacher
+from kd_lightning.systems import NLUSystem, Teacher
 from kd_lightning.tasks import glue_average
 
 SMALL = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
@@ -355,6 +357,28 @@ def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch,
     for name in ("encoder/model.safetensors", "heads.safetensors"):
         again = resumed / name
         assert again.read_bytes() == (workplace / "first" / "fits" / whole.name / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_scoring(kd, fits, monkeypatch, workplace, number):
+    """Lightning leaves with code 1 at the one, and goes on to the last batch at the other."""
+    seen = []
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        seen.append(batch_idx)
+        os.kill(os.getpid(), number)
+        return {"example_id": batch["example_id"], "logits": torch.zeros(len(batch["example_id"]), 2)}
+
+    monkeypatch.setattr(NLUSystem, "predict_step", predict_step)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kd("distill", *SMALL, "batching.eval_batch_size=4", folder="outputs/stopped")
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores the next one
+    assert len(seen) == 1
+    assert read_json(workplace / "outputs" / "stopped" / "summary.json")["status"] == "interrupted"
+    assert not [path for path in (workplace / "outputs" / "store" / "soft_targets").iterdir() if path.is_dir()]
 
 
 def test_a_damaged_store_is_refused_by_name(kd, workplace):
