@@ -172,7 +172,7 @@ def optimizer_of(model: nn.Module, cfg: Config) -> torch.optim.Optimizer:
 
 def schedule_of(cfg: Config, total: int) -> Callable[[int], float]:
     """Return the learning rate's factor at a step, as our configuration has it."""
-    factor: Any = build(cfg["scheduler"])
+    factor: Any = build(cfg["scheduler"], "scheduler")
     return lambda step: factor(step / total)
 
 

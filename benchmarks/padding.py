@@ -75,7 +75,7 @@ def main() -> None:
     def run(name: str, window: int, seed: int) -> Sample:
         stream = TrainStream(
             data.train,
-            task_sampler=build(cfg["task_sampler"]),
+            task_sampler=build(cfg["task_sampler"], "task_sampler"),
             batch_size=args.batch,
             pad_id=data.pad_id,
             window=window,

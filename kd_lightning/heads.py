@@ -72,6 +72,9 @@ class SiameseHead(nn.Module):
         dropout: Dropout rate before the output layer.
         sigmoid: Whether the output, a score, passes a sigmoid.
 
+    Raises:
+        ValueError: If there is no hidden layer.
+
     Source: Tang et al. 2019, arXiv:1903.12136, section 3.1.
     """
 
@@ -79,6 +82,8 @@ class SiameseHead(nn.Module):
         self, text_dim: int, num_outputs: int, *, is_pair: bool, hidden_size: int, dropout: float, sigmoid: bool
     ) -> None:
         super().__init__()
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size is {hidden_size}, expected at least 1")
         self.is_pair, self.sigmoid = is_pair, sigmoid
         self.hidden = nn.Linear(text_dim * (4 if is_pair else 1), hidden_size)
         self.dropout = nn.Dropout(dropout)

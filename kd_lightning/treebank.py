@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tokenizers import Regex, pre_tokenizers
 
 _APOSTROPHE = "['\u2019]"
@@ -17,10 +19,16 @@ _PART = rf"(?:\p{{N}}+(?:[.,]\p{{N}}+)+|(?:(?!{_NEGATION}){_LETTER})+)"
 _NAME = rf"{_APOSTROPHE}(?!(?i:re|ve|ll){_END}){_LETTER}{{2,}}"
 _COMPOUND = rf"{_PART}(?:-{_PART}|{_NAME})*"
 
-WORD = rf"{_NEGATION}|{_CLITIC}|{_TITLE}|{_ABBREVIATION}|{_COMPOUND}|\.{{2,}}|-{{2,}}|`{{2}}|'{{2}}|\S"
-"""``n't`` and ``'s``; a title; ``e.g.``; letters and digits with hyphens,
-points of numbers and apostrophes of names inside;
-a dash, an ellipsis or a quotation mark of several signs; one other sign. In the syntax of Oniguruma."""
+_TONE = "[\ufe0f\U0001f3fb-\U0001f3ff]"
+_SIGNS = rf"\.{{2,}}|-{{2,}}|`{{2}}|'{{2}}|\S{_TONE}*"
+
+WORD = rf"{_NEGATION}|{_CLITIC}|{_TITLE}|{_ABBREVIATION}|{_COMPOUND}|{_SIGNS}"
+"""``n't`` and ``'s``; a title; ``e.g.``; letters and digits with hyphens, points of numbers and apostrophes of names
+inside; a dash, an ellipsis or a quotation mark of several signs; one other sign, an emoji with its tone.
+In Oniguruma's syntax."""
+
+CLITIC = re.compile(r"n['\u2019]t|['\u2019](?:s|re|ve|ll|d|m|t)", re.IGNORECASE)
+"""A word that is written without a space after another."""
 
 
 def word_splitter() -> pre_tokenizers.PreTokenizer:

@@ -294,8 +294,11 @@ def test_every_link_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_bilstm_of_the_page_is_the_student(tmp_path):
-    """The lines that load it by hand give its logits."""
+    """The lines that load it by hand give its logits, and so does what they export."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
     (code,) = [block for block in blocks(ROOT / "docs" / "results.md", "python") if block.startswith("# bilstm.py")]
     task = Task(name="toy_sentiment", kind="classification", texts=("text",), labels=("a", "b"), metrics=("accuracy",))
     recipe = NewBiLstm(words=TrainingWords(size=8), hidden_size=4)
@@ -307,7 +310,15 @@ def test_the_bilstm_of_the_page_is_the_student(tmp_path):
     save_system(student, tokenizer, tmp_path / "student")
     values = {}
     exec(code.replace("RUN_FOLDER", str(tmp_path)), values)
+    (code,) = [block for block in blocks(ROOT / "docs" / "results.md", "python") if block.startswith("# export.py")]
+    exec(code.replace("student.onnx", str(tmp_path / "student.onnx")), values)
     batch = tokenizer(["the plot was not dull"], return_tensors="pt")
     with torch.inference_mode():
         expected = student.logits("toy_sentiment", student.encoder(**batch))
     torch.testing.assert_close(values["logits"], expected)
+    session = onnxruntime.InferenceSession(str(tmp_path / "student.onnx"))
+    texts = tokenizer(["a cup", "the cup was not a plot"], padding=True, return_tensors="pt")
+    found = session.run(None, {name: texts[name].numpy() for name in ("input_ids", "attention_mask")})
+    with torch.inference_mode():
+        expected = student.logits("toy_sentiment", student.encoder(**texts))
+    torch.testing.assert_close(torch.from_numpy(found[0]), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -23,15 +24,20 @@ REFUSALS = (UserError, ValueError, TypeError, ImportError, AssertionError, Misco
 """How constructors refuse their arguments."""
 
 
-def build(node: Any, /, **values: Any) -> Any:
+def build(node: Any, where: str, /, **values: Any) -> Any:
     """Return the object that a config node describes.
+
+    Args:
+        node: Its settings.
+        where: Where they stand in the configuration, for errors.
+        **values: What is no setting.
 
     Raises:
         UserError: If it has no ``_target_``, or its constructor refuses the values, in its own words.
     """
     if not node or "_target_" not in node:
-        raise UserError(f"found the settings {node or 'none'} without a _target_, expected an option of their group")
-    return refused_by(str(node["_target_"]), instantiate, node, **values, _convert_="all")
+        raise UserError(f"{where}: found the settings {node or 'none'} without a _target_, expected an option of it")
+    return refused_by(where, instantiate, node, **values, _convert_="all")
 
 
 def refused_by(name: str, make: Callable[..., Any], /, *args: Any, **values: Any) -> Any:
@@ -45,6 +51,8 @@ def refused_by(name: str, make: Callable[..., Any], /, *args: Any, **values: Any
     except (InstantiationException, *REFUSALS) as error:
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            inside = re.search(r"^full_key: (.+)$", str(cause), flags=re.MULTILINE)
+            name = f"{name}.{inside[1]}" if inside else name
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from error
@@ -69,7 +77,7 @@ def build_tasks(cfg: Config) -> list[Task]:
             raise UserError(f"task {key} has no _target_, expected `_target_: kd_lightning.tasks.Task` below `{key}:`")
         if node["_target_"] == "kd_lightning.tasks.Task":
             _check_fields(key, node)
-    tasks = [build(node) for node in nodes.values()]
+    tasks = [build(node, f"task.{key}") for key, node in nodes.items()]
     for key, task in zip(nodes, tasks, strict=True):
         if key != task.name:
             raise UserError(f"task {key}: its name is '{task.name}', expected '{key}', the key that it stands under")
@@ -92,14 +100,14 @@ def learns_from_teachers(cfg: Config) -> bool:
 
 def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSystem:
     """Return the system of a configuration around an encoder, with new heads."""
-    make = build(cfg["system"])
+    make = build(cfg["system"], "system")
     system: NLUSystem = refused_by(
-        cfg["system"]["_target_"],
+        "system",
         make,
         encoder=encoder,
         tasks=tasks,
-        optimizer=build(cfg["optimizer"]),
-        scheduler=build(cfg["scheduler"]),
+        optimizer=build(cfg["optimizer"], "optimizer"),
+        scheduler=build(cfg["scheduler"], "scheduler"),
         seed=cfg["seed"],
         log_every_n_steps=cfg["trainer"]["log_every_n_steps"],
     )

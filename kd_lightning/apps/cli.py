@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -98,8 +99,8 @@ def quiet() -> None:
         logging.getLogger(name).propagate = False
 
 
-def setting_names(name: str) -> Iterator[str]:
-    """Yield the dotted names of all settings of the command ``kd-NAME``, as they are by default."""
+def setting_names(name: str, arguments: Sequence[str]) -> list[str]:
+    """Return the dotted names of all settings of the command ``kd-NAME`` under the options that it was given."""
 
     def names(node: Any, prefix: str) -> Iterator[str]:
         for key, value in node.items() if isinstance(node, dict) else ():
@@ -110,7 +111,13 @@ def setting_names(name: str) -> Iterator[str]:
     where = config_dir()
     start = hydra.initialize_config_module if where.startswith("pkg://") else hydra.initialize_config_dir
     with start(where.removeprefix("pkg://"), version_base="1.3"):
-        yield from names(OmegaConf.to_container(hydra.compose(name), resolve=False), "")
+        groups = GlobalHydra.instance().config_loader().list_groups("")
+        options = [argument for argument in arguments if re.split("[@=]", argument)[0] in groups]
+        try:
+            cfg = hydra.compose(name, overrides=options)
+        except HydraException:  # one of the user's own is not to be found here, and `-m` has several of a group
+            cfg = hydra.compose(name)
+        return list(names(OmegaConf.to_container(cfg, resolve=False), ""))
 
 
 def one_line(message: str, settings: Callable[[], Iterable[str]] = tuple) -> str:
@@ -138,12 +145,25 @@ def one_line(message: str, settings: Callable[[], Iterable[str]] = tuple) -> str
     if found is not None and found[1] == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     if found is not None:
-        meant = did_you_mean(found[1], settings()) or ": see --help for all settings (a new one needs a + in front)"
-        return f"there is no setting '{found[1]}'{meant}"
+        return f"there is no setting {_nearest(found[1], list(settings()))}"
     if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
         last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return a setting that is not there, where it would be, and which was meant."""
+    group, last = name.partition(".")[0], name.rpartition(".")[2]
+    inside = [one for one in known if one.startswith(f"{group}.") and not one.endswith("_")]
+    where = f" in the chosen option of {group}" if "." in name and group in known else ""
+    if where:  # optimizer.optimizer.rho for optimizer.rho
+        by_last = {one.rpartition(".")[2]: one for one in inside}
+        meant = [f"; did you mean '{by_last[near]}'?" for near in difflib.get_close_matches(last, by_last, n=1)]
+    else:
+        meant = [did_you_mean(name, known)]
+    unknown = "; --help beside the same choices lists all (a new one needs a + in front)"
+    return f"'{name}'{where}{''.join(meant) or unknown}"
 
 
 def os_error(error: OSError) -> str:
@@ -185,6 +205,8 @@ def no_litter() -> Iterator[None]:
         hydras = {".hydra", f"{now.job.name}.log"}
         if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()  # of the experiment, if it was its first run
         raise
 
 
@@ -222,7 +244,8 @@ def command(name: str, run: str) -> Callable[[], None]:
         except SystemExit as exit_:
             if exit_.code == 1 and sys.stderr is said:  # the configuration is wrong
                 print(
-                    f"kd-{name}: error: {one_line(said.getvalue(), partial(setting_names, name))}", file=sys.__stderr__
+                    f"kd-{name}: error: {one_line(said.getvalue(), partial(setting_names, name, sys.argv[1:]))}",
+                    file=sys.__stderr__,
                 )
                 said.truncate(said.seek(0))
                 sys.exit(2)

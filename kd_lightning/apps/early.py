@@ -19,9 +19,18 @@ WHOLE_NUMBERS = {
     "trainer.log_every_n_steps": 1,
     "trainer.accumulate_grad_batches": 1,
     "encoder.max_length": 8,  # the special tokens of a pair, and some words
+    "encoder.hidden_size": 1,
+    "encoder.words.size": 1,
+    "system.head.hidden_size": 1,
+    "augmenter.n_iter": 1,
+    "augmenter.max_ngram": 1,
+    "augmenter.seed": 0,
     "eval_batch_size": 1,
 }
 """Setting -> its lowest value; null stands for a default where there is one. ``teacher.`` may stand before each."""
+
+BOOLEANS = ("baseline", "batching.unlabelled", "encoder.sparse")
+"""Settings that are true or false. ``teacher.`` may stand before each."""
 
 NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}
 """Setting of the trainer -> what it would leave nothing to."""
@@ -42,23 +51,31 @@ def check_early(cfg: DictConfig) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise UserError(first_line(cause)) from error
-    for key, low in WHOLE_NUMBERS.items():
-        for prefix in ("", "teacher."):
-            value = OmegaConf.select(cfg, prefix + key)
-            if value is not None and not _is_whole(value, low):
-                raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
+        raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
     for prefix in ("", "teacher."):
+        _check_kinds(cfg, prefix)
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
-        rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
-        if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
-            raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
     _check_seeds(OmegaConf.select(cfg, "teacher.seeds"))
     _make_absolute(cfg)
 
 
 def _is_whole(value: Any, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _check_kinds(cfg: DictConfig, prefix: str) -> None:
+    """Check that settings are of the kind that they have in every option."""
+    for key, low in WHOLE_NUMBERS.items():
+        value = OmegaConf.select(cfg, prefix + key)
+        if value is not None and not _is_whole(value, low):
+            raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
+    for key in BOOLEANS:
+        value = OmegaConf.select(cfg, prefix + key)
+        if value is not None and not isinstance(value, bool):
+            raise UserError(f"{prefix}{key} is {value!r}, expected true or false")
+    rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
+    if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
+        raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
 
 
 def _check_length(trainer: Any, prefix: str) -> None:

@@ -87,7 +87,7 @@ class Fit:
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refuse_sparse_gradients(self.idle_trainer, system.encoder)
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
-        sampler = build(self.cfg["task_sampler"])
+        sampler = build(self.cfg["task_sampler"], "task_sampler")
         for progress in (0.0, 1.0):
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
         self.count_steps()
@@ -137,7 +137,7 @@ class Fit:
         return MultiTaskData(
             train=train,
             evaluation=evaluation,
-            task_sampler=build(self.cfg["task_sampler"]),
+            task_sampler=build(self.cfg["task_sampler"], "task_sampler"),
             seed=self.cfg["seed"],
             pad_id=inputs.tokenizer.pad_token_id,
             **{name: batching[name] for name in ("batch_size", "eval_batch_size", "window", "epoch_rows")},

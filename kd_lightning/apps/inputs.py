@@ -35,7 +35,7 @@ class Shared:
         """Return the data of a configuration, nothing of it read yet."""
         source = dict(cfg["data"])
         unlabelled = source.pop("unlabelled", None)
-        return cls(Corpus(build(source), Path(cfg["paths"]["cache"]), unlabelled))
+        return cls(Corpus(build(source, "data"), Path(cfg["paths"]["cache"]), unlabelled))
 
     def rows(self, task: Task, split: str) -> Rows | None:
         """Return a split's rows, opened once; a split that is evaluated must have labels.
@@ -47,6 +47,8 @@ class Shared:
         if asked not in self.opened:
             labelled = True if split in task.evaluation else None
             self.opened[asked] = self.corpus.rows(task, split, labelled=labelled)
+            if split == "unlabelled" and self.corpus.unlabelled and self.opened[asked] is not None:
+                log.info("%s: unlabelled texts are those of %s", task.name, self.corpus.where(task, split))
         return self.opened[asked]
 
     def optional(self, task: Task, split: str, without: str) -> Rows | None:
@@ -63,7 +65,7 @@ class Shared:
         asked = f"{task} {json.dumps(recipe, sort_keys=True)}"
         if asked not in self.written:
             train = self.require(task, "train")
-            found = self.corpus.synthetic(task, train, build(recipe), own_code(recipe))
+            found = self.corpus.synthetic(task, train, build(recipe, "augmenter"), own_code(recipe))
             log.info("%s: %s synthetic rows from %s", task.name, f"{found.count:,}", f"{train.count:,}")
             self.written[asked] = found
         return self.written[asked]
@@ -75,7 +77,7 @@ class Shared:
 
 
 def check_unlabelled(cfg: Config) -> None:
-    """Check that ``data.unlabelled`` names tasks of the run, and say whose texts it gives.
+    """Check that ``data.unlabelled`` names tasks of the run.
 
     Raises:
         UserError: If it names another.
@@ -85,10 +87,6 @@ def check_unlabelled(cfg: Config) -> None:
         if name not in cfg["task"]:
             hint = did_you_mean(name, cfg["task"])
             raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
-    for name in cfg["task"]:
-        file = named.get(name) if isinstance(named, dict) else named
-        if file:
-            log.info("%s: unlabelled texts are those of %s, and none of its own", name, file)
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class FitInputs:
     @cached_property
     def spec(self) -> EncoderSpec:
         """The recipe of the encoder."""
-        return build(self.cfg["encoder"])
+        return build(self.cfg["encoder"], "encoder")
 
     @cached_property
     def labelled_rows(self) -> dict[tuple[str, str], Rows]:

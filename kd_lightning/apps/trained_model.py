@@ -110,7 +110,7 @@ class TrainedModel:
     @cached_property
     def spec(self) -> EncoderSpec:
         """The recipe of the trained encoder."""
-        spec: EncoderSpec = build(self.cfg["encoder"]).saved(self.folder / "encoder")
+        spec: EncoderSpec = build(self.cfg["encoder"], "encoder").saved(self.folder / "encoder")
         return spec
 
     @cached_property

@@ -49,10 +49,11 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
     """
     on_terminal = sys.stderr.isatty()
-    callbacks = [build(node) for node in (cfg["callbacks"] or {}).values() if node]
+    callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
     trainer: pl.Trainer = build(
         cfg["trainer"],
+        "trainer",
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
         callbacks=[*callbacks, bar],
@@ -68,14 +69,14 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
 
 def _build_loggers(cfg: Config, folder: Path, stage: str, identity: str | None) -> list[Any]:
     loggers: list[Any] = [MetricsCsv(str(folder))]
-    for node in (cfg["logger"] or {}).values():
+    for option, node in (cfg["logger"] or {}).items():
         if not node:
             continue
         dashboard = str(node.get("_target_")).endswith("WandbLogger") and identity is not None
         place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:6]
         name = f"{stage.replace(' ', '-')}-{identity}-{place}"
         run = {"name": stage, "id": name, "resume": "allow"} if dashboard else {}
-        loggers.append(build(node, save_dir=str(folder), **run))
+        loggers.append(build(node, f"logger.{option}", save_dir=str(folder), **run))
     return loggers
 
 

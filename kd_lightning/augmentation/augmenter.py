@@ -21,7 +21,7 @@ from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, tagger_fing
 from kd_lightning.augmentation.words import Spellings, TokenizedTexts, row_hashes, texts_of
 from kd_lightning.progress import track
 
-VERSION = 3
+VERSION = 4
 """Of the method; raise it when the same settings give other texts."""
 
 CHUNK = 2048
@@ -45,7 +45,8 @@ class RuleAugmenter:
     and both. Variants that stand among the examples, or were written before, are dropped.
 
     Words are as in the Penn Treebank (``treebank.WORD``), punctuation among them; a masked one is written as
-    ``MASKED``, punctuation is replaced by punctuation only, and a word that replaces another has a space before it.
+    ``MASKED``, punctuation is replaced by punctuation only, and a word that replaces a clitic has a space before it.
+    Words that differ in case alone are one word.
 
     Args:
         p_mask: Probability to mask a word.
@@ -77,7 +78,7 @@ class RuleAugmenter:
             object.__setattr__(self, name, float(getattr(self, name)))  # 0 and 0.0 are one recipe
         if self.p_mask + self.p_pos > 1:
             raise ValueError(
-                f"p_mask + p_pos is {self.p_mask + self.p_pos}, expected at most 1: a word has one of them"
+                f"p_mask + p_pos is {self.p_mask + self.p_pos:g}, expected at most 1: a word has one of them"
             )
         if self.p_mask + self.p_pos + self.p_ng == 0:
             raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
@@ -110,7 +111,7 @@ class RuleAugmenter:
                 for side, text in enumerate(texts):
                     of_words.append(tags[side][read[side] : read[side] + len(text.numbers)])
                     read[side] += len(text.numbers)
-                variants = self._variants(texts, of_words, tagged, batch.column("example_id").to_numpy())
+                variants = self._variants(texts, of_words, tagged, spellings, batch.column("example_id").to_numpy())
                 new = distinct.first_met(row_hashes(variants))
                 rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
                 columns = [spellings.write(text.where(new)) for text in variants]
@@ -149,7 +150,7 @@ class RuleAugmenter:
                         tags[side].extend(kinds.tolist())
                         counts.update((kinds << 32 | text.numbers).tolist())
                 advance(batch.num_rows)
-        return [np.frombuffer(side, np.uint8) for side in tags], TaggedWords(counts, spellings.ranks())
+        return [np.frombuffer(side, np.uint8) for side in tags], TaggedWords(counts, *spellings.ranks())
 
     def _tagger(self, words: int) -> AbstractContextManager[PosTagger | None]:
         return pos_tagger(words) if self.p_pos else nullcontext()
@@ -159,11 +160,14 @@ class RuleAugmenter:
         texts: Sequence[TokenizedTexts],
         tags: Sequence[NDArray[np.uint8]],
         tagged: TaggedWords,
+        spellings: Spellings,
         examples: NDArray[np.int64],
     ) -> list[TokenizedTexts]:
         """Return the variants of some examples, ``n_iter`` of the first, then of the second, ..."""
         row = np.repeat(np.arange(len(examples)), self.n_iter)
         variant = np.tile(np.arange(self.n_iter), len(examples))
+        is_punctuation = spellings.is_punctuation()
+        loose = is_punctuation | spellings.is_clitic()
         found = []
         for side, text in enumerate(texts):
             drawn = combined(self.seed, examples[row], variant, side)
@@ -179,8 +183,10 @@ class RuleAugmenter:
                 other = uniform(keys[replaced], position[replaced], OTHER_WORD)
                 of_them = tags[side][places[replaced]]
                 others = tagged.others(of_them, numbers[replaced], other)
-                is_word = of_them % 2 == 0  # what takes the place of n't does not stick to the word before
-                spaced[replaced] |= is_word & (others != numbers[replaced])
+                before = text.numbers[np.maximum(places[replaced] - 1, 0)]
+                after_word = (position[replaced] > 0) & ~is_punctuation[before]
+                # What takes the place of n't does not stick to the word before it.
+                spaced[replaced] |= (others != numbers[replaced]) & after_word & ~loose[others]
                 numbers[replaced] = others
             numbers[rule < self.p_mask] = 0
             starts = np.cumsum(span.lengths) - span.lengths

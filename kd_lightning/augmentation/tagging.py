@@ -52,8 +52,8 @@ def tagger_data() -> Path:
         found = nltk.data.find(f"taggers/{TAGGER}/")
     except ImportError as error:
         raise UserError(
-            "replacing words by their part of speech needs NLTK: pip install 'kd_lightning[augment]', or set "
-            "augmenter.p_pos=0"
+            "replacing words by their part of speech needs NLTK: in the checkout, pip install -e '.[augment]' "
+            "-c constraints.txt, or set augmenter.p_pos=0"
         ) from error
     except LookupError as error:
         raise UserError(

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kd_lightning.augmentation.draws import Hashes, combined, mixed
-from kd_lightning.treebank import word_splitter
+from kd_lightning.treebank import CLITIC, word_splitter
 
 MASKED = "\ufdd0"
 """Stands for a masked word in a text: a character that Unicode keeps free. Each model reads its own token for it."""
@@ -71,7 +71,7 @@ class Spellings:
 
     def __init__(self) -> None:
         self._splitter = word_splitter()
-        self._numbers, self._is_punctuation = {MASKED: 0}, bytearray([1])
+        self._numbers, self._is_punctuation, self._is_clitic = {MASKED: 0}, bytearray([1]), bytearray([0])
         self._words_between: dict[str, list[int]] = {}  # what stands between two spaces -> its words' numbers
         self._spelled: pa.Array = pa.array([], pa.string())  # of word n: 2n without, 2n + 1 with a space before it
 
@@ -103,6 +103,7 @@ class Spellings:
         if word not in self._numbers:
             self._numbers[word] = len(self._numbers)
             self._is_punctuation.append(not any(letter.isalnum() for letter in word))
+            self._is_clitic.append(CLITIC.fullmatch(word) is not None)
         return self._numbers[word]
 
     def write(self, words: TokenizedTexts) -> pa.Array:
@@ -127,12 +128,22 @@ class Spellings:
         """Return whether each word is punctuation or another symbol, without a letter or a digit ``[V]``."""
         return np.array(self._is_punctuation, np.bool_)
 
-    def ranks(self) -> NDArray[np.int64]:
-        """Return the alphabetical place of each word ``[V]``, which does not depend on where words were met."""
+    def is_clitic(self) -> NDArray[np.bool_]:
+        """Return whether each word stands without a space after another, as ``'s`` does, ``[V]``."""
+        return np.array(self._is_clitic, np.bool_)
+
+    def ranks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the place of each word in the alphabet, and a number that words of another case share, each ``[V]``.
+
+        Neither depends on where words were met. Words that differ in case alone, or in the kind of apostrophe, stand
+        next to each other.
+        """
+        plain = [word.casefold().replace("\u2019", "'") for word in self._numbers]
         words = list(self._numbers)
-        found = np.empty(len(words), np.int64)
-        found[sorted(range(len(words)), key=words.__getitem__)] = np.arange(len(words))
-        return found
+        ranks = np.empty(len(words), np.int64)
+        ranks[sorted(range(len(words)), key=lambda i: (plain[i], words[i]))] = np.arange(len(words))
+        numbers = {word: number for number, word in enumerate(sorted(set(plain)))}
+        return ranks, np.array([numbers[word] for word in plain], np.int64)
 
     def _all(self) -> pa.Array:
         if len(self._spelled) < 2 * len(self._numbers):

@@ -22,7 +22,7 @@ class WordEmbedding(nn.Module):
         sparse: Whether the gradient has the rows of the batch only, for optimisers whose step costs what they touch.
 
     Raises:
-        ValueError: If ``channels`` is none of the three.
+        ValueError: If ``channels`` is none of the three, or ``sparse`` neither true nor false.
 
     Source: Tang et al. 2019, arXiv:1903.12136, section 4.2; Kim 2014, arXiv:1408.5882.
     """
@@ -31,6 +31,8 @@ class WordEmbedding(nn.Module):
         super().__init__()
         if channels not in get_args(Channels):
             raise ValueError(f"channels is '{channels}', expected one of {', '.join(get_args(Channels))}")
+        if not isinstance(sparse, bool):
+            raise ValueError(f"sparse is {sparse!r}, expected true or false")
         self.channels, self.pad_id, self.sparse = channels, pad_id, sparse
         self.trained: nn.Embedding | None = None  # DDP looks for sparse gradients in modules of this class
         if channels != "frozen":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -15,6 +16,9 @@ from kd_lightning.progress import track
 
 LONGEST = 1 << 20
 """Bytes of a line: what is longer is no text of vectors."""
+
+BOM, COMPRESSED = b"\xef\xbb\xbf", (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")
+"""How some files begin: texts of Windows; gzip, zip, bzip2 and xz."""
 
 
 def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tensor]]:
@@ -34,9 +38,13 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
     try:
         with path.open("rb") as file, track(f"read {path.name}", path.stat().st_size) as advance:
             first = file.readline(LONGEST)
+            if first.startswith(COMPRESSED):
+                raise UserError(f"{path} is compressed: unpack it first, expected a text file of word vectors")
+            bom = len(first) - len(first.removeprefix(BOM))
+            first = first[bom:]
             header = re.fullmatch(rb"(\d+) (\d+)\s*", first)
             if not header:
-                file.seek(0)
+                file.seek(bom)
             size = int(header[2]) if header else first.rstrip().count(b" ")
             vectors, rows = _Vectors(path, size, words), 0
             while line := file.readline(LONGEST):
@@ -89,11 +97,22 @@ class _Vectors:
         try:
             vector = np.array(line.rsplit(b" ", self.size)[1:], dtype=np.float32)
         except ValueError as error:
-            raise self._unfit(number, line, "expected numbers after the word") from error
+            raise self._unfit(number, self._odd(line), f"expected {self.size} numbers after the word") from error
         if not np.isfinite(vector).all():
-            raise self._unfit(number, line, "expected finite numbers")
+            raise self._unfit(number, self._odd(line), "expected finite numbers")
         self.found[self.wanted[word]] = torch.from_numpy(vector)
 
+    def _odd(self, line: bytes) -> bytes:
+        """Return the first of a line's numbers that is none, or not finite."""
+
+        def is_finite(part: bytes) -> bool:
+            try:
+                return math.isfinite(float(part))
+            except ValueError:
+                return False
+
+        return next((part for part in line.rsplit(b" ", self.size)[1:] if not is_finite(part)), line)
+
     def _unfit(self, number: int, line: bytes, expected: str) -> UserError:
-        start = line[:40].decode(errors="replace")
+        start = line[:40].decode(errors="replace").replace("\t", "\\t")
         return UserError(f"{self.path}, line {number}: found '{start}{'...' if len(line) > 40 else ''}', {expected}")

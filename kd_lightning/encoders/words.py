@@ -101,9 +101,6 @@ class TrainingWords:
             raise UserError(
                 f"{self.vectors_file}: found none of the words ({words}, ...), expected vectors of lower-case words"
             )
-        level = logging.INFO if 2 * len(found) > len(numbers) else logging.WARNING
-        share = f"{len(found):,} of {len(numbers):,} words"
-        log.log(level, "%s: vectors for %s, the others start at random", self.vectors_file, share)
         vectors = random_vectors(tokenizer, size)
         for word, vector in found.items():
             vectors[numbers[word]] = vector
@@ -122,7 +119,11 @@ def _stamp(path: str) -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def _read_once(path: str, stamp: tuple[int, int], words: tuple[str, ...]) -> tuple[int, dict[str, Tensor]]:
     """Read the vectors of these words; models of one run that have the same words read them once."""
-    return read_vectors(Path(path), words)
+    size, found = read_vectors(Path(path), words)
+    level = logging.INFO if 2 * len(found) > len(words) else logging.WARNING
+    share = f"{len(found):,} of {len(words):,} words"
+    log.log(level, "%s: vectors for %s, the others start at random", path, share)
+    return size, found
 
 
 def _unreadable(path: object, error: OSError) -> UserError:
@@ -157,7 +158,10 @@ class WordPieces:
     def __post_init__(self) -> None:
         """Check that there is a model: in a configuration it is the teacher's, where that is pre-trained."""
         if not self.model:
-            raise ValueError("model is null, expected a pre-trained model: encoder.words.model=OWNER/MODEL or a folder")
+            raise ValueError(
+                "model is null, since the teacher's encoder is not pre-trained: encoder.words.model=OWNER/MODEL or a "
+                "folder, or encoder=bilstm for words of the training texts"
+            )
 
     @property
     def _pretrained(self) -> PretrainedTransformer:

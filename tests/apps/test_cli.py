@@ -38,6 +38,16 @@ def test_help_teaches_and_needs_nothing_heavy(command):
             "package no_such_package is not installed: in the checkout, pip install -e",
             id="an extra that is not installed",
         ),
+        pytest.param(
+            ["optimizer=adadelta", "optimizer.rho=0.9"],
+            "no setting 'optimizer.rho' in the chosen option of optimizer; did you mean 'optimizer.optimizer.rho'?",
+            id="setting further inside",
+        ),
+        pytest.param(
+            ["augmenter=rules", "augmenter.n_itr=2"], "mean 'augmenter.n_iter'?", id="misspelt setting of an option"
+        ),
+        pytest.param(["encoder=bilstm", "encoder.sparse=maybe"], "'maybe', expected true or false", id="no boolean"),
+        pytest.param(["augmenter=rules", "augmenter.n_iter=0"], "augmenter.n_iter is 0, expected", id="no variants"),
         pytest.param(["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?", id="misspelt setting"),
         pytest.param(["+task.rte.metric=f1"], "task rte: there is no field 'metric'; did you mean", id="unknown field"),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import logging
+import re
 import sys
 
 import pytest
@@ -168,8 +169,7 @@ def test_unlabelled_texts_of_ones_own(kd, workplace, texts, given, caplog):
     assert fit_of(workplace, "student")[1]["data"]["animals"]["unlabelled"] == 96
     assert fit_of(workplace, "teacher")[1]["data"]["animals"]["unlabelled"] == 0
     assert read_json(folder / "summary.json")["data"]["animals"]["train"] == 96
-    assert "animals: unlabelled texts are those of" in caplog.text
-    assert "more.csv, and none of its own" in caplog.text
+    assert re.search(r"animals: unlabelled texts are those of \S*more.csv", caplog.text)
 
 
 def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from kd_lightning.augmentation import MASKED, RuleAugmenter, augmenter, tagging
 from kd_lightning.augmentation.augmenter import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
 from kd_lightning.augmentation.draws import combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
+from kd_lightning.augmentation.words import Spellings
 from kd_lightning.errors import UserError
 
 NLTK_DATA = Path(os.environ.get("NLTK_DATA", Path(__file__).parents[3] / "shared" / "data" / "nltk_data"))
@@ -160,13 +162,33 @@ def test_replacements_are_drawn_as_often_as_they_occur():
     counts = {"a": 5, "b": 3, "c": 2}
     keys = Counter({(1 << 32) | number: count for number, count in enumerate(counts.values())})
     keys[(2 << 32) | 1] = 9
-    tagged = TaggedWords(keys, np.array([2, 0, 1]))
+    tagged = TaggedWords(keys, np.array([2, 0, 1]), np.arange(3))
     for word in range(3):
         others = 10 - list(counts.values())[word]
         grid = (np.arange(others) + 0.5) / others
         found = tagged.others(np.full(others, 1, np.uint8), np.full(others, word, np.int32), grid)
         assert Counter(found.tolist()) == {n: c for n, c in enumerate(counts.values()) if n != word}
     assert tagged.others(np.array([2], np.uint8), np.array([1], np.int32), np.array([0.9])).tolist() == [1]
+
+
+def test_a_word_in_another_case_is_no_other_word():
+    """``The`` in the place of ``the`` changes nothing for most models; both are drawn for a third word."""
+    spellings = Spellings()
+    spellings.read(pa.array(["the The cup it\u2019s it's CUP bowl"]))
+    names = ["the", "The", "cup", "\u2019s", "'s", "CUP", "bowl"]
+    found = [spellings.read(pa.array([name])).numbers[0] for name in names]
+    tagged = TaggedWords(Counter({(1 << 32) | int(number): 2 for number in found}), *spellings.ranks())
+    grid = (np.arange(10) + 0.5) / 10
+    for name, number in zip(names, found, strict=True):
+        drawn = tagged.others(np.full(10, 1, np.uint8), np.full(10, number, np.int32), grid)
+        kin = {
+            other
+            for other in names
+            if other.casefold().replace("\u2019", "'") == name.casefold().replace("\u2019", "'")
+        }
+        expected = Counter({n: 2 for n, other in zip(found, names, strict=True) if other not in kin})
+        if name != "bowl":
+            assert Counter(drawn.tolist()) == expected
 
 
 def test_the_tagger_reads_what_the_treebank_writes(monkeypatch):
@@ -201,6 +223,17 @@ def test_what_replaces_a_clitic_stands_apart(tagger):
     found = {text for _, text, _ in variants(["I don't", "we never"], p_mask=0.0, p_ng=0.0, p_pos=0.5, n_iter=60)}
     assert "I do never" in found
     assert not [text for text in found if "donever" in text or "dowe" in text]
+
+
+def test_spaces_stay_natural(monkeypatch):
+    """No space after a bracket or before a clitic, whatever stands there instead."""
+    noun = type("Noun", (), {"tag": lambda self, words: [(word, "NN") for word in words]})
+    monkeypatch.setattr(tagging, "load_tagger", noun)
+    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "nouns")
+    texts = ["(old) it's", "we've $10"]
+    found = [text for _, text, _ in variants(texts, p_mask=0.0, p_ng=0.0, p_pos=0.5, n_iter=300)]
+    assert not [text for text in found if re.match(r"\W ", text) or re.search(r"\w '(?:s|ve)$", text)]
+    assert {"(we) it's", "(old) it've"} <= set(found)
 
 
 def test_a_word_alone_with_its_tag_stays_as_it_is(monkeypatch):
@@ -274,7 +307,7 @@ def test_what_is_absent_is_told(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "nltk", None)
         with pytest.raises(
-            UserError, match=r"needs NLTK: pip install 'kd_lightning\[augment\]', or set augmenter.p_pos=0"
+            UserError, match=r"needs NLTK: in the checkout, pip install -e '.\[augment\]' .*or set augmenter.p_pos=0"
         ):
             variants(["a b"])
         assert variants(["a b"], p_pos=0.0)

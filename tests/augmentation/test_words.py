@@ -26,6 +26,7 @@ TEXTS = [
     ("  two\t tabs\nand\u00a0no break ", ["two", "tabs", "and", "no", "break"]),
     ("na\u00efve cafe\u0301 it's\u00e9 o'M\u00e4lley", ["na\u00efve", "cafe\u0301", "it's\u00e9", "o'M\u00e4lley"]),
     ("\u6771\u4eac \U0001f600\u200d", ["\u6771\u4eac", "\U0001f600", "\u200d"]),
+    ("ok\U0001f44d\U0001f3fd!", ["ok", "\U0001f44d\U0001f3fd", "!"]),
     ("cut\x1fhere\x1ethere", ["cut", "here", "there"]),
     ("", []),
 ]

@@ -52,6 +52,7 @@ def test_both_layouts_are_read(glove, content):
     size, found = read_vectors(glove(content), ["the", "in the red", "absent", "\x85"])
     assert size == 2
     assert {word: vector.tolist() for word, vector in found.items()} == {"the": [1, 2], "in the red": [3, 4]}
+    assert read_vectors(glove("\ufeffthe 1 2\n"), ["the"])[1]["the"].tolist() == [1, 2]
     assert read_vectors(glove("the 1 2\n\x85 3 4\n"), ["\x85"])[1]["\x85"].tolist() == [3, 4]
 
 
@@ -61,8 +62,10 @@ def test_both_layouts_are_read(glove, content):
         ("the 1 2\ncup 1\n", r"line 2: found 'cup 1', expected a word and 2 numbers in text"),
         ("the 1 2\ncup 1 2 3\n", r"line 2: found 'cup 1 2 3', expected 2 numbers, as the file's other lines have"),
         ("2 1\nthe 1 2\ncup 3 4\n", r"line 2: found 'the 1 2', expected 1 numbers, as the file's other lines have"),
-        ("the 1 2\ncup 1 x\n", r"line 2: found 'cup 1 x', expected numbers after the word"),
-        ("the 1 2\ncup 1 nan\n", r"line 2: found 'cup 1 nan', expected finite numbers"),
+        ("the 1 2\ncup 1 x\n", r"line 2: found 'x', expected 2 numbers after the word"),
+        ("the 1 2\ncup 1 nan\n", r"line 2: found 'nan', expected finite numbers"),
+        ("the\t1\t2\n", r"line 1: found 'the\\t1\\t2', expected a word and its numbers"),
+        (b"\x1f\x8b\x08\x00", r"is compressed: unpack it first"),
         ("the 1 2\nthe 3 4\n", r"line 2: found 'the 3 4', expected each word once"),
         ("the 1 2\nthe  3 4\n", r"line 2: found 'the 3 4', expected a word and 2 numbers in text, with one space"),
         ("the\n", r"line 1: found 'the', expected a word and its numbers"),
@@ -73,7 +76,7 @@ def test_both_layouts_are_read(glove, content):
 )
 def test_a_file_that_does_not_fit_is_told(glove, content, message):
     """The line, what was found, what was expected."""
-    with pytest.raises(UserError, match=rf"vectors\.txt[,:] ?.*{message}"):
+    with pytest.raises(UserError, match=rf"vectors\.txt[,: ].*{message}"):
         read_vectors(glove(content), ["the", "cup"])
 
 
