@@ -228,7 +228,7 @@ def test_the_timing_model_of_the_paper():
     """963,002 parameters besides the vectors (table 2), from a command."""
     cfg = composed("distill", "experiment=bilstm_sst2", "encoder=bilstm", "encoder.channels=both")
     tokenizer = train_word_tokenizer(["a good film"], 10)
-    system = build_system(cfg, build_tasks(cfg), build_encoder(build(cfg["encoder"]), tokenizer))
+    system = build_system(cfg, build_tasks(cfg), build_encoder(build(cfg["encoder"], "encoder"), tokenizer))
     assert sum(p.numel() for p in system.parameters()) - 2 * 300 * len(tokenizer) == 963_002
 
 
