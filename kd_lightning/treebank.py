@@ -10,8 +10,9 @@ _APOSTROPHE = "['\u2019]"
 _LETTER = r"[\p{L}\p{M}\p{N}_]"
 _END = rf"(?!{_LETTER})"
 
-_NEGATION = rf"(?i:n{_APOSTROPHE}t){_END}"
-_CLITIC = rf"(?i:{_APOSTROPHE}(?:s|re|ve|ll|d|m|t)){_END}"
+_NOT, _SHORT = rf"n{_APOSTROPHE}t", rf"{_APOSTROPHE}(?:s|re|ve|ll|d|m|t)"
+_NEGATION = rf"(?i:{_NOT}){_END}"
+_CLITIC = rf"(?i:{_SHORT}){_END}"
 _TITLE = r"(?i:mrs?|ms|dr|jr|sr|st|vs)\."
 _ABBREVIATION = rf"\p{{L}}(?:\.\p{{L}})+(?:\.|{_END})"
 
@@ -27,7 +28,7 @@ WORD = rf"{_NEGATION}|{_CLITIC}|{_TITLE}|{_ABBREVIATION}|{_COMPOUND}|{_SIGNS}"
 inside; a dash, an ellipsis or a quotation mark of several signs; one other sign, an emoji with its tone.
 In Oniguruma's syntax."""
 
-CLITIC = re.compile(r"n['\u2019]t|['\u2019](?:s|re|ve|ll|d|m|t)", re.IGNORECASE)
+CLITIC = re.compile(f"{_NOT}|{_SHORT}", re.IGNORECASE)
 """A word that is written without a space after another."""
 
 

@@ -47,6 +47,11 @@ def test_help_teaches_and_needs_nothing_heavy(command):
             ["augmenter=rules", "augmenter.n_itr=2"], "mean 'augmenter.n_iter'?", id="misspelt setting of an option"
         ),
         pytest.param(["encoder=bilstm", "encoder.sparse=maybe"], "'maybe', expected true or false", id="no boolean"),
+        pytest.param(
+            ["data=embedded", "task=toy_sentiment", "encoder=bilstm", "encoder.words.vocab_size=2"],
+            "error: encoder.words: vocab_size is 2, expected at least 3",
+            id="setting further inside that is refused",
+        ),
         pytest.param(["augmenter=rules", "augmenter.n_iter=0"], "augmenter.n_iter is 0, expected", id="no variants"),
         pytest.param(["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?", id="misspelt setting"),
         pytest.param(["+task.rte.metric=f1"], "task rte: there is no field 'metric'; did you mean", id="unknown field"),
