@@ -78,6 +78,9 @@ class SiameseHead(nn.Module):
     Source: Tang et al. 2019, arXiv:1903.12136, section 3.1.
     """
 
+    reads_texts_apart = True
+    """It needs an encoder that returns ``[first ; second]``."""
+
     def __init__(
         self, text_dim: int, num_outputs: int, *, is_pair: bool, hidden_size: int, dropout: float, sigmoid: bool
     ) -> None:

@@ -6,6 +6,7 @@ both orders. Their rows have ids of their own, so that a join by position gives 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,15 @@ def make_rows(folder: Path, task: Task, columns: Mapping[str, Any], *, labelled:
     """Return the rows of a task, written into a folder of their own."""
     batch = check_columns(columns, task, labelled=labelled, source=task.name)
     return cache_rows(folder, lambda: [batch], task.name)
+
+
+@pytest.fixture
+def nltk_data() -> Path:
+    """Return the folder with NLTK's tagger: ``$NLTK_DATA``, or that beside the checkout."""
+    found = Path(os.environ.get("NLTK_DATA", Path(__file__).parents[2] / "shared" / "data" / "nltk_data"))
+    if not (found / "taggers").is_dir():
+        pytest.skip("no tagger's data: set NLTK_DATA to a folder with taggers/averaged_perceptron_tagger_eng")
+    return found
 
 
 @pytest.fixture(autouse=True)

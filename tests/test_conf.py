@@ -218,10 +218,20 @@ def test_what_is_chosen_instead_is_whole(task, choice):
     group, _, name = choice.partition("=")
     found = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
     given = cfg["system"][group] if group == "distill_loss" else cfg[group]
-    extra = {"sparse"} if group == "encoder" else set()
-    assert {key for key in given if key not in extra} <= set(composed("distill", choice)[group]) | extra
+    assert set(given) <= set(composed("distill", choice)[group])
     assert bool(given) == (found != {})
     check_targets(cfg)
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_the_bilstm_system_learns_logits(command):
+    """``system=bilstm`` alone is the method, too; what is chosen beside it holds."""
+    encoders = ["encoder=bilstm"] + ["encoder@teacher.encoder=minilm"] * (command == "distill")
+    cfg = composed(command, "system=bilstm", *encoders)
+    assert cfg["system"]["distill_loss"] == {"_target_": "kd_lightning.losses.LogitMSE", "over_classes": "sum"}
+    chosen = composed(command, "system=bilstm", *encoders, "distill_loss=kl")
+    assert chosen["system"]["distill_loss"]["_target_"].endswith(".KLDivergence")
+    assert composed(command, "system=bam")["distill_loss"]["_target_"].endswith(".SoftCrossEntropy")
 
 
 def test_the_timing_model_of_the_paper():

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from kd_lightning.heads import ClassificationHead, RegressionHead, linear_head
+from kd_lightning.heads import ClassificationHead, RegressionHead, SiameseHead, linear_head, siamese_head
 
 HIDDEN = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
 
@@ -33,16 +33,27 @@ def test_linear_in_evaluation(build):
     torch.testing.assert_close(head(HIDDEN), HIDDEN @ head.output.weight.T)
 
 
-def test_sigmoid_is_the_papers_option():
+@pytest.mark.parametrize(
+    "build",
+    [partial(RegressionHead, 16, 0.0), partial(SiameseHead, 8, 1, is_pair=True, hidden_size=5, dropout=0.0)],
+)
+def test_sigmoid_is_the_papers_option(build):
     """BAM's paper ends in a sigmoid, its code does not; scores outside [0, 1] under the paper's name."""
-    one, other = RegressionHead(16, 0.0), RegressionHead(16, 0.0, sigmoid=False)
+    one, other = build(sigmoid=True), build(sigmoid=False)
     other.load_state_dict(one.state_dict())
     torch.testing.assert_close(one(100 * HIDDEN), other(100 * HIDDEN).sigmoid())
     assert (one(1000 * HIDDEN) <= 1).all()
     assert (other(1000 * HIDDEN).abs() > 1).any()
 
 
-@pytest.mark.parametrize("build", [partial(ClassificationHead, 400, 50), partial(RegressionHead, 400, sigmoid=False)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(ClassificationHead, 400, 50),
+        partial(RegressionHead, 400, sigmoid=False),
+        partial(SiameseHead, 200, 50, is_pair=False, hidden_size=400, sigmoid=False),
+    ],
+)
 def test_dropout_in_training(build):
     """A dropout rate that is taken and not used: the teacher over-fits and nobody knows why."""
     x = torch.ones(200, 400)
@@ -58,6 +69,10 @@ def test_options_reach_the_head(toys):
     head = linear_head(toys["near"].task, 16, dropout=0.3, sigmoid=False)
     assert (head.dropout.p, head.sigmoid) == (0.3, False)
     assert linear_head(toys["mood"].task, 16, dropout=0.3).dropout.p == 0.3
+    head = siamese_head(toys["near"].task, 16, hidden_size=7, dropout=0.3, sigmoid=False)
+    assert (head.hidden.out_features, head.dropout.p, head.sigmoid) == (7, 0.3, False)
+    assert siamese_head(toys["near"].task, 16).sigmoid
+    assert not siamese_head(toys["nli"].task, 16).sigmoid, "logits"
 
 
 @pytest.mark.parametrize("build", [partial(ClassificationHead, 400, 50), partial(RegressionHead, 4000)])

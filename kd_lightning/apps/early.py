@@ -21,6 +21,7 @@ WHOLE_NUMBERS = {
     "encoder.max_length": 8,  # the special tokens of a pair, and some words
     "encoder.hidden_size": 1,
     "encoder.words.size": 1,
+    "encoder.words.vocab_size": 3,  # padding, the unknown word, and one more
     "system.head.hidden_size": 1,
     "augmenter.n_iter": 1,
     "augmenter.max_ngram": 1,
@@ -111,6 +112,10 @@ def _make_absolute(cfg: DictConfig) -> None:
         if not path.is_dir():
             raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({path})")
         cfg.data.root = str(path)
+    for prefix in ("", "teacher."):
+        vectors = OmegaConf.select(cfg, f"{prefix}encoder.words.vectors_file")
+        if isinstance(vectors, str):
+            OmegaConf.update(cfg, f"{prefix}encoder.words.vectors_file", str(Path(vectors).expanduser().absolute()))
     data = cfg.get("data")
     if isinstance(data, DictConfig) and isinstance(data.get("unlabelled"), str):
         data.unlabelled = str(Path(data.unlabelled).expanduser().absolute())

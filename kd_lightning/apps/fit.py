@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -18,6 +19,7 @@ from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.trainer import (
+    adds_up_sparse_gradients,
     build_trainer,
     refuse_sparse_gradients,
     remove_requeue_checkpoints,
@@ -29,7 +31,7 @@ from kd_lightning.data.batches.train_stream import check_shares
 from kd_lightning.data.datamodule import run_steps
 from kd_lightning.data.folders import write_json, write_text
 from kd_lightning.data.sampling import epoch_batches, probabilities
-from kd_lightning.encoders import Encoder
+from kd_lightning.encoders import Encoder, EncoderSpec
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
@@ -81,9 +83,10 @@ class Fit:
         log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
         check_shares(self.cfg["batching"]["batch_size"], self.idle_trainer.world_size)
         tokenizer = self.inputs.tokenizer  # of a new vocabulary the real one: a file may have vectors of other words
-        recipe = json.dumps([self.cfg["encoder"], tokenizer_fingerprint(tokenizer)], sort_keys=True)
+        sparse = getattr(self.encoder_spec, "sparse", None)
+        recipe = json.dumps([self.cfg["encoder"], sparse, tokenizer_fingerprint(tokenizer)], sort_keys=True)
         if recipe not in encoders:
-            encoders[recipe] = build_encoder(self.inputs.spec, tokenizer)
+            encoders[recipe] = build_encoder(self.encoder_spec, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refuse_sparse_gradients(self.idle_trainer, system.encoder)
         refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
@@ -114,10 +117,23 @@ class Fit:
         epoch = epoch_batches(batching["epoch_rows"] or self.inputs.examples, batching["batch_size"])
         return run_steps(self.idle_trainer, epoch)
 
+    @cached_property
+    def encoder_spec(self) -> EncoderSpec:
+        """The encoder's recipe, with sparse gradients where they are left open, and optimiser and processes take them.
+
+        They lead where dense ones do, so the fit is the same.
+        """
+        spec: Any = self.inputs.spec
+        if getattr(spec, "sparse", False) is not None:
+            return spec
+        optimizer = build(self.cfg["optimizer"], "optimizer")
+        takes_rows = getattr(optimizer, "takes_rows", False) and adds_up_sparse_gradients(self.idle_trainer)
+        return replace(spec, sparse=takes_rows)
+
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""
         pl.seed_everything(self.cfg["seed"], verbose=False)
-        encoder = build_encoder(self.inputs.spec, self.inputs.tokenizer)
+        encoder = build_encoder(self.encoder_spec, self.inputs.tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoder)
         system.train()  # pre-trained models come in evaluation mode, and Lightning leaves it so
         system.save_hyperparameters({"identity": self.identity}, logger=False)  # goes into every checkpoint

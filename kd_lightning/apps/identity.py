@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from kd_lightning import __version__
 from kd_lightning.apps.build import Config
@@ -25,12 +26,15 @@ NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", 
 PARTS = ("system", "optimizer", "scheduler", "task_sampler")
 """Groups whose settings a fit's result depends on as they stand."""
 
-LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
+LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy", "nltk")
+
+TAGGER = "nltk"
+"""The one that is an extra."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that results depend on."""
-    found = {name: version(name) for name in LIBRARIES}
+    found = {name: version(name) for name in LIBRARIES if name != TAGGER or find_spec(TAGGER)}
     return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
 
 

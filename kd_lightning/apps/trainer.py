@@ -86,16 +86,21 @@ def remove_requeue_checkpoints(folder: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
+def adds_up_sparse_gradients(trainer: pl.Trainer) -> bool:
+    """Tell whether sparse gradients of the trainer's processes can be added up: NCCL, between GPUs, cannot."""
+    return trainer.world_size == 1 or trainer.strategy.root_device.type != "cuda"
+
+
 def refuse_sparse_gradients(trainer: pl.Trainer, encoder: Encoder) -> None:
-    """Refuse sparse gradients that NCCL, which adds up the gradients of several GPUs, cannot add.
+    """Refuse sparse gradients that cannot be added up.
 
     Raises:
         UserError: If the trainer would do so.
     """
-    if has_sparse_gradients(encoder) and trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+    if has_sparse_gradients(encoder) and not adds_up_sparse_gradients(trainer):
         raise UserError(
             f"encoder.sparse=true: NCCL, which adds up the gradients of {trainer.world_size} GPUs, takes no sparse "
-            "ones; set encoder.sparse=false"
+            "ones; set encoder.sparse=null"
         )
 
 

@@ -1,11 +1,11 @@
-"""The three rules of Tang et al.: masking, POS-guided replacement, n-gram sampling."""
+"""Variants of all examples of a split, chunk by chunk, no text twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kd_lightning.augmentation.base import Rows
-from kd_lightning.augmentation.draws import Distinct, Hashes, combined, uniform
+from kd_lightning.augmentation.draws import Distinct
 from kd_lightning.augmentation.replacement import TaggedWords
+from kd_lightning.augmentation.rules import Rules
 from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, tagger_fingerprint
-from kd_lightning.augmentation.words import Spellings, TokenizedTexts, row_hashes, texts_of
+from kd_lightning.augmentation.words import Spellings, row_hashes, texts_of
 from kd_lightning.progress import track
 
 VERSION = 4
@@ -30,64 +31,13 @@ CHUNK = 2048
 CHUNK_WORDS = 500_000
 """About as many words of variants at a time."""
 
-WORD_RULE, OTHER_WORD, TAKE_NGRAM, NGRAM_LENGTH, NGRAM_START = range(5)
-"""What a random number is for."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class RuleAugmenter:
-    """Write ``n_iter`` variants of each example.
+class RuleAugmenter(Rules):
+    """Write ``n_iter`` variants of each example by the rules; see ``Rules`` for them and for the settings.
 
-    Of each word one number X, uniform in [0, 1], decides: X < p_mask masks it; p_mask <= X < p_mask + p_pos replaces it
-    by another word of the same part of speech, drawn from the words of the training texts in proportion to how often
-    they occur with that tag. Then, with probability p_ng, only one n-gram of the text is kept, n uniform in 1 to
-    max_ngram (the whole text if it is shorter). Of pairs the variants change, in turn, the first text, the second,
-    and both. Variants that stand among the examples, or were written before, are dropped.
-
-    Words are as in the Penn Treebank (``treebank.WORD``), punctuation among them; a masked one is written as
-    ``MASKED``, punctuation is replaced by punctuation only, and a word that replaces a clitic has a space before it.
-    Words that differ in case alone are one word.
-
-    Args:
-        p_mask: Probability to mask a word.
-        p_pos: Probability to replace a word.
-        p_ng: Probability to keep one n-gram only.
-        max_ngram: Longest n-gram, in words.
-        n_iter: Variants of each example: 20 for SST-2, 10 for MNLI and QQP in the paper.
-        seed: The random numbers depend on it and on the example's id alone. What a word is replaced by depends on all
-            texts; of equal variants the first is kept.
-
-    Raises:
-        ValueError: If a setting is out of range.
-
-    Source: Tang et al. 2019, arXiv:1903.12136, section 3.3.
+    Variants that stand among the examples are dropped, and of equal variants all but the first.
     """
-
-    p_mask: float = 0.1
-    p_pos: float = 0.1
-    p_ng: float = 0.25
-    max_ngram: int = 5
-    n_iter: int = 20
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        for name in ("p_mask", "p_pos", "p_ng"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
-            object.__setattr__(self, name, float(getattr(self, name)))  # 0 and 0.0 are one recipe
-        if self.p_mask + self.p_pos > 1:
-            raise ValueError(
-                f"p_mask + p_pos is {self.p_mask + self.p_pos:g}, expected at most 1: a word has one of them"
-            )
-        if self.p_mask + self.p_pos + self.p_ng == 0:
-            raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
-        for name in ("max_ngram", "n_iter", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number")
-        for name in ("max_ngram", "n_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     def fingerprint(self) -> str:
         """Return a hash of the settings, and of the tagger.
@@ -111,7 +61,7 @@ class RuleAugmenter:
                 for side, text in enumerate(texts):
                     of_words.append(tags[side][read[side] : read[side] + len(text.numbers)])
                     read[side] += len(text.numbers)
-                variants = self._variants(texts, of_words, tagged, spellings, batch.column("example_id").to_numpy())
+                variants = self.variants(texts, of_words, tagged, spellings, batch.column("example_id").to_numpy())
                 new = distinct.first_met(row_hashes(variants))
                 rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
                 columns = [spellings.write(text.where(new)) for text in variants]
@@ -154,56 +104,6 @@ class RuleAugmenter:
 
     def _tagger(self, words: int) -> AbstractContextManager[PosTagger | None]:
         return pos_tagger(words) if self.p_pos else nullcontext()
-
-    def _variants(
-        self,
-        texts: Sequence[TokenizedTexts],
-        tags: Sequence[NDArray[np.uint8]],
-        tagged: TaggedWords,
-        spellings: Spellings,
-        examples: NDArray[np.int64],
-    ) -> list[TokenizedTexts]:
-        """Return the variants of some examples, ``n_iter`` of the first, then of the second, ..."""
-        row = np.repeat(np.arange(len(examples)), self.n_iter)
-        variant = np.tile(np.arange(self.n_iter), len(examples))
-        is_punctuation = spellings.is_punctuation()
-        loose = is_punctuation | spellings.is_clitic()
-        found = []
-        for side, text in enumerate(texts):
-            drawn = combined(self.seed, examples[row], variant, side)
-            changed = np.ones(len(row), np.bool_) if len(texts) == 1 else (variant % 3 == side) | (variant % 3 == 2)
-            span = self._spans(text, row, drawn, changed)
-            places = span.places()
-            position = places - np.repeat(text.starts[row], span.lengths)
-            keys, open_to_change = np.repeat(drawn, span.lengths), np.repeat(changed, span.lengths)
-            rule = np.where(open_to_change, uniform(keys, position, WORD_RULE), 1.0)
-            numbers, spaced = text.numbers[places], text.spaced[places]
-            replaced = np.flatnonzero((rule >= self.p_mask) & (rule < self.p_mask + self.p_pos))
-            if len(replaced):
-                other = uniform(keys[replaced], position[replaced], OTHER_WORD)
-                of_them = tags[side][places[replaced]]
-                others = tagged.others(of_them, numbers[replaced], other)
-                before = text.numbers[np.maximum(places[replaced] - 1, 0)]
-                after_word = (position[replaced] > 0) & ~is_punctuation[before]
-                # What takes the place of n't does not stick to the word before it.
-                spaced[replaced] |= (others != numbers[replaced]) & after_word & ~loose[others]
-                numbers[replaced] = others
-            numbers[rule < self.p_mask] = 0
-            starts = np.cumsum(span.lengths) - span.lengths
-            found.append(TokenizedTexts(numbers, spaced, starts, span.lengths))
-        return found
-
-    def _spans(
-        self, text: TokenizedTexts, row: NDArray[np.int64], drawn: Hashes, changed: NDArray[np.bool_]
-    ) -> TokenizedTexts:
-        """Return the part of each text that is kept: an n-gram of it, or all."""
-        whole = text.lengths[row]
-        short = changed & (uniform(drawn, TAKE_NGRAM) < self.p_ng)
-        length = np.minimum(1 + (uniform(drawn, NGRAM_LENGTH) * self.max_ngram).astype(np.int64), whole)
-        start = (uniform(drawn, NGRAM_START) * (whole - length + 1)).astype(np.int64)
-        return TokenizedTexts(
-            text.numbers, text.spaced, text.starts[row] + np.where(short, start, 0), np.where(short, length, whole)
-        )
 
 
 def words_about(rows: Rows) -> int:

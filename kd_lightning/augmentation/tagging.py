@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 
 QUOTES = {'"': "''", "\u201c": "``", "\u201d": "''"}
 """How the Treebank writes quotation marks; a tagger that never met one takes it for a noun."""
@@ -34,10 +37,13 @@ def load_tagger() -> Any:
     Raises:
         UserError: If NLTK or its data is absent.
     """
-    tagger_data()
+    folder = tagger_data()
     from nltk.tag.perceptron import PerceptronTagger
 
-    return PerceptronTagger()
+    try:
+        return PerceptronTagger()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {first_line(error)}); {INSTEAD}") from error
 
 
 def tagger_data() -> Path:
@@ -59,8 +65,8 @@ def tagger_data() -> Path:
         raise UserError(
             f"the tagger's data is absent: expected NLTK's {TAGGER} in one of its folders or in $NLTK_DATA; {INSTEAD}"
         ) from error
-    if not isinstance(found, str) or any(not Path(found, f"{TAGGER}.{part}.json").is_file() for part in PARTS):
-        expected = ", ".join(f"{TAGGER}.{part}.json" for part in PARTS)
+    if not isinstance(found, str) or any(not _file(Path(found), part).is_file() for part in PARTS):
+        expected = ", ".join(_file(Path(), part).name for part in PARTS)
         raise UserError(f"{found}: expected a folder with {expected}; unzip what is zipped, or: {INSTEAD}")
     return Path(found)
 
@@ -75,9 +81,13 @@ def tagger_fingerprint() -> str:
     import nltk
 
     digest = hashlib.sha256(nltk.__version__.encode())
-    for path in sorted(folder.iterdir()):
-        digest.update(path.name.encode() + path.read_bytes())
+    for part in PARTS:
+        digest.update(hashlib.sha256(_file(folder, part).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _file(folder: Path, part: str) -> Path:
+    return folder / f"{TAGGER}.{part}.json"
 
 
 def tags_of(texts: Sequence[list[str]]) -> list[str]:
@@ -123,5 +133,18 @@ def pos_tagger(words: int) -> Iterator[PosTagger]:
         yield PosTagger(None, 1)
         return
     tagger_data()  # what is absent is told here, not in a process
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         yield PosTagger(pool, workers)
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it has ended, whatever ended it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -128,9 +128,15 @@ class Spellings:
         """Return whether each word is punctuation or another symbol, without a letter or a digit ``[V]``."""
         return np.array(self._is_punctuation, np.bool_)
 
-    def is_clitic(self) -> NDArray[np.bool_]:
-        """Return whether each word stands without a space after another, as ``'s`` does, ``[V]``."""
-        return np.array(self._is_clitic, np.bool_)
+    def stand_apart(self, before: NDArray[np.int32], words: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return whether a space belongs between words ``[n]`` and those before them (-1 for none) ``[n]``.
+
+        None beside punctuation, before a clitic, and at the beginning: the word that takes the place of ``n't`` does
+        not stick to the word before it.
+        """
+        is_punctuation = self.is_punctuation()
+        loose = is_punctuation | np.array(self._is_clitic, np.bool_)
+        return (before >= 0) & ~is_punctuation[before] & ~loose[words]
 
     def ranks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the place of each word in the alphabet, and a number that words of another case share, each ``[V]``.

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from kd_lightning.augmentation import Augmenter
+from kd_lightning.data.reading.columns import is_blank
+from kd_lightning.data.reading.ids import repeated_ids
+from kd_lightning.data.reading.reader import ROWS
 from kd_lightning.data.rows import FORMAT, Rows, cache_rows
 from kd_lightning.data.sources import Files, Source
 from kd_lightning.errors import UserError, did_you_mean
@@ -74,13 +81,14 @@ class Corpus:
             code: Name -> hash of its source, of a user's own augmenter.
 
         Raises:
-            UserError: If it cannot, or writes none.
+            UserError: If it cannot, writes none, or what it writes are no rows of the task without labels.
         """
         recipe = json.dumps([type(augmenter).__qualname__, augmenter.fingerprint(), code], sort_keys=True)
         written_by = hashlib.sha256(recipe.encode()).hexdigest()
         key = hashlib.sha256(json.dumps([FORMAT, rows.fingerprint, written_by]).encode()).hexdigest()[:16]
         folder = self.cache / "rows" / f"{task.name}-synthetic-{key}"
-        found = cache_rows(folder, lambda: augmenter.augment(rows, task.name), f"augmenter, task {task.name}")
+        source = f"augmenter {type(augmenter).__name__}, task {task.name}"
+        found = cache_rows(folder, lambda: _checked(augmenter.augment(rows, task.name), task, source), source)
         return replace(found, augmenter=written_by)
 
     def where(self, task: Task, split: str) -> str:
@@ -94,3 +102,26 @@ class Corpus:
 
     def _source(self, task: Task) -> Source:
         return Files() if task.files else self.source
+
+
+def _checked(written: Iterator[pa.RecordBatch], task: Task, source: str) -> Iterator[pa.RecordBatch]:
+    """Yield what an augmenter wrote, as strictly looked at as what is read from files."""
+    seen = array("q")  # 8 bytes per row
+    for batch in written:
+        if batch.schema != ROWS:
+            raise UserError(f"{source}: found the columns {_columns(batch.schema)}, expected {_columns(ROWS)}")
+        if not pc.all(pc.is_nan(batch.column("label")).fill_null(False)).as_py():
+            raise UserError(f"{source}: found labels, expected NaN: no one has labelled what it writes")
+        for name, wanted in (("text_a", True), ("text_b", task.is_pair)):
+            column = batch.column(name)
+            if pc.any(is_blank(column).fill_null(True) if wanted else column.is_valid()).as_py():
+                expected = "a text that is not empty in every row" if wanted else "null: the task has one text"
+                raise UserError(f"{source}: found {name} {'empty' if wanted else 'filled'}, expected {expected}")
+        seen.frombytes(batch.column("example_id").to_numpy().tobytes())
+        yield batch
+    if repeated := repeated_ids(seen):
+        raise UserError(f"{source}: found example_id {min(repeated)} more than once, expected unique ids")
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)

@@ -73,6 +73,6 @@ class BiLstmEncoder(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         sizes = {"model_type": "kd_lightning_bilstm", "hidden_size": self.text_dim // 2, "dropout": self.dropout.p}
         embedding = {"vocab_size": self.embedding.vocab_size, "embedding_size": self.embedding.size}
-        kind = {"channels": self.embedding.channels, "pad_id": self.embedding.pad_id, "sparse": self.embedding.sparse}
+        kind = {"channels": self.embedding.channels, "pad_id": self.embedding.pad_id}
         (folder / "config.json").write_text(json.dumps({**sizes, **embedding, **kind}, indent=2) + "\n")
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / "model.safetensors")

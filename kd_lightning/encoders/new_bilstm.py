@@ -31,7 +31,8 @@ class NewBiLstm:
         channels: Whether the vectors are trained; see ``WordEmbedding``.
         max_length: Longest input in words or word pieces.
         dropout: Dropout rate on the embedded words.
-        sparse: Whether the gradient of the vectors has the rows of the batch only.
+        sparse: Whether the gradient of the vectors has the rows of the batch only. None leaves it to whoever knows the
+            optimiser (a fit chooses it where the optimiser takes rows); built as it is, it has not.
 
     Source: Tang et al. 2019, arXiv:1903.12136.
     """
@@ -41,7 +42,7 @@ class NewBiLstm:
     channels: Channels = "trained"
     max_length: int = 128
     dropout: float = 0.0
-    sparse: bool = False
+    sparse: bool | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of the recipe, and of the files that it names."""
@@ -56,12 +57,12 @@ class NewBiLstm:
     def build(self, tokenizer: PreTrainedTokenizerBase) -> BiLstmEncoder:
         """Return the encoder with random weights; its vectors are as ``words`` says."""
         vectors = self.words.vectors(tokenizer)
-        embedding = WordEmbedding(vectors, self.channels, tokenizer.pad_token_id, sparse=self.sparse)
+        embedding = WordEmbedding(vectors, self.channels, tokenizer.pad_token_id, sparse=self.sparse or False)
         return BiLstmEncoder(embedding, self.hidden_size, self.dropout)
 
     def saved(self, folder: Path) -> SavedBiLstm:
         """Return the recipe of the trained encoder in the folder."""
-        return SavedBiLstm(path=str(folder), max_length=self.max_length)
+        return SavedBiLstm(path=str(folder), max_length=self.max_length, sparse=self.sparse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +72,16 @@ class SavedBiLstm:
     Args:
         path: Folder with ``config.json``, ``model.safetensors`` and the tokenizer.
         max_length: Longest input in words.
+        sparse: See ``NewBiLstm``.
     """
 
     path: str
     max_length: int = 128
+    sparse: bool | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of the files and of the recipe, the same wherever the folder lies."""
-        values = {"path": files_hash(Path(self.path)), "max_length": self.max_length}
+        values = {**vars(self), "path": files_hash(Path(self.path))}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -94,7 +97,7 @@ class SavedBiLstm:
         try:
             config = json.loads((Path(self.path) / "config.json").read_text())
             vectors = torch.zeros(config["vocab_size"], config["embedding_size"])
-            embedding = WordEmbedding(vectors, config["channels"], config["pad_id"], config["sparse"])
+            embedding = WordEmbedding(vectors, config["channels"], config["pad_id"], self.sparse or False)
             encoder = BiLstmEncoder(embedding, config["hidden_size"], config["dropout"])
             encoder.load_state_dict(load_file(Path(self.path) / "model.safetensors"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

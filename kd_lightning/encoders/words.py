@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.encoders.pretrained import PretrainedTransformer
+from kd_lightning.encoders.pretrained import PretrainedTransformer, files_hash
 from kd_lightning.encoders.vector_file import read_vectors
 from kd_lightning.encoders.vocabulary import bare_texts, train_word_tokenizer
 from kd_lightning.errors import UserError
@@ -138,6 +138,13 @@ def _content(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
+@lru_cache(maxsize=1)
+def _pretrained_vectors(folder: Path, content: str) -> Tensor:
+    """Read a model's vectors ``[V, E]``; models of one run that begin with them load it once."""
+    encoder = PretrainedTransformer(path=str(folder), max_length=1)
+    return encoder.build(encoder.tokenizer([])).model.get_input_embeddings().weight.detach().clone()
+
+
 @dataclass(frozen=True, kw_only=True)
 class WordPieces:
     """The word pieces of a pre-trained transformer, with its own vectors or with random ones.
@@ -163,7 +170,7 @@ class WordPieces:
                 "folder, or encoder=bilstm for words of the training texts"
             )
 
-    @property
+    @cached_property
     def _pretrained(self) -> PretrainedTransformer:
         return PretrainedTransformer(path=self.model, revision=self.revision, max_length=1)
 
@@ -184,4 +191,4 @@ class WordPieces:
         """
         if self.size is not None:
             return random_vectors(tokenizer, self.size)
-        return self._pretrained.build(tokenizer).model.get_input_embeddings().weight.detach().clone()
+        return _pretrained_vectors(self._pretrained.folder, files_hash(self._pretrained.folder))

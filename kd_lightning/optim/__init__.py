@@ -2,7 +2,7 @@
 
 from kd_lightning.optim.adadelta import AdaDelta
 from kd_lightning.optim.bert_adam import BertAdam
-from kd_lightning.optim.clipping import clip_gradients
+from kd_lightning.optim.clipping import clip_norm, clip_values
 from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, has_sparse_gradients, layerwise_groups
 from kd_lightning.optim.schedules import ConstantRate, LearningRateSchedule, LinearWarmup
 
@@ -14,7 +14,8 @@ __all__ = [
     "LearningRateSchedule",
     "LinearWarmup",
     "TorchOptimizer",
-    "clip_gradients",
+    "clip_norm",
+    "clip_values",
     "has_sparse_gradients",
     "layerwise_groups",
 ]

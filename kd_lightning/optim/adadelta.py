@@ -31,6 +31,9 @@ class AdaDelta(torch.optim.Optimizer):
     Source: Zeiler 2012, arXiv:1212.5701, algorithm 1; Tang et al. 2019, arXiv:1903.12136, section 4.3.
     """
 
+    takes_rows = True
+    """Whether gradients of the rows of a batch lead where dense ones do."""
+
     def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}, expected a number of at least 0")

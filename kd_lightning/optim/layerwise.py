@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.encoders import Encoder
-from kd_lightning.optim.adadelta import AdaDelta
 
-TAKE_ROWS = (AdaDelta, torch.optim.SGD, torch.optim.Adagrad)
-"""Optimisers that take gradients of some rows, and those of whole parameters as well; none with weight decay."""
+TAKE_ROWS = (torch.optim.SGD, torch.optim.Adagrad)
+"""Torch's optimisers that take sparse gradients, and dense ones as well; not with weight decay, nor fused."""
 
 TorchOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -91,6 +90,11 @@ class LayerwiseOptimizer:
         self.optimizer = optimizer
         self.lr, self.layer_decay, self.weight_decay = lr, layer_decay, weight_decay
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether sparse gradients lead the optimiser where dense ones do: it says so itself, by ``takes_rows``."""
+        return bool(getattr(getattr(self.optimizer, "func", self.optimizer), "takes_rows", False))
+
     def __call__(self, encoder: Encoder, heads: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser over all trainable parameters of both.
 
@@ -101,11 +105,12 @@ class LayerwiseOptimizer:
             encoder, heads, lr=self.lr, layer_decay=self.layer_decay, weight_decay=self.weight_decay
         )
         optimizer = self.optimizer(groups)
-        if has_sparse_gradients(encoder):
-            whole = [name for name in ("weight_decay", "fused") if any(g.get(name) for g in optimizer.param_groups)]
-            if whole or not isinstance(optimizer, TAKE_ROWS):
-                how = f" with {' and '.join(whole)}" if whole else ""
+        if has_sparse_gradients(encoder) and not self.takes_rows:
+            named = [name for name in ("weight_decay", "fused") if any(g.get(name) for g in optimizer.param_groups)]
+            if named or not isinstance(optimizer, TAKE_ROWS):
+                how = f" with {' and '.join(named)}" if isinstance(optimizer, TAKE_ROWS) else ""
                 raise ValueError(
-                    f"{type(optimizer).__name__}{how} takes no sparse gradients: encoder.sparse=false, or adadelta"
+                    f"encoder.sparse is true, but {type(optimizer).__name__}{how} does not take sparse and dense "
+                    "gradients alike: encoder.sparse=null, or optimizer=adadelta"
                 )
         return optimizer

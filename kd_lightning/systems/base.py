@@ -13,8 +13,8 @@ from torchmetrics import MetricCollection
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
-from kd_lightning.heads import HeadFactory, SiameseHead
-from kd_lightning.optim import LearningRateSchedule, clip_gradients
+from kd_lightning.heads import HeadFactory
+from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
 from kd_lightning.systems.loss_means import CountedLosses, loss_means
 from kd_lightning.tasks import Task, glue_average
 
@@ -63,10 +63,12 @@ class NLUSystem(pl.LightningModule):
         self.encoder = encoder
         self.tasks = tuple(tasks)
         self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
-        if any(isinstance(head, SiameseHead) for head in self.heads.values()) and not hasattr(encoder, "text_dim"):
+        apart = any(getattr(head, "reads_texts_apart", False) for head in self.heads.values())
+        if apart and not hasattr(encoder, "text_dim"):
             raise ValueError(
-                f"the siamese head takes two texts that were read apart, a {type(encoder).__name__} reads them as one: "
-                "choose encoder=bilstm, or system.head._target_=kd_lightning.heads.linear_head"
+                f"the head takes two texts that were read apart, a {type(encoder).__name__} reads them as one: choose "
+                "encoder=bilstm (the teacher's is encoder@teacher.encoder), or "
+                "system.head._target_=kd_lightning.heads.linear_head"
             )
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.make_optimizer, self.schedule = optimizer, scheduler
@@ -197,16 +199,14 @@ class NLUSystem(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the global norm of the gradient at ``gradient_clip_val``.
+        """Clip the global norm of the gradient, or its numbers, at ``gradient_clip_val``.
 
-        Lightning refuses to clip under mixed precision with a fused optimiser, which is right for fp16 (its gradients
-        are still scaled here) and needless for bf16 (which has no scaler).
+        Lightning's own clipping knows no sparse gradients, and refuses fused optimisers under mixed precision: rightly
+        with fp16 (see ``configure_optimizers``; of others the gradients are unscaled by now), needlessly with bf16.
         """
-        if self._gradients_are_scaled or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            clip_gradients(parameters, gradient_clip_val)
+        if gradient_clip_val:
+            clip = clip_values if gradient_clip_algorithm == "value" else clip_norm
+            clip([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the schedule over the true total of steps.

@@ -48,8 +48,13 @@ def test_help_teaches_and_needs_nothing_heavy(command):
         ),
         pytest.param(["encoder=bilstm", "encoder.sparse=maybe"], "'maybe', expected true or false", id="no boolean"),
         pytest.param(
-            ["data=embedded", "task=toy_sentiment", "encoder=bilstm", "encoder.words.vocab_size=2"],
-            "error: encoder.words: vocab_size is 2, expected at least 3",
+            ["encoder=bilstm", "encoder.words.vocab_size=1e4"],
+            "encoder.words.vocab_size is 10000.0, expected a whole number of at least 3",
+            id="no whole number",
+        ),
+        pytest.param(
+            ["data=embedded", "task=toy_sentiment", "encoder=bilstm_pieces"],
+            "error: encoder.words: model is null, since the teacher's encoder is not pre-trained",
             id="setting further inside that is refused",
         ),
         pytest.param(["augmenter=rules", "augmenter.n_iter=0"], "augmenter.n_iter is 0, expected", id="no variants"),

@@ -51,7 +51,7 @@ def test_sparse_gradients_of_several_gpus_are_refused():
     def trainer(device, processes):
         return SimpleNamespace(world_size=processes, strategy=SimpleNamespace(root_device=torch.device(device)))
 
-    with pytest.raises(UserError, match=r"the gradients of 2 GPUs, .*; set encoder.sparse=false"):
+    with pytest.raises(UserError, match=r"the gradients of 2 GPUs, .*; set encoder.sparse=null"):
         refuse_sparse_gradients(trainer("cuda", 2), sparse)
     refuse_sparse_gradients(trainer("cuda", 2), dense)
     refuse_sparse_gradients(trainer("cuda", 1), sparse)

@@ -4,12 +4,16 @@ import csv
 import importlib
 import logging
 import re
+import shutil
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
+from kd_lightning.augmentation import tagging
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
+from kd_lightning.encoders import WordEmbedding
 from kd_lightning.errors import UserError
 
 SMALL = ["task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
@@ -52,24 +56,113 @@ def test_a_sweep_writes_its_texts_once(kd, workplace, caplog):
     assert len(list(cache.glob("animals-synthetic-*"))) == 2
 
 
-def test_an_augmenter_of_ones_own_is_known_by_its_file(kd, workplace, monkeypatch):
-    """Change the file, and the texts are written again, though its settings are the same."""
+def test_other_training_texts_have_other_variants(kd, workplace):
+    """A row that was mended leaves no variant of what it was."""
+    kd("distill", *SMALL, *MASKS)
+    path = workplace / "animals-train.csv"
+    header, _, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([header, "a white owl,a white owl,same", *rest]) + "\n")
+    kd("distill", *SMALL, *MASKS)
+    cache = workplace / ".cache" / "kd_lightning" / "rows"
+    first, second = sorted(cache.glob("animals-synthetic-*/rows.arrow"), key=lambda path: path.stat().st_mtime_ns)
+    assert b"owl" not in first.read_bytes()
+    assert b"owl" in second.read_bytes()
+
+
+def test_each_task_has_its_variants(kd, workplace):
+    folder = kd("distill", "task=[animals,beasts]", *SMALL[1:], *MASKS, "teacher.scope=multi")
+    rows = read_json(folder / "summary.json")["data"]
+    assert rows["animals"]["synthetic"] > rows["animals"]["train"]
+    assert rows["beasts"]["synthetic"] > rows["beasts"]["train"]
+
+
+@pytest.mark.slow
+def test_the_rules_with_the_real_tagger(kd, workplace, nltk_data, monkeypatch):
+    """The whole method from a command: words of the texts take each other's place, and the same texts come again."""
+    monkeypatch.setattr(pytest.importorskip("nltk").data, "path", [str(nltk_data)])
+    tagging.load_tagger.cache_clear()
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    rules = ["augmenter=rules", "augmenter.n_iter=4", "augmenter.p_pos=0.5", "augmenter.p_mask=0", "augmenter.p_ng=0"]
+    written = []
+    for output in ("once", "again"):
+        kd("predict", f"run={teacher}", "split=synthetic", f"output={output}", *rules)
+        written.append((workplace / output / "animals-synthetic.csv").read_text())
+        for path in (workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"):
+            shutil.rmtree(path)
+    assert written[0] == written[1]
+    texts = [(row["first"].split(), row["second"].split()) for row in csv.DictReader(written[0].splitlines())]
+    assert len(texts) > 96  # none of them is an example, and nothing but replacement makes another text
+    assert {len(words) for pair in texts for words in pair} == {2}
+    assert {word for pair in texts for words in pair for word in words} == {
+        word for words in texts_of(workplace, "train") for word in words
+    }
+
+
+def test_the_vocabulary_is_of_the_labelled_training_texts(kd, workplace, texts):
+    """Tang et al.'s code takes that of train, dev and test: a score on words that no user's text will have."""
+    with (workplace / "animals-dev.csv").open("a") as file:
+        file.write("a violet cat,a violet cat,same\n")
+    with (workplace / "more.csv").open("a") as file:
+        file.write("a purple cat,a purple cat\n")
+    folder = kd("distill", *SMALL, *BILSTM, *MASKS, "data.unlabelled=more.csv")
+    vocabulary = set(read_json(folder / "student" / "encoder" / "tokenizer.json")["model"]["vocab"])
+    words = {word for row in texts_of(workplace, "train") for word in row}
+    assert vocabulary == words | {"[PAD]", "[UNK]"}
+
+
+OWN = """
+import pyarrow as pa
+from kd_lightning.augmentation import RuleAugmenter
+class Mine(RuleAugmenter):
+    def augment(self, rows, name):
+        for batch in rows.batches():
+            texts = [[text + " WORD" for text in batch.column(c).to_pylist()] for c in ("text_a", "text_b")]
+            values = [*batch.columns[:2], *texts, [float("nan")] * batch.num_rows]
+            found = dict(zip(batch.schema.names, values))
+            CHANGE
+            yield pa.RecordBatch.from_pydict(found, schema=SCHEMA)
+"""
+
+
+@pytest.fixture
+def own_augmenter(workplace, monkeypatch):
+    """Return a function: a word, a change of what is written -> an augmenter of one's own, ``augmenter=own``."""
     monkeypatch.syspath_prepend(str(workplace))
-    source = (
-        "from kd_lightning.augmentation import RuleAugmenter\n"
-        "class Mine(RuleAugmenter):\n"
-        "    def augment(self, rows, name):\n"
-        "        for batch in rows.batches():\n"
-        "            texts = [[text + ' WORD' for text in batch.column(c).to_pylist()] for c in ('text_a', 'text_b')]\n"
-        "            values = [*batch.columns[:2], *texts, [float('nan')] * batch.num_rows]\n"
-        "            yield type(batch).from_pydict(dict(zip(batch.schema.names, values)), schema=batch.schema)\n"
-    )
     (workplace / "mine" / "augmenter").mkdir()
     (workplace / "mine" / "augmenter" / "own.yaml").write_text("_target_: my_augmenter.Mine\np_pos: 0.0\n")
-    for number, word in enumerate(("one", "two"), start=1):
-        (workplace / "my_augmenter.py").write_text(source.replace("WORD", word))
+
+    def write(word, change="pass", schema="batch.schema"):
+        source = OWN.replace("WORD", word).replace("CHANGE", change).replace("SCHEMA", schema)
+        (workplace / "my_augmenter.py").write_text(source)
         sys.modules.pop("my_augmenter", None)
         importlib.invalidate_caches()
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("change", "schema", "message"),
+    [
+        ("found['label'][3] = 1.0", "batch.schema", r"found labels, expected NaN: no one has labelled"),
+        ("found['label'][3] = None", "batch.schema", r"found labels, expected NaN"),
+        ("found['text_b'][3] = None", "batch.schema", r"found text_b empty, expected a text that is not empty"),
+        ("found['text_a'][3] = ' '", "batch.schema", r"found text_a empty"),
+        ("found['example_id'] = [*range(95), 7]", "batch.schema", r"found example_id 7 more than once"),
+        ("found.pop('label')", "batch.schema.remove(4)", r"found the columns example_id .*text_b \(string\), expected"),
+    ],
+)
+def test_what_an_augmenter_writes_is_looked_at(kd, workplace, own_augmenter, change, schema, message):
+    """Labels would be learned as gold, and a text that is missing would take all second texts with it."""
+    own_augmenter("one", change, schema)
+    with pytest.raises(UserError, match=rf"^augmenter Mine, task animals: {message}"):
+        kd("distill", *SMALL, "augmenter=own")
+    assert not list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-????????????????"))
+
+
+def test_an_augmenter_of_ones_own_is_known_by_its_file(kd, workplace, own_augmenter):
+    """Change the file, and the texts are written again, though its settings are the same."""
+    for number, word in enumerate(("one", "two"), start=1):
+        own_augmenter(word)
         folder = kd("distill", *SMALL, "augmenter=own")
         assert read_json(folder / "summary.json")["data"]["animals"]["synthetic"] == 96
         assert len(list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"))) == number
@@ -97,7 +190,7 @@ def test_soft_targets_of_synthetic_texts_by_hand(kd, workplace):
 
 
 BILSTM = [
-    *("system=bilstm", "distill_loss=logit_l2", "encoder=bilstm", "encoder.sparse=true", "optimizer=adadelta"),
+    *("system=bilstm", "encoder=bilstm", "optimizer=adadelta"),
     *("scheduler=constant", "encoder.hidden_size=8", "encoder.words.size=12", "system.head.hidden_size=8"),
 ]
 
@@ -151,6 +244,44 @@ def test_synthetic_texts_to_look_at(kd, workplace):
     assert {word for row in written for word in row["first"].split()} <= words | {"[MASK]"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "adds_up", "sparse"),
+    [([], True, True), ([], False, False), (["optimizer=adam"], True, False), (["encoder.sparse=false"], True, False)],
+)
+def test_gradients_are_sparse_where_nothing_is_in_the_way(kd, monkeypatch, settings, adds_up, sparse):
+    """The optimiser takes rows, and the processes can add them up: no setting is needed."""
+    asked = []
+
+    class Watched(WordEmbedding):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            asked.append(self.sparse)
+
+    monkeypatch.setattr("kd_lightning.encoders.new_bilstm.WordEmbedding", Watched)
+    monkeypatch.setattr("kd_lightning.apps.fit.adds_up_sparse_gradients", lambda _: adds_up)
+    kd("distill", *SMALL, *BILSTM, "baseline=false", *settings)
+    assert asked[0] is any(asked) is sparse  # models that predict have no gradients
+
+
+def test_sparse_gradients_that_cannot_be_are_told_first(kd, workplace, monkeypatch):
+    """Before the teacher is trained."""
+    with pytest.raises(UserError, match=r"encoder.sparse is true, but AdamW does not take"):
+        kd("distill", *SMALL, *BILSTM, "encoder.sparse=true", "optimizer=adamw")
+    monkeypatch.setattr("kd_lightning.apps.trainer.adds_up_sparse_gradients", lambda _: False)
+    with pytest.raises(UserError, match=r"encoder.sparse=true: NCCL"):
+        kd("distill", *SMALL, *BILSTM, "encoder.sparse=true")
+    assert not (workplace / "outputs" / "store").exists()
+
+
+def test_vectors_are_found_from_anywhere(kd, workplace, monkeypatch):
+    """``~``, and a path that still holds in the run's own configuration."""
+    (workplace / "vectors.txt").write_text("red 1 2\ncat 3 4\n")
+    monkeypatch.setenv("HOME", str(workplace))
+    folder = kd("distill", *SMALL, *BILSTM, "encoder.words.vectors_file='~/vectors.txt'", "baseline=false")
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.encoder.words.vectors_file == str(workplace / "vectors.txt")
+
+
 @pytest.fixture
 def texts(workplace):
     """Write a file of the animals' texts without labels."""
@@ -170,6 +301,17 @@ def test_unlabelled_texts_of_ones_own(kd, workplace, texts, given, caplog):
     assert fit_of(workplace, "teacher")[1]["data"]["animals"]["unlabelled"] == 0
     assert read_json(folder / "summary.json")["data"]["animals"]["train"] == 96
     assert re.search(r"animals: unlabelled texts are those of \S*more.csv", caplog.text)
+
+
+def test_soft_targets_of_unlabelled_texts_by_hand(kd, workplace, texts):
+    """Two commands, as for synthetic texts: the teacher reads the student's file."""
+    teacher = kd("train", "task=animals", "trainer.max_epochs=1")
+    kd("predict", f"run={teacher}", "split=train", "format=soft_targets", "output=targets")
+    kd("predict", f"run={teacher}", f"file={texts}", "split=unlabelled", "format=soft_targets", "output=targets")
+    named = "{train: targets/animals-train, unlabelled: targets/animals-unlabelled}"
+    student = ["system=bam", "task=animals", "trainer.max_epochs=1", f"data.unlabelled={texts}"]
+    folder = kd("train", *student, f"+soft_targets.animals={named}")
+    assert read_json(folder / "fit.json")["data"]["animals"]["unlabelled"] == 96
 
 
 def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):

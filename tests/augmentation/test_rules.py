@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from kd_lightning.augmentation import MASKED, RuleAugmenter, augmenter, tagging
-from kd_lightning.augmentation.augmenter import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
 from kd_lightning.augmentation.draws import combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
+from kd_lightning.augmentation.rules import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
 from kd_lightning.augmentation.words import Spellings
 from kd_lightning.errors import UserError
 
-NLTK_DATA = Path(os.environ.get("NLTK_DATA", Path(__file__).parents[3] / "shared" / "data" / "nltk_data"))
 TEXT_COLUMNS = [("row_id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string())]
 SCHEMA = pa.schema([("example_id", pa.int64()), *TEXT_COLUMNS, ("label", pa.float32())])
 
@@ -336,11 +336,36 @@ def test_damaged_data_of_the_tagger_is_told(monkeypatch, tmp_path, found):
         RuleAugmenter().fingerprint()
 
 
+def test_a_cut_file_of_the_tagger_is_told(monkeypatch, tmp_path):
+    """As a download that was broken off leaves it."""
+    monkeypatch.setattr(tagging, "tagger_data", lambda: tmp_path)
+    perceptron = pytest.importorskip("nltk.tag.perceptron")
+    monkeypatch.setattr(perceptron, "PerceptronTagger", lambda: json.loads('{"weig'))
+    tagging.load_tagger.cache_clear()
+    with pytest.raises(UserError, match=r"is damaged \(JSONDecodeError: .*\); python -m nltk.downloader"):
+        tagging.load_tagger()
+
+
+def test_the_fingerprint_of_the_tagger_is_of_its_three_files(monkeypatch, tmp_path):
+    """Other weights give other tags; a file manager's litter does not, and would have all texts written anew."""
+    pytest.importorskip("nltk")
+    monkeypatch.setattr(tagging, "tagger_data", lambda: tmp_path)
+    files = [tmp_path / f"{tagging.TAGGER}.{part}.json" for part in tagging.PARTS]
+    for path in files:
+        path.write_text("{}")
+    first = tagging.tagger_fingerprint()
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "README").write_text("of the tagger")
+    assert tagging.tagger_fingerprint() == first
+    for path in files:
+        path.write_text('{"": 1}')
+        assert tagging.tagger_fingerprint() != first
+        path.write_text("{}")
+
+
 @pytest.mark.slow
-def test_the_tagger_of_many_processes_is_that_of_one(tmp_path):
+def test_the_tagger_of_many_processes_is_that_of_one(nltk_data, tmp_path):
     """In its own process: the pool starts others, which begin with the program's own file."""
-    if not (NLTK_DATA / "taggers").is_dir():
-        pytest.skip("no tagger's data: set NLTK_DATA to a folder with taggers/averaged_perceptron_tagger_eng")
     program = tmp_path / "program.py"
     program.write_text(
         "from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, WORDS_PER_PROCESS\n"
@@ -352,6 +377,41 @@ def test_the_tagger_of_many_processes_is_that_of_one(tmp_path):
         "    assert found == PosTagger(None, 1)(texts)\n"
         "    print(*found[:6])\n"
     )
-    environment = {**os.environ, "NLTK_DATA": str(NLTK_DATA)}
+    environment = {**os.environ, "NLTK_DATA": str(nltk_data)}
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "DT NN VBZ DT JJ NN\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_the_command(nltk_data, tmp_path, how):
+    """Taggers of 260 MB each that no one waits for, and their tracebacks after Ctrl-C."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, os, time\n"
+        "os.sched_getaffinity = lambda _: {0, 1}\n"
+        "from kd_lightning.augmentation.tagging import pos_tagger, WORDS_PER_PROCESS\n"
+        "if __name__ == '__main__':\n"
+        "    with pos_tagger(2 * WORDS_PER_PROCESS) as tagger:\n"
+        "        tagger([['it', 'runs']] * 2)\n"
+        "        print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    environment = {**os.environ, "NLTK_DATA": str(nltk_data)}
+    with subprocess.Popen(
+        [sys.executable, program],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        assert len(running.stdout.readline().split()) == 2
+        if how == signal.SIGINT:
+            os.killpg(running.pid, how)  # as a terminal sends it
+        else:
+            running.send_signal(how)
+        _, errors = running.communicate(timeout=60)  # which waits until no process holds the other ends
+    assert "SpawnProcess" not in errors
+    assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)

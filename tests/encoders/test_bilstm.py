@@ -109,6 +109,31 @@ def test_channels(channels, width, trainable):
     assert {model.depth(name) for name, _ in model.named_parameters()} == {0, 1}
 
 
+def test_dropout_is_on_the_words():
+    """A rate that is taken and not used."""
+    model, batch = encoder().train(), single(*TEXTS)
+    model.dropout.p = 0.5
+    assert not model(**batch).equal(model(**batch))
+    model.eval()
+    torch.testing.assert_close(model(**batch), encoder().eval()(**batch))
+    words = TrainingWords(vocab_size=20, size=6)
+    recipe = NewBiLstm(words=words, hidden_size=4, dropout=0.25)
+    assert recipe.build(recipe.tokenizer(["a red cup"])).dropout.p == 0.25
+
+
+@pytest.mark.parametrize(("sparse", "expected"), [(None, False), (False, False), (True, True)])
+def test_gradients_of_single_rows_are_asked_for(tmp_path, sparse, expected):
+    """Left open, they are dense; so are those of an encoder that is trained on from a folder."""
+    recipe = NewBiLstm(words=TrainingWords(vocab_size=20, size=6), hidden_size=4, sparse=sparse)
+    tokenizer = recipe.tokenizer(["the red cup"])
+    model = recipe.build(tokenizer)
+    model.save(tmp_path)
+    assert model.embedding.trained.sparse is expected
+    saved = recipe.saved(tmp_path)
+    assert saved.sparse is sparse
+    assert saved.build(tokenizer).embedding.trained.sparse is expected
+
+
 def test_unknown_channels_are_refused():
     with pytest.raises(ValueError, match="channels is 'half', expected one of trained, frozen, both"):
         encoder("half")
@@ -143,15 +168,15 @@ def test_the_features_of_a_pair_are_the_papers():
 @pytest.mark.parametrize("channels", ["trained", "frozen", "both"])
 def test_saved_comes_back(tmp_path, channels):
     """A frozen channel that is not saved is one of noise."""
-    recipe = NewBiLstm(words=TrainingWords(vocab_size=20, size=6), hidden_size=4, channels=channels, sparse=True)
+    recipe = NewBiLstm(words=TrainingWords(vocab_size=20, size=6), hidden_size=4, channels=channels, dropout=0.25)
     tokenizer = recipe.tokenizer(["the red cup", "the cup sees"])
-    model = recipe.build(tokenizer)
+    model = recipe.build(tokenizer).eval()
     model.save(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again = recipe.saved(tmp_path)
     batch = single([2, 3, 4], [5])
-    torch.testing.assert_close(again.build(tokenizer)(**batch), model(**batch))
-    assert again.build(tokenizer).embedding.sparse
+    torch.testing.assert_close(again.build(tokenizer).eval()(**batch), model(**batch))
+    assert again.build(tokenizer).dropout.p == 0.25
     assert again.tokenizer([]).get_vocab() == tokenizer.get_vocab()
     assert again.fingerprint() != recipe.fingerprint()
     assert again.saved(tmp_path).fingerprint() == again.fingerprint()

@@ -8,7 +8,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from kd_lightning.encoders import NewBiLstm, TrainingWords, WordPieces, train_tokenizer, vector_file
+from kd_lightning.encoders import (
+    NewBiLstm,
+    PretrainedTransformer,
+    TrainingWords,
+    WordPieces,
+    train_tokenizer,
+    vector_file,
+)
 from kd_lightning.encoders import words as words_module
 from kd_lightning.encoders.vector_file import read_vectors
 from kd_lightning.errors import UserError
@@ -163,6 +170,24 @@ def test_word_pieces_are_the_models(bert):
     assert own.mask_token == "[MASK]"
     assert tokenizer.mask_token is None
     assert WordPieces(model=str(path), size=5).vectors(tokenizer).shape == (len(own), 5)
+
+
+def test_a_model_of_word_pieces_is_loaded_once(bert, monkeypatch):
+    """Check, student and baseline begin with the same vectors; a model of 1.3 GB is not read for each of them."""
+    path, _, model = bert
+    loaded = []
+    load = PretrainedTransformer.build
+    monkeypatch.setattr(PretrainedTransformer, "build", lambda self, t: loaded.append(self.path) or load(self, t))
+    for _ in range(3):
+        words = WordPieces(model=str(path))
+        found = words.vectors(words.tokenizer([]))
+    assert len(loaded) == 1
+    torch.testing.assert_close(found, model.get_input_embeddings().weight.detach())
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    model.save_pretrained(path)
+    words = WordPieces(model=str(path))
+    torch.testing.assert_close(words.vectors(words.tokenizer([])), 2 * found)
 
 
 def test_a_student_of_word_pieces_comes_back(bert, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_lightning.encoders import BiLstmEncoder, WordEmbedding
-from kd_lightning.optim import AdaDelta, LayerwiseOptimizer, clip_gradients
+from kd_lightning.optim import AdaDelta, LayerwiseOptimizer, clip_norm, clip_values
 
 
 def table(sparse: bool) -> WordEmbedding:
@@ -24,15 +24,17 @@ def losses(model: WordEmbedding, optimizer: torch.optim.Optimizer, steps: int, f
         optimizer.zero_grad()
         (model(words) - target).square().sum().backward()
         optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.97  # as a schedule does
 
 
-def test_rows_that_rest_are_made_up_for():
+@pytest.mark.parametrize("settings", [{"lr": 1.0, "rho": 0.95, "eps": 1e-6}, {"lr": 0.3, "rho": 0.8, "eps": 1e-3}])
+def test_rows_that_rest_are_made_up_for(settings):
     """Averages that do not shrink while a row rests give it steps of another size when it is next seen."""
     dense, sparse, torchs = table(False), table(True), table(False)
     for model, optimizer in (
-        (dense, AdaDelta(dense.parameters())),
-        (sparse, AdaDelta(sparse.parameters())),
-        (torchs, torch.optim.Adadelta(torchs.parameters(), lr=1.0, rho=0.95, eps=1e-6)),
+        (dense, AdaDelta(dense.parameters(), **settings)),
+        (sparse, AdaDelta(sparse.parameters(), **settings)),
+        (torchs, torch.optim.Adadelta(torchs.parameters(), **settings)),
     ):
         losses(model, optimizer, 60)
     torch.testing.assert_close(dense.trained.weight, torchs.trained.weight)
@@ -48,6 +50,7 @@ def test_a_resumed_optimizer_goes_on():
     losses(half, first, 15)
     second = AdaDelta(half.parameters())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert second.param_groups[0]["lr"] == pytest.approx(0.97**15)
     losses(half, second, 15, first=15)
     torch.testing.assert_close(half.trained.weight, whole.trained.weight, rtol=0, atol=0)
     assert second.state[half.trained.weight]["last"].dtype == torch.int64
@@ -58,8 +61,9 @@ def test_weight_decay_is_refused():
         AdaDelta([{"params": [torch.nn.Parameter(torch.zeros(2))], "weight_decay": 0.01}])
 
 
-@pytest.mark.parametrize("max_norm", [0.1, 1e6])
-def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
+@pytest.mark.parametrize("limit", [0.1, 1e6])
+@pytest.mark.parametrize("clip", [clip_norm, clip_values])
+def test_sparse_gradients_are_clipped_as_dense_ones(clip, limit):
     """A word that occurs twice counted as two: another norm, another step."""
     words, target = torch.tensor([[1, 2, 2, 5]]), torch.ones(3)
     both = []
@@ -68,26 +72,45 @@ def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
         torch.nn.init.eye_(line.weight)
         (line(model(words)) - target).square().sum().backward()
         parameters = [*model.parameters(), line.weight]
-        clip_gradients(parameters, max_norm)
+        clip(parameters, limit)
         both.append([p.grad.to_dense() if p.grad.is_sparse else p.grad for p in parameters])
     torch.testing.assert_close(both[0], both[1])
-    assert (torch.cat([g.flatten() for g in both[0]]).norm() < 0.11) == (max_norm == 0.1)
+    numbers = torch.cat([g.flatten() for g in both[0]])
+    found = numbers.norm() if clip is clip_norm else numbers.abs().max()
+    assert (found < 0.11) == (limit == 0.1)
 
 
 def test_an_optimizer_without_rows_is_told_before_it_trains():
     """torch says so in the first step, in a traceback."""
     encoder, head = BiLstmEncoder(table(sparse=True), hidden_size=2), torch.nn.Linear(8, 2)
-    with pytest.raises(ValueError, match=r"AdamW takes no sparse gradients: encoder.sparse=false, or adadelta"):
-        LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(encoder, head)
-    LayerwiseOptimizer(AdaDelta, lr=1.0)(encoder, head)
     for make, settings, name in (
+        (torch.optim.AdamW, {}, "AdamW"),
+        (partial(torch.optim.AdamW, fused=True), {"weight_decay": 0.01}, "AdamW"),  # nor would it without these
+        (torch.optim.SparseAdam, {}, "SparseAdam"),  # it takes no others
         (torch.optim.SGD, {"weight_decay": 0.01}, "SGD with weight_decay"),
         (partial(torch.optim.SGD, fused=True), {}, "SGD with fused"),
     ):
-        with pytest.raises(ValueError, match=f"{name} takes no sparse gradients"):
+        with pytest.raises(ValueError, match=f"{name} does not take sparse and dense .*: encoder.sparse=null, or"):
             LayerwiseOptimizer(make, lr=0.1, **settings)(encoder, head)
+    for make in (AdaDelta, torch.optim.SGD, partial(torch.optim.Adagrad), Mine):
+        LayerwiseOptimizer(make, lr=0.1)(encoder, head)
     frozen = WordEmbedding(torch.randn(12, 3), "frozen", sparse=True)
     LayerwiseOptimizer(torch.optim.AdamW, lr=0.1)(BiLstmEncoder(frozen, hidden_size=2), head)  # it has no gradient
+
+
+class Mine(torch.optim.SGD):
+    """An optimiser of one's own."""
+
+    takes_rows = True
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(AdaDelta, True), (partial(AdaDelta, rho=0.9), True), (Mine, True), (torch.optim.SGD, False), (partial, False)],
+)
+def test_who_takes_rows_says_so(make, expected):
+    """SGD takes sparse gradients, too, but with momentum they do not lead where dense ones do."""
+    assert LayerwiseOptimizer(make, lr=0.1).takes_rows is expected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from kd_lightning.encoders import NewBiLstm, TrainingWords
 from kd_lightning.errors import UserError
 from kd_lightning.heads import linear_head, siamese_head
 from kd_lightning.loggers import MetricsCsv
-from kd_lightning.losses import LogitMSE, SoftCrossEntropy
+from kd_lightning.losses import KLDivergence, LogitMSE, SoftCrossEntropy
 from kd_lightning.optim import AdaDelta, BertAdam, LayerwiseOptimizer, LinearWarmup
 from kd_lightning.systems import BamStudent, BiLstmStudent, NLUSystem, Teacher
 
@@ -578,20 +578,56 @@ def test_scaled_gradients_are_not_clipped_by_a_fused_optimiser(build, attach, na
 
 
 @every_system
+@pytest.mark.parametrize("scaler", [None, object()], ids=["unscaled", "fp16"])
 @pytest.mark.parametrize(("clip", "expected"), [(None, None), (0.5, 0.5), (1e6, None)])
-def test_the_global_norm_is_clipped(build, batch_of, taught, attach, name, clip, expected):
+def test_the_global_norm_is_clipped(build, batch_of, taught, attach, name, clip, expected, scaler):
     """BAM clips the norm of all gradients together, not each parameter's, nor each value."""
-    system = attach(quietly(lively(build(name, reduction="sum"))))
-    system.trainer.precision_plugin = None
-    system.training_step(batch_of(taught), 0).backward()
-    before = {key: gradient.clone() for key, gradient in gradients_of(system).items()}
-    optimizer = SimpleNamespace(param_groups=[{"params": list(system.parameters())}])
+    system, optimizer, before = clipped(build, batch_of, taught, attach, name, scaler)
     system.configure_gradient_clipping(optimizer, clip)
     norm = torch.cat([gradient.flatten() for gradient in before.values()]).norm()
     assert norm > 1
     scale = 1.0 if expected is None else expected / norm
     for key, gradient in gradients_of(system).items():
         torch.testing.assert_close(gradient, before[key] * scale, rtol=1e-4, atol=1e-8)
+
+
+@every_system
+def test_values_are_clipped_if_asked(build, batch_of, taught, attach, name):
+    """``trainer.gradient_clip_algorithm=value``, also with gradients of single rows."""
+    system, optimizer, before = clipped(build, batch_of, taught, attach, name, None)
+    system.configure_gradient_clipping(optimizer, 0.01, "value")
+    for key, gradient in gradients_of(system).items():
+        torch.testing.assert_close(gradient, before[key].clamp(-0.01, 0.01))
+    assert any(not gradient.equal(before[key]) for key, gradient in gradients_of(system).items())
+
+
+def clipped(build, batch_of, taught, attach, name, scaler):
+    """Return a system with large gradients, its optimiser, and the gradients before they are clipped."""
+    system = attach(quietly(lively(build(name, reduction="sum"))))
+    system.trainer.precision_plugin = SimpleNamespace(scaler=scaler)  # which has unscaled them by then
+    system.training_step(batch_of(taught), 0).backward()
+    before = {key: gradient.clone() for key, gradient in gradients_of(system).items()}
+    return system, SimpleNamespace(param_groups=[{"params": list(system.parameters())}]), before
+
+
+@distilled
+@pytest.mark.parametrize("loss", [SoftCrossEntropy(), KLDivergence(2.0)])
+def test_scores_learn_by_the_squared_error(build, batch_of, attach, teach, parts, name, loss):
+    """A softmax over one score is 1: a loss of classes would teach nothing, or fail."""
+    (near,) = [part for part in parts if part.task.name == "near"]
+    part = teach(near, 1)
+    system = attach(quietly(lively(build(name, distill_loss=loss))))
+    batch = batch_of([part], 8)
+    rows = batch["tasks"]["near"]
+    rows["has_label"] = torch.zeros_like(rows["has_label"])
+    found = system.training_step(batch, 0)
+    torch.testing.assert_close(found, (system(batch)["near"] - rows["teacher_logits"]).square().mean())
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
+def test_a_gold_weight_out_of_range_is_refused(build, weight):
+    with pytest.raises(ValueError, match=rf"gold_weight is {weight}, expected a number in \[0, 1\]"):
+        build("bilstm", gold_weight=weight)
 
 
 def test_a_siamese_head_needs_texts_that_were_read_apart(build):
