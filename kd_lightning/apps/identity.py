@@ -26,15 +26,13 @@ NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", 
 PARTS = ("system", "optimizer", "scheduler", "task_sampler")
 """Groups whose settings a fit's result depends on as they stand."""
 
-LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy", "nltk")
-
-TAGGER = "nltk"
-"""The one that is an extra."""
+LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that results depend on."""
-    found = {name: version(name) for name in LIBRARIES if name != TAGGER or find_spec(TAGGER)}
+    tagger = ("nltk",) if find_spec("nltk") else ()  # an extra
+    found = {name: version(name) for name in (*LIBRARIES, *tagger)}
     return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
 
 

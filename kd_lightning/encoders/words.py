@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.encoders.pretrained import PretrainedTransformer, files_hash
+from kd_lightning.encoders.pretrained import PretrainedTransformer
 from kd_lightning.encoders.vector_file import read_vectors
 from kd_lightning.encoders.vocabulary import bare_texts, train_word_tokenizer
 from kd_lightning.errors import UserError
@@ -139,7 +139,7 @@ def _content(path: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _pretrained_vectors(folder: Path, content: str) -> Tensor:
+def _pretrained_vectors(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Tensor:
     """Read a model's vectors ``[V, E]``; models of one run that begin with them load it once."""
     encoder = PretrainedTransformer(path=str(folder), max_length=1)
     return encoder.build(encoder.tokenizer([])).model.get_input_embeddings().weight.detach().clone()
@@ -191,4 +191,5 @@ class WordPieces:
         """
         if self.size is not None:
             return random_vectors(tokenizer, self.size)
-        return _pretrained_vectors(self._pretrained.folder, files_hash(self._pretrained.folder))
+        folder = self._pretrained.folder
+        return _pretrained_vectors(folder, tuple(_stamp(str(path)) for path in sorted(folder.glob("*.safetensors"))))
