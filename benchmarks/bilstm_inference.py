@@ -51,7 +51,8 @@ from kd_lightning.encoders import BiLstmEncoder
 from kd_lightning.heads import siamese_head
 
 PARAMETERS = 963_002
-PAPER = {("bert-large", 512): 434}
+PAPER = {("bert-large", 512): "335 M, 1060 s, 434 x", ("BiLSTM", 512): "0.96 M, 2.44 s"}
+"""(model, batch) -> parameters, seconds and ratio on one V100."""
 SIZES = {"bert-large": (24, 1024), "bert-base": (12, 768)}
 NAMES = ["input_ids", "attention_mask"]
 RUNTIMES = ("PyTorch, float32", "ONNX Runtime, float32")

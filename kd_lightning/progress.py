@@ -61,20 +61,22 @@ def rough_time(seconds: float) -> str:
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def track(description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
     """Show how far the block has come, and the time left; give a function that advances it.
 
     Args:
         description: What is being done.
         total: How many units there are.
+        unit: Their name; ``bytes`` are shown as files' sizes are.
     """
     if not sys.stderr.isatty():
-        yield LoggedProgress(description, total).advance
+        yield LoggedProgress(description, total, unit).advance
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(description, total=total)
         yield lambda count: progress.advance(bar, count)

@@ -45,7 +45,9 @@ def test_every_script_says_what_it_does(script, path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["padding", "finetune", "many_students"])
+@pytest.mark.parametrize(
+    "name", ["padding", "finetune", "many_students", "bilstm_training", "bilstm_inference", "augmentation"]
+)
 def test_nothing_measured_is_not_a_success(script, name, tmp_path):
     """``make bench`` must not pass where there are no data."""
     with pytest.raises(SystemExit) as ended:

@@ -266,7 +266,8 @@ def test_an_ablation_is_a_sweep_of_one_setting(name):
     base = composed("distill", "experiment=bilstm_sst2", "encoder@teacher.encoder=minilm")
     for value in values.split(","):
         made = composed("distill", f"experiment={name}", "encoder@teacher.encoder=minilm", f"{setting}={value}")
-        assert {key for key in made if made[key] != base[key]} <= {"augmenter", "trainer", "batching"}
+        assert {key for key in made if made[key] != base[key]} <= {"augmenter", "trainer", "batching", "name"}
+        assert made["name"] == name, "its runs would lie among the recipe's"
         assert made["trainer"] == base["trainer"] | {"max_epochs": -1, "max_steps": 36_000}  # the same for all values
         assert made["batching"] == base["batching"] | {"epoch_rows": 67_349}  # and so the baseline
 

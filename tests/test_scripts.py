@@ -221,11 +221,18 @@ def test_completion_is_installed_as_the_page_says(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("mistake", ["foo=1", "task=rtx", "seed=-1"])
-def test_a_mistake_is_found_before_anything_heavy_is_loaded(mistake, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "mistake"),
+    [
+        *((command, mistake) for command in ("train", "distill") for mistake in ("foo=1", "task=rtx", "seed=-1")),
+        ("predict", "foo=1"),
+        ("evaluate", "eval_batch_size=0"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_heavy_is_loaded(command, mistake, tmp_path):
     code = (
-        f"import sys, atexit; sys.argv = ['kd-train', {mistake!r}]\n"
-        "from kd_lightning.train import main\n"
+        f"import sys, atexit; sys.argv = ['kd-{command}', {mistake!r}]\n"
+        f"from kd_lightning.{command} import main\n"
         "heavy = ('torch', 'transformers', 'pytorch_lightning', 'pandas', 'pyarrow', 'wandb')\n"
         "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"
         "main()"
@@ -233,6 +240,23 @@ def test_a_mistake_is_found_before_anything_heavy_is_loaded(mistake, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert done.stdout.strip() == "HEAVY []"
+
+
+@pytest.mark.parametrize("command", ["train", "distill", "predict", "evaluate"])
+def test_libraries_are_told_to_be_quiet_before_they_are_loaded(command, tmp_path):
+    """Threads that spin while they wait, in every fit of a command: a second process takes ten times as long."""
+    code = (
+        f"import sys, types; sys.argv = ['kd-{command}']\n"
+        "from kd_lightning.apps import cli\n"
+        "quiet, late = cli.quiet, []\n"
+        "cli.quiet = lambda: (late.append('torch' in sys.modules), quiet())\n"
+        f"from kd_lightning.{command} import main\n"
+        "cli.check_early = lambda cfg: None\n"
+        "cli.importlib = types.SimpleNamespace(import_module=lambda name: sys.exit(f'LATE {late}'))\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "LATE [False, False]" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -227,12 +227,13 @@ def command(name: str, run: str) -> Callable[[], None]:
             sys.stderr = sys.__stderr__
         with told_in_one_line(name), no_litter():
             check_early(cfg)
-            quiet()
+            quiet()  # in a launcher's process, too
             module, function = run.split(":")
             return getattr(importlib.import_module(module), function)(cfg)
 
     def main() -> None:
         sys.argv = encoder_shorthand(sys.argv)
+        quiet()  # a user's own Hydra callbacks may import anything
         if "HYDRA_FULL_ERROR" not in os.environ:
             sys.stderr = said
         try:

@@ -6,10 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 
@@ -17,15 +16,9 @@ from kd_lightning.apps.build import Config, build, build_encoder, build_system, 
 from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
+from kd_lightning.apps.sparse_gradients import decided, refuse_sparse_gradients
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.trainer import (
-    adds_up_sparse_gradients,
-    build_trainer,
-    refuse_sparse_gradients,
-    remove_requeue_checkpoints,
-    silence_libraries,
-    train,
-)
+from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.train_stream import check_shares
 from kd_lightning.data.datamodule import run_steps
@@ -119,16 +112,8 @@ class Fit:
 
     @cached_property
     def encoder_spec(self) -> EncoderSpec:
-        """The encoder's recipe, with sparse gradients where they are left open, and optimiser and processes take them.
-
-        They lead where dense ones do, so the fit is the same.
-        """
-        spec: Any = self.inputs.spec
-        if getattr(spec, "sparse", False) is not None:
-            return spec
-        optimizer = build(self.cfg["optimizer"], "optimizer")
-        takes_rows = getattr(optimizer, "takes_rows", False) and adds_up_sparse_gradients(self.idle_trainer)
-        return replace(spec, sparse=takes_rows)
+        """The encoder's recipe, as it is built: with or without sparse gradients."""
+        return decided(self.inputs.spec, build(self.cfg["optimizer"], "optimizer"), self.idle_trainer)
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.build import Config, build, build_tasks, refused_by
+from kd_lightning.apps.build import Config, build, build_tasks, learns_from_teachers, refused_by
 from kd_lightning.apps.own_code import own_code
 from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
@@ -77,16 +77,24 @@ class Shared:
 
 
 def check_unlabelled(cfg: Config) -> None:
-    """Check that ``data.unlabelled`` names tasks of the run.
+    """Check that rows without labels are those of tasks of the run, and that its system can learn from them.
 
     Raises:
-        UserError: If it names another.
+        UserError: If ``data.unlabelled`` names another task, or the system learns from gold labels alone.
     """
     named = cfg["data"].get("unlabelled")
     for name in named if isinstance(named, dict) else ():
         if name not in cfg["task"]:
             hint = did_you_mean(name, cfg["task"])
             raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
+    wanted = {
+        "synthetic rows": ("augmenter=none", cfg["augmenter"]),
+        "unlabelled rows": ("batching.unlabelled=false", cfg["batching"]["unlabelled"]),
+    }
+    for rows, (instead, asked) in wanted.items():
+        if asked and not learns_from_teachers(cfg):
+            system = cfg["system"]["_target_"].rpartition(".")[2]
+            raise UserError(f"{system} learns from gold labels alone, and {rows} have none: set {instead}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class FitInputs:
 
     @cached_property
     def spec(self) -> EncoderSpec:
-        """The recipe of the encoder."""
+        """The recipe of the encoder, as it is configured."""
         return build(self.cfg["encoder"], "encoder")
 
     @cached_property
@@ -124,23 +132,34 @@ class FitInputs:
         return {(task.name, "train"): self.shared.require(task, "train") for task in self.tasks}
 
     @cached_property
-    def training_rows(self) -> dict[tuple[str, str], Rows]:
-        """The rows to train on by (task, split): ``train``, ``unlabelled`` if it is wanted, ``synthetic`` if augmented.
+    def training_splits(self) -> list[tuple[str, str]]:
+        """What is trained on, as (task, split): ``train``, ``unlabelled`` if it is wanted, ``synthetic`` if augmented.
 
         Raises:
             UserError: If a task cannot be trained, or ``unlabelled`` is wanted and no task has it.
         """
-        rows, labelled = {}, self.labelled_rows
+        splits = []
         wanted = self.cfg["batching"]["unlabelled"]
         if wanted and all(self.shared.rows(task, "unlabelled") is None for task in self.tasks):
             self.shared.require(self.tasks[0], "unlabelled")  # says where it should be
         for task in self.tasks:
-            rows[task.name, "train"] = labelled[task.name, "train"]
             more = self.shared.optional(task, "unlabelled", "it is trained without") if wanted else None
-            if more is not None:
-                rows[task.name, "unlabelled"] = more
-            if self.cfg["augmenter"]:
-                rows[task.name, "synthetic"] = self.shared.synthetic(task, self.cfg["augmenter"])
+            found = {"train": True, "unlabelled": more is not None, "synthetic": bool(self.cfg["augmenter"])}
+            splits += [(task.name, split) for split, there in found.items() if there]
+        return splits
+
+    @cached_property
+    def training_rows(self) -> dict[tuple[str, str], Rows]:
+        """The rows to train on by (task, split); synthetic ones are written now if they are not there."""
+        labelled, by_name = self.labelled_rows, {task.name: task for task in self.tasks}
+        rows = {}
+        for name, split in self.training_splits:
+            if split == "train":
+                rows[name, split] = labelled[name, split]
+            elif split == "synthetic":
+                rows[name, split] = self.shared.synthetic(by_name[name], self.cfg["augmenter"])
+            else:
+                rows[name, split] = self.shared.require(by_name[name], split)
         return rows
 
     @cached_property

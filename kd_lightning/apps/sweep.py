@@ -1,16 +1,19 @@
-"""One table of a whole sweep: a row per run, after the last of them."""
+"""One table of a whole sweep: a row per run, after the last of them.
+
+Hydra builds the callback before a command begins: what is heavy is imported when the table is made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.report import Row, gain, markdown, percent, show_table
-from kd_lightning.data.folders import read_json, write_text
+if TYPE_CHECKING:
+    from kd_lightning.apps.report import Row
 
 
 class SweepTable(Callback):
@@ -18,6 +21,9 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the table, of the runs that have finished."""
+        from kd_lightning.apps.report import markdown, show_table
+        from kd_lightning.data.folders import write_text
+
         folder = Path(config.hydra.sweep.dir)
         header, rows = sweep_rows(sweep_runs(folder, config.name))
         if len(rows) > 1:
@@ -43,6 +49,9 @@ def sweep_runs(folder: Path, name: str) -> list[Path]:
 
 def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
     """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages."""
+    from kd_lightning.apps.report import gain, percent
+    from kd_lightning.data.folders import read_json
+
     told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
     keys = {override.partition("=")[0] for overrides in own for override in overrides}

@@ -31,11 +31,13 @@ def run(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_unlabelled(plain)
     shared = Shared.of(plain)
-    fit = Fit(plain["name"], plain, shared, open_soft_targets(plain, FitInputs(plain, shared)))
+    soft_targets = open_soft_targets(plain, FitInputs(plain, shared))
+    fit = Fit(plain["name"], plain, shared, soft_targets)
     silence_libraries()
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         refuse_scripts(fit.idle_trainer, "a sweep (-m)", "a command for each run")
     fit.check({})
+    check_soft_targets(soft_targets, fit.inputs)
     runs = Path(plain["paths"]["output"]) / plain["name"]
     folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
     with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
@@ -62,7 +64,7 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
 
     Raises:
         UserError: If the system needs some and there are none, or the other way round; if a task or split is not
-            trained here, or the targets are of other data.
+            trained here, or a folder cannot be read.
     """
     named = cfg["soft_targets"] or {}
     if not isinstance(named, dict):
@@ -76,26 +78,24 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     if named and not learns:
         raise UserError(f"{system} learns from gold labels alone, but soft_targets names some: choose system=bam")
     if cfg["augmenter"]:
-        _check_synthetic(cfg, system, named)
+        _check_synthetic(cfg, named)
     tasks = {task.name: task for task in inputs.tasks}
     found: dict[tuple[str, str], SoftTargets] = {}
     for name, folders in named.items():
         if name not in tasks:
             raise UserError(f"soft_targets names the task {name}, which is not trained: expected one of task=[...]")
         for split, folder in ({"train": folders} if isinstance(folders, str) else folders or {}).items():
-            if (name, split) not in inputs.training_rows:
-                trained = ", ".join(of for task, of in inputs.training_rows if task == name)
+            if (name, split) not in inputs.training_splits:
+                trained = ", ".join(of for task, of in inputs.training_splits if task == name)
                 raise UserError(f"soft_targets.{name} names the split {split}, which is not trained: {trained} is")
             if not isinstance(folder, str):
                 raise UserError(f"soft_targets.{name}.{split} is {folder!r}, expected a folder")
-            found[name, split] = _checked(SoftTargets.open(Path(folder)), folder, inputs, name, split)
+            found[name, split] = SoftTargets.open(Path(folder))
     return found
 
 
-def _check_synthetic(cfg: Config, system: str, named: Config) -> None:
+def _check_synthetic(cfg: Config, named: Config) -> None:
     """Check, before texts are written, that each task has a teacher for them; they have no labels."""
-    if not named:
-        raise UserError(f"{system} learns from gold labels alone, and synthetic rows have none: set augmenter=none")
     for name in cfg["task"]:
         folders = named.get(name)
         if not isinstance(folders, dict) or not folders.get("synthetic"):
@@ -106,16 +106,21 @@ def _check_synthetic(cfg: Config, system: str, named: Config) -> None:
             )
 
 
-def _checked(targets: SoftTargets, folder: str, inputs: FitInputs, name: str, split: str) -> SoftTargets:
-    """Return soft targets that are of the task, split, labels and data that they are to teach."""
-    task = next(task for task in inputs.tasks if task.name == name)
-    expected = replace(
-        targets.manifest,
-        task=name,
-        split=split,
-        labels=task.labels,
-        both_orders=swapped_copies(task, split),
-        data=inputs.training_rows[name, split].fingerprint,
-    )
-    check_expected(Path(folder), targets.manifest, expected)
-    return targets
+def check_soft_targets(soft_targets: SoftTargetMap, inputs: FitInputs) -> None:
+    """Check that soft targets are of the task, split, labels and data that they are to teach.
+
+    Raises:
+        UserError: If some are not; the message names folder, field and both values.
+    """
+    by_name = {task.name: task for task in inputs.tasks}
+    for (name, split), targets in soft_targets.items():
+        task = by_name[name]
+        expected = replace(
+            targets.manifest,
+            task=name,
+            split=split,
+            labels=task.labels,
+            both_orders=swapped_copies(task, split),
+            data=inputs.training_rows[name, split].fingerprint,
+        )
+        check_expected(targets.folder, targets.manifest, expected)

@@ -18,10 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 from kd_lightning.apps.build import Config, build
 from kd_lightning.callbacks import LogProgress
 from kd_lightning.data import MultiTaskData
-from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
-from kd_lightning.optim import has_sparse_gradients
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -84,24 +82,6 @@ def remove_requeue_checkpoints(folder: Path) -> None:
     """Take away what a requeue left in a root folder: under SLURM, Lightning loads it whatever it is asked to do."""
     for stale in folder.glob("hpc_ckpt_*.ckpt"):
         stale.unlink(missing_ok=True)
-
-
-def adds_up_sparse_gradients(trainer: pl.Trainer) -> bool:
-    """Tell whether sparse gradients of the trainer's processes can be added up: NCCL, between GPUs, cannot."""
-    return trainer.world_size == 1 or trainer.strategy.root_device.type != "cuda"
-
-
-def refuse_sparse_gradients(trainer: pl.Trainer, encoder: Encoder) -> None:
-    """Refuse sparse gradients that cannot be added up.
-
-    Raises:
-        UserError: If the trainer would do so.
-    """
-    if has_sparse_gradients(encoder) and not adds_up_sparse_gradients(trainer):
-        raise UserError(
-            f"encoder.sparse=true: NCCL, which adds up the gradients of {trainer.world_size} GPUs, takes no sparse "
-            "ones; set encoder.sparse=null"
-        )
 
 
 def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:

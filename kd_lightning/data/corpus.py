@@ -112,12 +112,19 @@ def _checked(written: Iterator[pa.RecordBatch], task: Task, source: str) -> Iter
             raise UserError(f"{source}: found the columns {_columns(batch.schema)}, expected {_columns(ROWS)}")
         if not pc.all(pc.is_nan(batch.column("label")).fill_null(False)).as_py():
             raise UserError(f"{source}: found labels, expected NaN: no one has labelled what it writes")
+        ids = batch.column("example_id")
+        if ids.null_count or pc.any(pc.less(ids, 0)).as_py():
+            raise UserError(f"{source}: found an example_id that is null or below 0, expected numbers from 0")
+        if batch.column("row_id").null_count:
+            raise UserError(f"{source}: found row_id null, expected a text in every row")
         for name, wanted in (("text_a", True), ("text_b", task.is_pair)):
             column = batch.column(name)
+            if pc.any(pc.match_substring(column, "\0").fill_null(False)).as_py():
+                raise UserError(f"{source}: found a NUL byte in {name}, expected a text")
             if pc.any(is_blank(column).fill_null(True) if wanted else column.is_valid()).as_py():
                 expected = "a text that is not empty in every row" if wanted else "null: the task has one text"
                 raise UserError(f"{source}: found {name} {'empty' if wanted else 'filled'}, expected {expected}")
-        seen.frombytes(batch.column("example_id").to_numpy().tobytes())
+        seen.frombytes(ids.to_numpy().tobytes())
         yield batch
     if repeated := repeated_ids(seen):
         raise UserError(f"{source}: found example_id {min(repeated)} more than once, expected unique ids")

@@ -44,7 +44,11 @@ class Encoder(Protocol):
 
 
 class EncoderSpec(Protocol):
-    """The recipe of an encoder, in plain values: what a file of ``conf/encoder`` describes."""
+    """The recipe of an encoder, in plain values: what a file of ``conf/encoder`` describes.
+
+    A dataclass may have a field ``sparse: bool | None``: whether the gradients of its embeddings have the rows of the
+    batch only. Where it is None, a fit sets it to whether its optimiser takes such gradients.
+    """
 
     max_length: int
     """Longest input in tokens; longer texts are cut, the longer one of a pair first."""

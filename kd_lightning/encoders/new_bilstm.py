@@ -31,8 +31,8 @@ class NewBiLstm:
         channels: Whether the vectors are trained; see ``WordEmbedding``.
         max_length: Longest input in words or word pieces.
         dropout: Dropout rate on the embedded words.
-        sparse: Whether the gradient of the vectors has the rows of the batch only. None leaves it to whoever knows the
-            optimiser (a fit chooses it where the optimiser takes rows); built as it is, it has not.
+        sparse: Whether the gradient of the vectors has the rows of the batch only. None leaves it to the fit, which
+            knows the optimiser; without a fit, None is False.
 
     Source: Tang et al. 2019, arXiv:1903.12136.
     """

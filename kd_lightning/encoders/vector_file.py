@@ -36,7 +36,7 @@ def read_vectors(path: Path, words: Iterable[str]) -> tuple[int, dict[str, Tenso
         UserError: If the file cannot be read, or a line does not fit; names the line, what was found and expected.
     """
     try:
-        with path.open("rb") as file, track(f"read {path.name}", path.stat().st_size) as advance:
+        with path.open("rb") as file, track(f"read {path.name}", path.stat().st_size, "bytes") as advance:
             first = file.readline(LONGEST)
             if first.startswith(COMPRESSED):
                 raise UserError(f"{path} is compressed: unpack it first, expected a text file of word vectors")

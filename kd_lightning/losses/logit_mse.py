@@ -23,7 +23,7 @@ def logit_mse(student: Tensor, teacher: Tensor, over_classes: Literal["mean", "s
         Loss per example, ``[B]``.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ, or ``over_classes`` is neither.
 
     Source: Tang et al. 2019, arXiv:1903.12136, equation 2.
 
@@ -33,8 +33,14 @@ def logit_mse(student: Tensor, teacher: Tensor, over_classes: Literal["mean", "s
         tensor([2.])
     """
     check_shapes(student, teacher, min_classes=1)
+    _check_reduction(over_classes)
     squares = (student.float() - teacher.detach().float()).square()
     return squares.sum(-1) if over_classes == "sum" else squares.mean(-1)
+
+
+def _check_reduction(over_classes: str) -> None:
+    if over_classes not in ("mean", "sum"):
+        raise ValueError(f"over_classes is '{over_classes}', expected 'mean' or 'sum'")
 
 
 class LogitMSE(nn.Module):
@@ -49,8 +55,7 @@ class LogitMSE(nn.Module):
 
     def __init__(self, over_classes: Literal["mean", "sum"] = "mean") -> None:
         super().__init__()
-        if over_classes not in ("mean", "sum"):
-            raise ValueError(f"over_classes is '{over_classes}', expected 'mean' or 'sum'")
+        _check_reduction(over_classes)
         self.over_classes: Literal["mean", "sum"] = over_classes
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

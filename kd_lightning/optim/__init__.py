@@ -3,8 +3,9 @@
 from kd_lightning.optim.adadelta import AdaDelta
 from kd_lightning.optim.bert_adam import BertAdam
 from kd_lightning.optim.clipping import clip_norm, clip_values
-from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, has_sparse_gradients, layerwise_groups
+from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, layerwise_groups
 from kd_lightning.optim.schedules import ConstantRate, LearningRateSchedule, LinearWarmup
+from kd_lightning.optim.sparse import has_sparse_gradients
 
 __all__ = [
     "AdaDelta",

@@ -17,7 +17,8 @@ class AdaDelta(torch.optim.Optimizer):
     ``v = rho v + (1 - rho) g^2``, ``d = sqrt(u + eps) / sqrt(v + eps) g``, ``u = rho u + (1 - rho) d^2``,
     ``p = p - lr d``. A row without a gradient does not move, and its ``v`` and ``u`` only shrink by rho at each step:
     they are made up for, all at once, when the row is next touched. So sparse gradients, as ``WordEmbedding`` gives
-    them with ``sparse=True``, lead to the very parameters that dense ones do.
+    them with ``sparse=True``, lead to the very parameters that dense ones do. A run may go on with the other kind, as
+    it does on other hardware.
 
     Args:
         params: Parameters or groups of them.
@@ -32,7 +33,7 @@ class AdaDelta(torch.optim.Optimizer):
     """
 
     takes_rows = True
-    """Whether gradients of the rows of a batch lead where dense ones do."""
+    """Whether sparse gradients give the same parameters as dense ones."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
         if not lr >= 0:
@@ -68,20 +69,30 @@ class AdaDelta(torch.optim.Optimizer):
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
             state["square"], state["delta"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            if grad.is_sparse:
-                state["last"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
+        done = state["step"].item()
         state["step"] += 1
         if not grad.is_sparse:
+            if "last" in state:
+                missed = _missed(rho, done, state.pop("last"), state["square"])
+                state["square"].mul_(missed)
+                state["delta"].mul_(missed)
             parameter.sub_(group["lr"] * _delta(grad, state["square"], state["delta"], rho, group["eps"]))
             return
+        if "last" not in state:
+            state["last"] = torch.full((len(parameter),), done, dtype=torch.int64, device=parameter.device)
         grad = grad.coalesce()
         rows = grad.indices()[0]
-        missed = rho ** (state["step"].item() - 1 - state["last"][rows]).to(parameter.dtype).unsqueeze(1)
+        missed = _missed(rho, done, state["last"][rows], state["square"])
         square, delta = state["square"][rows] * missed, state["delta"][rows] * missed
         parameter.index_add_(0, rows, _delta(grad.values(), square, delta, rho, group["eps"]), alpha=-group["lr"])
         for name, values in (("square", square), ("delta", delta)):
             state[name].index_copy_(0, rows, values)
-        state["last"][rows] = state["step"].item()
+        state["last"][rows] = done + 1
+
+
+def _missed(rho: float, done: int, last: Tensor, like: Tensor) -> Tensor:
+    """Return by how much averages of rows shrank since the steps ``last [n]`` that touched them, ``[n, 1, ...]``."""
+    return rho ** (done - last).to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def _delta(grad: Tensor, square: Tensor, delta: Tensor, rho: float, eps: float) -> Tensor:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.encoders import Encoder
-
-TAKE_ROWS = (torch.optim.SGD, torch.optim.Adagrad)
-"""Torch's optimisers that take sparse gradients, and dense ones as well; not with weight decay, nor fused."""
+from kd_lightning.optim.sparse import check_takes_rows, has_sparse_gradients, takes_rows
 
 TorchOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -60,11 +58,6 @@ def layerwise_groups(
     ]
 
 
-def has_sparse_gradients(encoder: Encoder) -> bool:
-    """Tell whether the gradient of some embedding has the rows of the batch only."""
-    return any(getattr(m, "sparse", False) and any(p.requires_grad for p in m.parameters()) for m in encoder.modules())
-
-
 class LayerwiseOptimizer:
     """Build a torch optimiser over the layer-wise groups of an encoder and its heads.
 
@@ -92,8 +85,8 @@ class LayerwiseOptimizer:
 
     @property
     def takes_rows(self) -> bool:
-        """Whether sparse gradients lead the optimiser where dense ones do: it says so itself, by ``takes_rows``."""
-        return bool(getattr(getattr(self.optimizer, "func", self.optimizer), "takes_rows", False))
+        """Whether the optimiser does the same with sparse gradients as with dense ones."""
+        return takes_rows(self.optimizer)
 
     def __call__(self, encoder: Encoder, heads: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser over all trainable parameters of both.
@@ -105,12 +98,6 @@ class LayerwiseOptimizer:
             encoder, heads, lr=self.lr, layer_decay=self.layer_decay, weight_decay=self.weight_decay
         )
         optimizer = self.optimizer(groups)
-        if has_sparse_gradients(encoder) and not self.takes_rows:
-            named = [name for name in ("weight_decay", "fused") if any(g.get(name) for g in optimizer.param_groups)]
-            if named or not isinstance(optimizer, TAKE_ROWS):
-                how = f" with {' and '.join(named)}" if isinstance(optimizer, TAKE_ROWS) else ""
-                raise ValueError(
-                    f"encoder.sparse is true, but {type(optimizer).__name__}{how} does not take sparse and dense "
-                    "gradients alike: encoder.sparse=null, or optimizer=adadelta"
-                )
+        if has_sparse_gradients(encoder):
+            check_takes_rows(optimizer)
         return optimizer

@@ -348,11 +348,14 @@ def test_two_processes_anneal_as_one(kd, plain_descent):
         assert two[column].to_numpy() == pytest.approx(one[column].to_numpy(), abs=1e-4, nan_ok=True), column
 
 
-def test_two_processes_share_sparse_gradients(kd, plain_descent):
-    """The rows that one process touches, and those of the other; a repeated word is in both."""
+@pytest.mark.parametrize(
+    "optimizer", [["optimizer.lr=3"], ["optimizer=adadelta", "optimizer.lr=30"]], ids=["descent", "adadelta"]
+)
+def test_two_processes_share_sparse_gradients(kd, plain_descent, optimizer):
+    """The rows that one process touches, and those of the other; a repeated word is in both, one that rests in none."""
     settings = [word for word in plain_descent if not word.startswith("encoder.")]
     settings += ["encoder=bilstm", "encoder.sparse=true", "encoder.words.size=8", "encoder.hidden_size=4"]
-    settings += ["system.reduction=mean", "optimizer.lr=3"]
+    settings += ["system.reduction=mean", *optimizer]
     one = pd.read_csv(kd("train", *settings) / "metrics.csv")
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert one["train/loss"].diff().abs().mean() > 0.02, "a curve that is flat bends nowhere"

@@ -147,7 +147,11 @@ def own_augmenter(workplace, monkeypatch):
         ("found['label'][3] = None", "batch.schema", r"found labels, expected NaN"),
         ("found['text_b'][3] = None", "batch.schema", r"found text_b empty, expected a text that is not empty"),
         ("found['text_a'][3] = ' '", "batch.schema", r"found text_a empty"),
+        ("found['text_b'][3] = 'a\\0b'", "batch.schema", r"found a NUL byte in text_b"),
+        ("found['row_id'] = [None] * 96", "batch.schema", r"found row_id null"),
         ("found['example_id'] = [*range(95), 7]", "batch.schema", r"found example_id 7 more than once"),
+        ("found['example_id'] = [*range(95), -7]", "batch.schema", r"found an example_id that is null or below 0"),
+        ("found['example_id'] = [*range(95), None]", "batch.schema", r"found an example_id that is null or below 0"),
         ("found.pop('label')", "batch.schema.remove(4)", r"found the columns example_id .*text_b \(string\), expected"),
     ],
 )
@@ -258,7 +262,7 @@ def test_gradients_are_sparse_where_nothing_is_in_the_way(kd, monkeypatch, setti
             asked.append(self.sparse)
 
     monkeypatch.setattr("kd_lightning.encoders.new_bilstm.WordEmbedding", Watched)
-    monkeypatch.setattr("kd_lightning.apps.fit.adds_up_sparse_gradients", lambda _: adds_up)
+    monkeypatch.setattr("kd_lightning.apps.sparse_gradients.adds_up_sparse_gradients", lambda _: adds_up)
     kd("distill", *SMALL, *BILSTM, "baseline=false", *settings)
     assert asked[0] is any(asked) is sparse  # models that predict have no gradients
 
@@ -267,7 +271,7 @@ def test_sparse_gradients_that_cannot_be_are_told_first(kd, workplace, monkeypat
     """Before the teacher is trained."""
     with pytest.raises(UserError, match=r"encoder.sparse is true, but AdamW does not take"):
         kd("distill", *SMALL, *BILSTM, "encoder.sparse=true", "optimizer=adamw")
-    monkeypatch.setattr("kd_lightning.apps.trainer.adds_up_sparse_gradients", lambda _: False)
+    monkeypatch.setattr("kd_lightning.apps.sparse_gradients.adds_up_sparse_gradients", lambda _: False)
     with pytest.raises(UserError, match=r"encoder.sparse=true: NCCL"):
         kd("distill", *SMALL, *BILSTM, "encoder.sparse=true")
     assert not (workplace / "outputs" / "store").exists()
@@ -320,6 +324,8 @@ def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):
         kd("distill", *SMALL, "data.unlabelled=mor.csv")
     with pytest.raises(UserError, match=r"names the task animal, expected some of animals; did you mean 'animals'"):
         kd("distill", *SMALL, f"data.unlabelled={{animal: {texts}}}")
+    with pytest.raises(UserError, match=r"gold labels alone, and unlabelled rows have none: set batching.unlabelled="):
+        kd("distill", *SMALL, f"data.unlabelled={texts}", "system=teacher")
 
 
 def test_mistakes_are_told_before_texts_are_written(kd, workplace):
@@ -327,6 +333,13 @@ def test_mistakes_are_told_before_texts_are_written(kd, workplace):
     for mistake in ("optimizer.lr=-1", "teacher.optimizer.lr=-1", "system.head.dropout=2"):
         with pytest.raises(UserError):
             kd("distill", *SMALL, *MASKS, mistake)
+    gold_only = "Teacher learns from gold labels alone, and synthetic rows have none: set augmenter=none"
+    with pytest.raises(UserError, match=gold_only):
+        kd("distill", *SMALL, *MASKS, "system=teacher")
+    student = ["system=bam", "task=animals", *MASKS]
+    by_hand = "+soft_targets.animals={train: nowhere, synthetic: nowhere}"
+    with pytest.raises(UserError, match=r"soft targets nowhere: manifest.json is missing"):
+        kd("train", *student, by_hand)
     assert not list((workplace / ".cache" / "kd_lightning" / "rows").glob("animals-synthetic-*"))
 
 

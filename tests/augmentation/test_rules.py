@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_lightning.augmentation import MASKED, RuleAugmenter, augmenter, tagging
+from kd_lightning.augmentation import MASKED, RuleAugmenter, rule_augmenter, tagging
 from kd_lightning.augmentation.draws import combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
 from kd_lightning.augmentation.rules import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
-from kd_lightning.augmentation.words import Spellings
+from kd_lightning.augmentation.spellings import Spellings
 from kd_lightning.errors import UserError
 
 TEXT_COLUMNS = [("row_id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string())]
@@ -56,7 +57,7 @@ class Tagger:
 def tagger(monkeypatch):
     """Tag without NLTK."""
     monkeypatch.setattr(tagging, "load_tagger", Tagger)
-    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "letters")
+    monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "letters")
 
 
 def variants(texts, **settings) -> list[tuple]:
@@ -142,7 +143,7 @@ def test_pairs_change_in_turn(tagger):
 
 def test_rates_are_the_papers(tagger, monkeypatch):
     """A tenth masked, a tenth replaced, never both; a quarter of the texts are n-grams, each length as often."""
-    monkeypatch.setattr(augmenter.Distinct, "first_met", lambda self, rows: np.ones(len(rows), bool))
+    monkeypatch.setattr(rule_augmenter.Distinct, "first_met", lambda self, rows: np.ones(len(rows), bool))
     text = " ".join("abcdefghij")
     words = [row[1].split() for row in variants([text] * 2000, n_iter=5)]
     whole = [found for found in words if len(found) == 10]
@@ -212,7 +213,7 @@ def test_no_punctuation_takes_the_place_of_a_word(monkeypatch):
     """A tagger takes what it never met for a noun: nouns would become dashes, and dashes nouns."""
     noun = type("Noun", (), {"tag": lambda self, words: [(word, "NN") for word in words]})
     monkeypatch.setattr(tagging, "load_tagger", noun)
-    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "nouns")
+    monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "nouns")
     for _, text, _ in variants(['a "b" (c) ?', 'd , e ; "f" !'], p_mask=0.0, p_ng=0.0, p_pos=1.0, n_iter=40):
         kinds = "".join("w" if letter.isalnum() else "." for letter in text.replace(" ", ""))
         assert kinds == "w.w..w.."
@@ -229,7 +230,7 @@ def test_spaces_stay_natural(monkeypatch):
     """No space after a bracket or before a clitic, whatever stands there instead."""
     noun = type("Noun", (), {"tag": lambda self, words: [(word, "NN") for word in words]})
     monkeypatch.setattr(tagging, "load_tagger", noun)
-    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "nouns")
+    monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "nouns")
     texts = ["(old) it's", "we've $10"]
     found = [text for _, text, _ in variants(texts, p_mask=0.0, p_ng=0.0, p_pos=0.5, n_iter=300)]
     assert not [text for text in found if re.match(r"\W ", text) or re.search(r"\w '(?:s|ve)$", text)]
@@ -240,7 +241,7 @@ def test_a_word_alone_with_its_tag_stays_as_it_is(monkeypatch):
     """No space either: such a text would be no variant, though it looks like one."""
     alone = type("Alone", (), {"tag": lambda self, words: [(word, word) for word in words]})
     monkeypatch.setattr(tagging, "load_tagger", alone)
-    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "alone")
+    monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "alone")
     assert variants(["I don't go", "good, bad (old)"], p_mask=0.0, p_ng=0.0, p_pos=1.0) == []
 
 
@@ -251,7 +252,7 @@ def test_nothing_depends_on_the_batches(tagger, monkeypatch, texts):
     whole = variants(texts, p_pos=0.5)
     for name, value in (("CHUNK", 2), ("CHUNK", 3), ("CHUNK_WORDS", 300)):
         with monkeypatch.context() as patch:
-            patch.setattr(augmenter, name, value)
+            patch.setattr(rule_augmenter, name, value)
             assert variants(texts, p_pos=0.5) == whole
 
 
@@ -290,12 +291,44 @@ def test_settings_out_of_range_are_refused(settings, message):
         RuleAugmenter(**settings)
 
 
+GOLDEN_SINGLES = [
+    "The cat doesn't like cats -- at all!",
+    '"A \u201cfine\u201d film", said Mr. Smith (twice) ...',
+    "It's 3.5% of the U.S. market, isn\u2019t it?",
+    "no  spaces ,only commas",
+    "caf\u00e9 \U0001f44d\U0001f3fd \u7535\u5f71",
+    "x",
+]
+GOLDEN_PAIRS = [("a b c d, e", "The the THE two"), ("can't stop", "won't \u2014 stop"), ("x", "y z")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [(GOLDEN_SINGLES, "d982a3e201c96113"), (GOLDEN_PAIRS, "34c387fc7403aaa4")],
+    ids=["singles", "pairs"],
+)
+def test_other_texts_need_another_version(tagger, texts, expected):
+    """Texts under the address of others: the soft targets of a text that is no longer there."""
+    written = json.dumps(variants(texts, p_mask=0.2, p_pos=0.3, p_ng=0.3), ensure_ascii=True)
+    found = hashlib.sha256(written.encode()).hexdigest()[:16]
+    why = "the same settings give other texts: raise rule_augmenter.VERSION, and only then write the new hash here"
+    assert (rule_augmenter.VERSION, found) == (4, expected), why
+
+
+def test_a_text_without_words_has_no_variants():
+    """A pair with one side of control characters: half of it can still change."""
+    texts = [("one two three", "\x7f"), ("four five six", "seven")]
+    found = variants(texts, p_pos=0.0, p_mask=0.5)
+    assert {row.partition(".")[0] for row, *_ in found} == {"r1"}
+    assert all(first and second for _, first, second in found)
+
+
 def test_the_fingerprint_is_of_the_settings_and_the_tagger(tagger, monkeypatch):
     first, masking = RuleAugmenter().fingerprint(), RuleAugmenter(p_pos=0.0).fingerprint()
     assert first == RuleAugmenter(n_iter=20).fingerprint()
     assert masking == RuleAugmenter(p_pos=0).fingerprint()
     assert first != RuleAugmenter(seed=2).fingerprint()
-    monkeypatch.setattr(augmenter, "tagger_fingerprint", lambda: "a newer one")
+    monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "a newer one")
     assert first != RuleAugmenter().fingerprint()
     assert masking == RuleAugmenter(p_pos=0.0).fingerprint()
 

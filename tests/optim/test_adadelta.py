@@ -56,6 +56,23 @@ def test_a_resumed_optimizer_goes_on():
     assert second.state[half.trained.weight]["last"].dtype == torch.int64
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["sparse first", "dense first"])
+def test_a_run_goes_on_with_the_other_kind_of_gradients(begun):
+    """From one GPU to several, or back: averages of rows that rested and never shrank, or a state that is not there."""
+    torchs, switching = table(False), table(begun)
+    losses(torchs, torch.optim.Adadelta(torchs.parameters(), lr=1.0, rho=0.95, eps=1e-6), 60)
+    optimizer = AdaDelta(switching.parameters())
+    losses(switching, optimizer, 20)
+    for first, sparse in ((20, not begun), (40, begun)):
+        again = table(sparse)
+        again.load_state_dict(switching.state_dict())
+        resumed = AdaDelta(again.parameters())
+        resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        losses(again, resumed, 20, first=first)
+        switching, optimizer = again, resumed
+    torch.testing.assert_close(switching.trained.weight, torchs.trained.weight)
+
+
 def test_weight_decay_is_refused():
     with pytest.raises(ValueError, match=r"set optimizer.weight_decay=0"):
         AdaDelta([{"params": [torch.nn.Parameter(torch.zeros(2))], "weight_decay": 0.01}])

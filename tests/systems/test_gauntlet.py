@@ -35,6 +35,8 @@ SYSTEMS: dict[str, Callable[..., NLUSystem]] = {
 }
 LEARN_FROM_TEACHERS = ["bam", "bilstm"]
 ANNEALED = ["bam"]
+CONSTANT = ["bilstm"]
+"""With a constant gold weight."""
 RECURRENT = ["bilstm"]
 """With the network of their paper: a BiLSTM, siamese for pairs, sparse gradients of its vectors, AdaDelta."""
 
@@ -328,6 +330,23 @@ def test_an_unlabelled_row_follows_its_teacher(build, attach, unlabelled, teach,
         torch.testing.assert_close(loss_of(system, batch), expected.detach())
         other = {**rows, "labels": 1 - rows["labels"]}
         torch.testing.assert_close(loss_of(system, {**batch, "tasks": {task: other}}), expected.detach())
+
+
+@pytest.mark.parametrize("gold_weight", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("task", ["mood", "nli", "near"])
+@pytest.mark.parametrize("name", CONSTANT)
+def test_label_and_teacher_have_their_weights(build, attach, taught, tokenizer, name, task, gold_weight):
+    """Weights exchanged, or labels replaced by what the teacher finds; at 0 no label counts, at 1 no teacher."""
+    system = attach(quietly(lively(build(name, gold_weight=gold_weight))), step=8)
+    (part,) = (part for part in taught if part.task.name == task)
+    for row in range(6):
+        batch = one_row(part, row, tokenizer)
+        rows, logits = batch["tasks"][task], system(batch)[task].detach()
+        label, teacher = rows["labels"], rows["teacher_logits"]
+        gold = (logits[0] - label).square().mean() if task == "near" else F.cross_entropy(logits, label)
+        soft = (logits - teacher).square().sum() if name == "bilstm" else soft_loss(logits, teacher)
+        torch.testing.assert_close(loss_of(system, batch), gold_weight * gold + (1 - gold_weight) * soft)
+        assert not torch.isclose(gold, soft)
 
 
 @distilled

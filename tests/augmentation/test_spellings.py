@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_lightning.augmentation.words import MASKED, Spellings, TokenizedTexts
+from kd_lightning.augmentation.spellings import MASKED, Spellings, TokenizedTexts
 from kd_lightning.encoders.vocabulary import train_word_tokenizer
 
 TEXTS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -46,8 +47,8 @@ class TokenizedTexts:
         before = np.cumsum(self.lengths) - self.lengths
         return np.repeat(self.starts - before, self.lengths) + np.arange(int(self.lengths.sum()))
 
-    def where(self, which: NDArray[np.bool_]) -> TokenizedTexts:
-        """Return the texts that are marked ``[N]``."""
+    def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> TokenizedTexts:
+        """Return the texts that are marked ``[N]``, or those of some numbers."""
         return TokenizedTexts(self.numbers, self.spaced, self.starts[which], self.lengths[which])
 
     def hashes(self) -> Hashes:
@@ -152,6 +153,9 @@ class Spellings:
         return ranks, np.array([numbers[word] for word in plain], np.int64)
 
     def _all(self) -> pa.Array:
-        if len(self._spelled) < 2 * len(self._numbers):
-            self._spelled = pa.array([spelled for word in self._numbers for spelled in (word, f" {word}")], pa.string())
+        known = len(self._spelled) // 2
+        if known < len(self._numbers):
+            new = islice(self._numbers, known, None)
+            spelled = pa.array([spelled for word in new for spelled in (word, f" {word}")], pa.string())
+            self._spelled = pa.concat_arrays([self._spelled, spelled])
         return self._spelled

@@ -1,11 +1,11 @@
-"""Variants of all examples of a split, chunk by chunk, no text twice."""
+"""The augmenter of Tang et al.: variants of all examples of a split, chunk by chunk, no text twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kd_lightning.augmentation.base import Rows
-from kd_lightning.augmentation.draws import Distinct
+from kd_lightning.augmentation.draws import Distinct, combined
 from kd_lightning.augmentation.replacement import TaggedWords
-from kd_lightning.augmentation.rules import Rules
+from kd_lightning.augmentation.rules import change_words, keep_ngrams
+from kd_lightning.augmentation.spellings import Spellings, TokenizedTexts, row_hashes, texts_of
 from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, tagger_fingerprint
-from kd_lightning.augmentation.words import Spellings, row_hashes, texts_of
 from kd_lightning.progress import track
 
 VERSION = 4
@@ -33,11 +33,59 @@ CHUNK_WORDS = 500_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuleAugmenter(Rules):
-    """Write ``n_iter`` variants of each example by the rules; see ``Rules`` for them and for the settings.
+class RuleAugmenter:
+    """Write ``n_iter`` variants of each example, by masking, POS-guided replacement and n-gram sampling.
 
-    Variants that stand among the examples are dropped, and of equal variants all but the first.
+    Of each word one number X, uniform in [0, 1], decides: X < p_mask masks it; p_mask <= X < p_mask + p_pos replaces it
+    by another word of the same part of speech, drawn from the words of the training texts in proportion to how often
+    they occur with that tag. Then, with probability p_ng, only one n-gram of the text is kept, n uniform in 1 to
+    max_ngram (the whole text if it is shorter). Of pairs the variants change, in turn, the first text, the second,
+    and both. Variants that stand among the examples are dropped, and of equal variants all but the first.
+
+    Words are as in the Penn Treebank (``treebank.WORD``), punctuation among them; a masked one is written as
+    ``MASKED``, punctuation is replaced by punctuation only, and a word that replaces a clitic gets a space before it.
+    Words that differ in case alone are one word.
+
+    Args:
+        p_mask: Probability to mask a word.
+        p_pos: Probability to replace a word.
+        p_ng: Probability to keep one n-gram only.
+        max_ngram: Longest n-gram, in words.
+        n_iter: Variants of each example: 20 for SST-2, 10 for MNLI and QQP in the paper.
+        seed: The random numbers depend on it and on the example's id alone. What a word is replaced by depends on all
+            texts.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Source: Tang et al. 2019, arXiv:1903.12136, section 3.3.
     """
+
+    p_mask: float = 0.1
+    p_pos: float = 0.1
+    p_ng: float = 0.25
+    max_ngram: int = 5
+    n_iter: int = 20
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name in ("p_mask", "p_pos", "p_ng"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability")
+            object.__setattr__(self, name, float(getattr(self, name)))  # 0 and 0.0 are one recipe
+        if self.p_mask + self.p_pos > 1:
+            raise ValueError(
+                f"p_mask + p_pos is {self.p_mask + self.p_pos:g}, expected at most 1: a word has one of them"
+            )
+        if self.p_mask + self.p_pos + self.p_ng == 0:
+            raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
+        for name in ("max_ngram", "n_iter", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number")
+        for name in ("max_ngram", "n_iter"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     def fingerprint(self) -> str:
         """Return a hash of the settings, and of the tagger.
@@ -63,6 +111,8 @@ class RuleAugmenter(Rules):
                     read[side] += len(text.numbers)
                 variants = self.variants(texts, of_words, tagged, spellings, batch.column("example_id").to_numpy())
                 new = distinct.first_met(row_hashes(variants))
+                for text in variants:
+                    new &= text.lengths > 0  # of a text without words there is no variant
                 rows_kept, variant = np.divmod(np.flatnonzero(new), self.n_iter)
                 columns = [spellings.write(text.where(new)) for text in variants]
                 count = len(rows_kept)
@@ -78,6 +128,38 @@ class RuleAugmenter(Rules):
                 )
                 number += count
                 advance(batch.num_rows)
+
+    def variants(
+        self,
+        texts: Sequence[TokenizedTexts],
+        tags: Sequence[NDArray[np.uint8]],
+        tagged: TaggedWords,
+        spellings: Spellings,
+        examples: NDArray[np.int64],
+    ) -> list[TokenizedTexts]:
+        """Return the variants of some examples, ``n_iter`` of the first, then of the second, ...
+
+        Args:
+            texts: Their texts, side by side of pairs, each ``[N]``.
+            tags: The tag of each word of each side; of none where nothing is replaced.
+            tagged: The words that take the place of others.
+            spellings: What the numbers of words stand for.
+            examples: Ids ``[N]``.
+
+        Returns:
+            One for each side, ``[N * n_iter]``.
+        """
+        row = np.repeat(np.arange(len(examples)), self.n_iter)
+        variant = np.tile(np.arange(self.n_iter), len(examples))
+        found = []
+        for side, text in enumerate(texts):
+            keys = combined(self.seed, examples[row], variant, side)
+            changed = np.ones(len(row), np.bool_) if len(texts) == 1 else (variant % 3 == side) | (variant % 3 == 2)
+            whole = text.where(row)
+            kept = keep_ngrams(whole, keys, changed, p_ng=self.p_ng, max_ngram=self.max_ngram)
+            rates = {"p_mask": self.p_mask, "p_pos": self.p_pos}
+            found.append(change_words(kept, whole.starts, keys, changed, tags[side], tagged, spellings, **rates))
+        return found
 
     def _survey(
         self, rows: Rows, name: str, words: int, spellings: Spellings, distinct: Distinct
