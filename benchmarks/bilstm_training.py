@@ -4,8 +4,8 @@ Compared, on the same network (150 per direction, hidden layer of 200, word vect
 same tokens and batches of 50, no evaluation, no checkpoints, gold labels alone:
 
 - kd-train: Lightning's Trainer as ``kd-train`` builds it (csv logger, clip at 1), our data stream in length-sorted
-  windows, the two directions as LSTMs of their own, AdaDelta with sparse gradients (``optimizer=adadelta``), in bf16
-  where the machine computes in it, and in float32;
+  windows, the two directions as LSTMs of their own, sparse gradients, AdaDelta (``optimizer=adadelta``) and LazyAdam
+  (``optimizer=lazy_adam``), in bf16 where the machine computes in it, AdaDelta in float32 as well;
 - bare loop: one ``nn.LSTM(bidirectional=True)`` over ``pack_padded_sequence``, ``torch.optim.Adam`` as it is by default
   (dense, no clip), shuffled batches padded to their longest sentence by ``pad_sequence``, float32.
 
@@ -18,6 +18,7 @@ Target: at least 4 times the sentences per second of the bare loop.
     python benchmarks/bilstm_training.py
     python benchmarks/bilstm_training.py --vocabulary pieces --levers
     python benchmarks/bilstm_training.py --quality                      # validation accuracy instead, seed by seed
+    python benchmarks/bilstm_training.py --quality --systems adadelta --epochs 5
 """
 
 from __future__ import annotations
@@ -201,9 +202,10 @@ def speed(args: argparse.Namespace, work: Path, data: Path) -> None:
         return run_bare(settings(args, work, data, {"seed": str(number)}), sentences, optimiser, steps)[0]
 
     fast = choose_precision(cfg)
-    precisions = dict.fromkeys((fast, "32-true"))  # once, where there is no bf16
+    variants = {f"kd-train, {precision}": {"trainer.precision": precision} for precision in (fast, "32-true")}
+    variants[f"kd-train, {fast}, LazyAdam"] = {"optimizer": "lazy_adam"}
     systems: dict[str, Callable[[int], Sample]] = {
-        f"kd-train, {precision}": functools.partial(ours, {"trainer.precision": precision}) for precision in precisions
+        name: functools.partial(ours, change) for name, change in variants.items()
     }
     if args.levers:
         systems |= {f"kd-train, {fast}, {name}": functools.partial(ours, change) for name, change in LEVERS.items()}
@@ -213,9 +215,9 @@ def speed(args: argparse.Namespace, work: Path, data: Path) -> None:
     title = f"Training a BiLSTM on SST-2, {args.vocabulary}, {steps} steps of {BATCH}"
     measure.show(f"{title}, sentences per second", samples, first, unit="sentences/s", invert=True)
     measure.show(f"{title}, milliseconds per step", samples, first, unit="ms", scale=1000 * BATCH)
-    for precision in precisions:
-        pair = measure.ratio(samples["bare loop, Adam"], samples[f"kd-train, {precision}"])
-        what = f"{args.vocabulary}: sentences per second, kd-train {precision} / bare loop"
+    for name in variants:
+        pair = measure.ratio(samples["bare loop, Adam"], samples[name])
+        what = f"{args.vocabulary}: sentences per second, {name} / bare loop"
         measure.verdict(what, pair["median"], TARGET, at_most=False)
 
 
@@ -225,22 +227,35 @@ def accuracy(logits: Iterable[tuple[Tensor, Tensor]]) -> float:
 
 
 def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
-    """Train both for the same number of steps from the same weights, and compare their validation accuracy."""
+    """Train all for the same number of steps from the same weights, and compare their validation accuracy."""
     fit = measure.fit(settings(args, work, data, {}))
     sentences, part = Sentences(fit), fit.build_data().evaluation[0]
     epoch = -(-len(sentences) // BATCH)
     validation = list(EvaluationStream(part, batch_size=64, pad_id=sentences.pad_id))
     labels = [batch["tasks"]["sst2"]["labels"] for batch in validation]
-    scores: dict[str, list[float]] = {"kd-train": [], "bare loop, Adam": []}
-    for seed in args.seeds:
-        cfg = settings(args, work, data, {"seed": str(seed), "trainer.max_epochs": str(args.epochs)})
-        system = run_ours(cfg, work / "ours", args.epochs * epoch)[1].eval()
-        model = run_bare(cfg, sentences, "Adam", args.epochs * epoch)[1].eval()
+    steps = args.epochs * epoch
+
+    def ours(optimiser: str, seed: int) -> float:
+        changes = {"seed": str(seed), "trainer.max_epochs": str(args.epochs), "optimizer": optimiser}
+        system = run_ours(settings(args, work, data, changes), work / "ours", steps)[1].eval()
         with torch.inference_mode():
-            ours = [system(batch)["sst2"] for batch in validation]
-            theirs = [model(batch["input_ids"], batch["attention_mask"].sum(1)) for batch in validation]
-        for found, logits in zip(scores.values(), (ours, theirs), strict=True):
-            found.append(accuracy(zip(logits, labels, strict=True)))
+            return accuracy(zip((system(batch)["sst2"] for batch in validation), labels, strict=True))
+
+    def bare(seed: int) -> float:
+        model = run_bare(settings(args, work, data, {"seed": str(seed)}), sentences, "Adam", steps)[1].eval()
+        with torch.inference_mode():
+            logits = (model(batch["input_ids"], batch["attention_mask"].sum(1)) for batch in validation)
+            return accuracy(zip(logits, labels, strict=True))
+
+    train: dict[str, Callable[[int], float]] = {
+        "adadelta": functools.partial(ours, "adadelta"),
+        "lazy_adam": functools.partial(ours, "lazy_adam"),
+        "bare": bare,
+    }
+    scores: dict[str, list[float]] = {name: [] for name in args.systems}
+    for seed in args.seeds:
+        for name, found in scores.items():
+            found.append(train[name](seed))
         print(f"seed {seed}: " + ", ".join(f"{name} {found[-1]:.2f}" for name, found in scores.items()), flush=True)
     precision = choose_precision(fit.cfg)
     print(f"\n### Accuracy on SST-2, {args.vocabulary}, {precision} / float32, {args.epochs} epochs of {epoch} steps\n")
@@ -248,7 +263,9 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
     for name, values in scores.items():
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
         print(f"| {name} | {statistics.fmean(values):.2f} | {spread} | {', '.join(f'{x:.2f}' for x in values)} |")
-    measure.difference("kd-train - bare loop", measure.paired(*scores.values()))
+    for name in scores if "bare" in scores else ():
+        if name != "bare":
+            measure.difference(f"{name} - bare loop with Adam", measure.paired(scores[name], scores["bare"]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -259,6 +276,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=250, help="steps of a run (%(default)s; at most an epoch)")
     made.add_argument("--levers", action="store_true", help="also with one thing changed at a time")
     made.add_argument("--quality", action="store_true", help="compare validation accuracy instead of speed")
+    systems = ("adadelta", "lazy_adam", "bare")
+    made.add_argument("--systems", choices=systems, nargs="+", default=list(systems), help="those of --quality (all)")
     made.add_argument("--epochs", type=int, default=2, help="epochs of --quality (%(default)s)")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="seeds of --quality")
     return made

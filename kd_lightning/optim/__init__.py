@@ -4,6 +4,7 @@ from kd_lightning.optim.adadelta import AdaDelta
 from kd_lightning.optim.bert_adam import BertAdam
 from kd_lightning.optim.clipping import clip_norm, clip_values
 from kd_lightning.optim.layerwise import LayerwiseOptimizer, TorchOptimizer, layerwise_groups
+from kd_lightning.optim.lazy_adam import LazyAdam
 from kd_lightning.optim.schedules import ConstantRate, LearningRateSchedule, LinearWarmup
 from kd_lightning.optim.sparse import has_sparse_gradients
 
@@ -12,6 +13,7 @@ __all__ = [
     "BertAdam",
     "ConstantRate",
     "LayerwiseOptimizer",
+    "LazyAdam",
     "LearningRateSchedule",
     "LinearWarmup",
     "TorchOptimizer",

@@ -38,5 +38,5 @@ def check_takes_rows(optimizer: torch.optim.Optimizer) -> None:
         how = f" with {' and '.join(named)}" if isinstance(optimizer, TAKE_ROWS) else ""
         raise ValueError(
             f"encoder.sparse is true, but {type(optimizer).__name__}{how} does not take sparse and dense gradients "
-            "alike: encoder.sparse=null, or optimizer=adadelta"
+            "alike: encoder.sparse=null, or optimizer=adadelta or lazy_adam"
         )

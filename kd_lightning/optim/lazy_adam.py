@@ -1,0 +1,92 @@
+"""Adam whose step costs what a batch touches: over large tables of word vectors, rows without a gradient rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning.optim.closures import evaluated
+
+
+class LazyAdam(torch.optim.Optimizer):
+    """Adam in which a row of a matrix without a gradient rests: it stays where it is, and so do its moments.
+
+    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)``
+    with t the optimiser's steps. Adam itself moves every row at every step by what is left of ``m``; where all rows
+    have a gradient, both are the same. A row of zeros in a dense gradient counts as none, so that sparse gradients, as
+    ``WordEmbedding`` gives them with ``sparse=True``, lead to the very parameters that dense ones do.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate.
+        betas: Decay rates of the two moments.
+        eps: Added to the root of the second moment.
+
+    Raises:
+        ValueError: If a value is out of range, or a group has weight decay, which would move every row at every step.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; rows rest as in ``torch.optim.SparseAdam``, which takes no
+        dense gradients.
+    """
+
+    takes_rows = True
+    """Whether sparse gradients give the same parameters as dense ones."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        if not lr >= 0:
+            raise ValueError(f"lr is {lr}, expected a number of at least 0")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas are {tuple(betas)}, expected numbers in [0, 1)")
+        if not eps > 0:
+            raise ValueError(f"eps is {eps}, expected a number above 0")
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps})
+        if any(group.get("weight_decay") for group in self.param_groups):
+            raise ValueError("LazyAdam has no weight decay: set optimizer.weight_decay=0")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step; return what the closure returns."""
+        loss = evaluated(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        step = int(state["step"])
+        if not grad.is_sparse:
+            moved = grad.flatten(1).any(1) if grad.ndim > 1 else None
+            if moved is None or bool(moved.all()):
+                parameter.sub_(_delta(grad, state["m"], state["v"], step, group))
+                return
+            rows = moved.nonzero().squeeze(1)
+            values = grad[rows]
+        else:
+            grad = grad.coalesce()
+            values = grad.values()
+            moved = values.flatten(1).any(1)  # as the dense gradient would have it
+            rows, values = grad.indices()[0][moved], values[moved]
+        m, v = state["m"][rows], state["v"][rows]
+        parameter.index_add_(0, rows, _delta(values, m, v, step, group), alpha=-1)
+        state["m"].index_copy_(0, rows, m)
+        state["v"].index_copy_(0, rows, v)
+
+
+def _delta(grad: Tensor, m: Tensor, v: Tensor, step: int, group: dict[str, Any]) -> Tensor:
+    """Return by how much a gradient moves its parameter, and bring both moments up to date in place."""
+    b1, b2 = group["betas"]
+    m.lerp_(grad, 1 - b1)
+    v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+    root = (v / (1 - b2**step)).sqrt_().add_(group["eps"])
+    return m.div(root).mul_(group["lr"] / (1 - b1**step))

@@ -1,0 +1,115 @@
+"""LazyAdam is Adam for all rows that have a gradient, and leaves the others alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from kd_lightning.encoders import WordEmbedding
+from kd_lightning.optim import LayerwiseOptimizer, LazyAdam
+
+
+def table(sparse: bool) -> WordEmbedding:
+    """Return word vectors."""
+    return WordEmbedding(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), sparse=sparse)
+
+
+def train(
+    model: WordEmbedding, line: torch.nn.Linear, optimizer: torch.optim.Optimizer, steps: range, words: int
+) -> None:
+    """Train on some words at each step; a row of the line's matrix has no gradient at every third step."""
+    for step in steps:
+        draw = torch.Generator().manual_seed(step)
+        ids = torch.randint(12, (1, words), generator=draw) if words < 12 else torch.arange(12).unsqueeze(0)
+        weights = torch.randn(1, ids.shape[1], 1, generator=draw)
+        optimizer.zero_grad()
+        out = line(model(ids) * weights).square().sum((0, 1)) * torch.tensor([1.0, float(step % 3 > 0)])
+        out.sum().backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.97  # as a schedule does
+
+
+def parts(sparse: bool) -> tuple[WordEmbedding, torch.nn.Linear]:
+    """Return word vectors and a layer over them."""
+    torch.manual_seed(1)
+    return table(sparse), torch.nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 1e-2}, {"lr": 3e-2, "betas": (0.5, 0.9), "eps": 1e-4}])
+def test_sparse_gradients_lead_where_dense_ones_do(settings):
+    """On one GPU and on several: another rule on each is another model."""
+    found = []
+    for sparse in (True, False):
+        model, line = parts(sparse)
+        train(model, line, LazyAdam([*model.parameters(), *line.parameters()], **settings), range(40), 4)
+        found.append([p.detach() for p in (*model.parameters(), *line.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_it_is_adam_where_all_rows_have_a_gradient():
+    """A moment or a correction that is not Adam's."""
+    found = []
+    for make in (LazyAdam, torch.optim.Adam):
+        weight = torch.nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(3)))
+        bias = torch.nn.Parameter(torch.zeros(4))
+        optimizer = make([weight, bias], lr=0.02, betas=(0.8, 0.95), eps=1e-5)
+        for step in range(30):
+            optimizer.zero_grad()
+            target = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
+            (weight + bias * (step % 2) - target).square().sum().backward()
+            optimizer.step()
+        found.append([weight.detach(), bias.detach()])
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_row_without_a_gradient_rests(sparse):
+    """Adam moves it on by what is left of its first moment, torch's at every step, whatever the batch has."""
+    model, line = parts(sparse)
+    optimizer = LazyAdam([*model.parameters(), *line.parameters()], lr=0.05)
+    train(model, line, optimizer, range(5), 12)
+    before, moments = model.trained.weight.detach().clone(), optimizer.state[model.trained.weight]["m"].clone()
+    optimizer.zero_grad()
+    line(model(torch.tensor([[2, 7]]))).square().sum().backward()
+    optimizer.step()
+    moved = (model.trained.weight != before).any(1)
+    assert moved.nonzero().squeeze(1).tolist() == [2, 7]
+    still = optimizer.state[model.trained.weight]["m"]
+    assert torch.equal(still[~moved], moments[~moved])
+    assert not torch.equal(still[moved], moments[moved])
+
+
+def test_a_resumed_optimizer_goes_on():
+    whole, half = parts(True), parts(True)
+    optimizer = LazyAdam([p for part in whole for p in part.parameters()], lr=0.02)
+    train(*whole, optimizer, range(20), 3)
+    first = LazyAdam([p for part in half for p in part.parameters()], lr=0.02)
+    train(*half, first, range(10), 3)
+    second = LazyAdam([p for part in half for p in part.parameters()], lr=0.02)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(*half, second, range(10, 20), 3)
+    for one, other in zip(whole, half, strict=True):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(b, a, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\), expected numbers in \[0, 1\)"),
+        ({"eps": 0.0}, "eps is 0.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LazyAdam(table(False).parameters(), **settings)
+
+
+def test_weight_decay_is_refused():
+    """It would move the rows that rest."""
+    with pytest.raises(ValueError, match=r"set optimizer.weight_decay=0"):
+        LazyAdam([{"params": [torch.nn.Parameter(torch.zeros(2))], "weight_decay": 0.01}])
+    assert LayerwiseOptimizer(LazyAdam, lr=0.1).takes_rows
