@@ -220,7 +220,7 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
     for overrides, message in wrong.items():
         with pytest.raises(UserError, match=message):
             kd("distill", *SMALL, *overrides.split())
-        if "scope" not in overrides and "annealing" not in overrides and "distill_loss" not in overrides:
+        if not any(name in overrides for name in ("scope", "annealing", "distill_loss", "unlabelled")):
             with pytest.raises(UserError, match=message):
                 kd("train", *SMALL[:2], *overrides.split())
     assert not list(workplace.glob("outputs/distill/*/summary.json")), "no run has begun"
