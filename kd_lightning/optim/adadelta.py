@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kd_lightning.optim.closures import evaluated
+from kd_lightning.optim.by_rows import RowOptimizer
 
 
-class AdaDelta(torch.optim.Optimizer):
+class AdaDelta(RowOptimizer):
     """AdaDelta, exact also where only the rows of a batch have a gradient.
 
     ``v = rho v + (1 - rho) g^2``, ``d = sqrt(u + eps) / sqrt(v + eps) g``, ``u = rho u + (1 - rho) d^2``,
@@ -32,9 +32,6 @@ class AdaDelta(torch.optim.Optimizer):
     Source: Zeiler 2012, arXiv:1212.5701, algorithm 1; Tang et al. 2019, arXiv:1903.12136, section 4.3.
     """
 
-    takes_rows = True
-    """Whether sparse gradients give the same parameters as dense ones."""
-
     def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}, expected a number of at least 0")
@@ -42,9 +39,7 @@ class AdaDelta(torch.optim.Optimizer):
             raise ValueError(f"rho is {rho}, expected a number in [0, 1)")
         if not eps > 0:
             raise ValueError(f"eps is {eps}, expected a number above 0")
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps})
-        if any(group.get("weight_decay") for group in self.param_groups):
-            raise ValueError("AdaDelta has no weight decay: set optimizer.weight_decay=0")
+        super().__init__(params, lr=lr, rho=rho, eps=eps)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state; torch would turn the numbers of steps into the parameters' type."""
@@ -53,16 +48,6 @@ class AdaDelta(torch.optim.Optimizer):
         for number, state in state_dict["state"].items():
             if "last" in state:
                 self.state[parameters[number]]["last"] = state["last"].to(parameters[number].device, copy=True)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Make one step; return what the closure returns."""
-        loss = evaluated(closure)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-        return loss
 
     def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, rho = self.state[parameter], group["rho"]

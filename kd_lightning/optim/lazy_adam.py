@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kd_lightning.optim.closures import evaluated
+from kd_lightning.optim.by_rows import RowOptimizer
 
 
-class LazyAdam(torch.optim.Optimizer):
+class LazyAdam(RowOptimizer):
     """Adam in which a row of a matrix without a gradient rests: it stays where it is, and so do its moments.
 
     ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)``
@@ -32,9 +32,6 @@ class LazyAdam(torch.optim.Optimizer):
         dense gradients.
     """
 
-    takes_rows = True
-    """Whether sparse gradients give the same parameters as dense ones."""
-
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
@@ -44,19 +41,7 @@ class LazyAdam(torch.optim.Optimizer):
             raise ValueError(f"betas are {tuple(betas)}, expected numbers in [0, 1)")
         if not eps > 0:
             raise ValueError(f"eps is {eps}, expected a number above 0")
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps})
-        if any(group.get("weight_decay") for group in self.param_groups):
-            raise ValueError("LazyAdam has no weight decay: set optimizer.weight_decay=0")
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Make one step; return what the closure returns."""
-        loss = evaluated(closure)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-        return loss
+        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps)
 
     def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
