@@ -16,7 +16,7 @@ from kd_lightning.apps.build import Config, build, build_encoder, build_system, 
 from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
-from kd_lightning.apps.sparse_gradients import decided, refuse_sparse_gradients
+from kd_lightning.apps.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
 from kd_lightning.data import MultiTaskData, Part
@@ -113,7 +113,7 @@ class Fit:
     @cached_property
     def encoder_spec(self) -> EncoderSpec:
         """The encoder's recipe, as it is built: with or without sparse gradients."""
-        return decided(self.inputs.spec, build(self.cfg["optimizer"], "optimizer"), self.idle_trainer)
+        return decide_sparse_gradients(self.inputs.spec, build(self.cfg["optimizer"], "optimizer"), self.idle_trainer)
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""

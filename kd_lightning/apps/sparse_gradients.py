@@ -12,7 +12,7 @@ from kd_lightning.errors import UserError
 from kd_lightning.optim import has_sparse_gradients
 
 
-def decided(spec: EncoderSpec, optimizer: Any, trainer: pl.Trainer) -> EncoderSpec:
+def decide_sparse_gradients(spec: EncoderSpec, optimizer: Any, trainer: pl.Trainer) -> EncoderSpec:
     """Return an encoder's recipe, with sparse gradients where it leaves them open and nothing is in their way.
 
     They lead where dense ones do, so the fit is the same.
