@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from kd_lightning.batch import Batch
 from kd_lightning.progress import LoggedProgress
 
 
@@ -99,15 +100,16 @@ class LogProgress(pl.Callback):
             self._progress.advance(trainer.global_step - self._progress.done, lambda: last_average(trainer))
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count batches."""
-        self._begin(trainer, int(sum(trainer.num_predict_batches)), "batches")
+        """Begin to count tokens: the longest texts come first, so that batches become ever quicker."""
+        stream: Any = trainer.predict_dataloaders  # an EvaluationStream
+        self._begin(trainer, stream.total_tokens, "tokens")
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         """Log, if it is time."""
         if self._progress is not None:
-            self._progress.advance(1)
+            self._progress.advance(batch["input_ids"].numel())
 
     def _begin(self, trainer: pl.Trainer, total: int, unit: str, done: int = 0) -> None:
         self._progress = LoggedProgress(self.stage, total, unit, done) if trainer.is_global_zero else None

@@ -204,12 +204,14 @@ def test_a_resumed_fit_counts_its_own_time(system, make_trainer, make_data, part
 
 
 def test_a_prediction_says_how_far_it_is(system, make_trainer, parts, caplog, clock):
-    """A teacher may label for as long as a student trains."""
-    make_trainer(callbacks=[LogProgress("mood train")]).predict(
-        system, dataloaders=EvaluationStream(parts[0], batch_size=3, pad_id=0)
-    )
-    batches = -(-len(parts[0].tokens) // 3)
-    assert lines(caplog)[0] == f"mood train: 2 of {batches} batches, 3 min left"
+    """A teacher may label for as long as a student trains; of batches, the first are the longest."""
+    stream = EvaluationStream(parts[0], batch_size=3, pad_id=0)
+    make_trainer(callbacks=[LogProgress("mood train")]).predict(system, dataloaders=stream)
+    sizes = [batch["input_ids"].numel() for batch in EvaluationStream(parts[0], batch_size=3, pad_id=0)]
+    assert sizes[0] > sizes[-1]
+    shown = [int(line.split()[2].replace(",", "")) for line in lines(caplog)]
+    assert shown == [sum(sizes[: 2 * n]) for n in range(1, len(shown) + 1)]
+    assert lines(caplog)[0].startswith(f"mood train: {sum(sizes[:2]):,} of {sum(sizes):,} tokens, ")
 
 
 def test_one_process_says_how_far_it_is(system, make_trainer, make_data, parts, caplog, clock, monkeypatch):

@@ -26,6 +26,15 @@ def test_evaluation_sees_each_example_once(toys, world_size):
         assert {batch["split"] for found in batches for batch in found} == {"validation"}
 
 
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (5, 1), (5, 2), (100, 1)])
+def test_tokens_are_counted_before_they_are_read(toys, batch_size, world_size):
+    """A time that is left by another count is no time that is left."""
+    for rank in range(world_size):
+        part = toys["nli"].part
+        found = EvaluationStream(part, batch_size=batch_size, pad_id=0, rank=rank, world_size=world_size)
+        assert found.total_tokens == sum(batch["input_ids"].numel() for batch in found)
+
+
 def test_evaluation_begins_with_the_longest(toys):
     """A batch that does not fit in memory should fail at once, not after an hour."""
     found = EvaluationStream(toys["near"].part, batch_size=3, pad_id=0)

@@ -21,6 +21,9 @@ class EvaluationStream:
         rank: This process; ranks share the rows without overlap.
         world_size: Number of processes.
 
+    Attributes:
+        total_tokens: Of all batches of this rank, padding counted: what they cost, where their number tells little.
+
     Raises:
         UserError: If there are fewer examples than processes.
     """
@@ -33,6 +36,8 @@ class EvaluationStream:
         self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
         lengths = part.tokens.lengths(np.arange(len(part.tokens)))
         self._order = np.argsort(-lengths, kind="stable")[rank::world_size]
+        longest = lengths[self._order[::batch_size]].astype(np.int64)
+        self.total_tokens = int(longest @ np.bincount(np.arange(len(self._order)) // batch_size))
 
     def __len__(self) -> int:
         """Return the number of batches."""
