@@ -265,7 +265,9 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
         print(f"| {name} | {statistics.fmean(values):.2f} | {spread} | {', '.join(f'{x:.2f}' for x in values)} |")
     for name in scores if "bare" in scores else ():
         if name != "bare":
-            measure.difference(f"{name} - bare loop with Adam", measure.paired(scores[name], scores["bare"]))
+            what, found = f"{name} - bare loop with Adam", measure.paired(scores[name], scores["bare"])
+            measure.difference(what, found)
+            measure.no_worse(what, found, args.margin)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -280,6 +282,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--systems", choices=systems, nargs="+", default=list(systems), help="those of --quality (all)")
     made.add_argument("--epochs", type=int, default=2, help="epochs of --quality (%(default)s)")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="seeds of --quality")
+    made.add_argument("--margin", type=float, default=1.0, help="points that count as no worse (%(default)s)")
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.optim.by_rows import RowOptimizer
+from kd_lightning.optim.row_optimizer import RowOptimizer
 
 
 class AdaDelta(RowOptimizer):
@@ -31,6 +31,9 @@ class AdaDelta(RowOptimizer):
 
     Source: Zeiler 2012, arXiv:1212.5701, algorithm 1; Tang et al. 2019, arXiv:1903.12136, section 4.3.
     """
+
+    takes_rows = True
+    """Sparse gradients give the parameters that dense ones do."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6) -> None:
         if not lr >= 0:

@@ -8,21 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.optim.by_rows import RowOptimizer
+from kd_lightning.optim.row_optimizer import RowOptimizer
 
 
 class LazyAdam(RowOptimizer):
     """Adam in which a row of a matrix without a gradient rests: it stays where it is, and so do its moments.
 
     ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)``
-    with t the optimiser's steps. Adam itself moves every row at every step by what is left of ``m``; where all rows
-    have a gradient, both are the same. A row of zeros in a dense gradient counts as none, so that sparse gradients, as
-    ``WordEmbedding`` gives them with ``sparse=True``, lead to the very parameters that dense ones do.
+    with t the steps in which the parameter had a gradient. Adam itself moves every row at every step by what is left of
+    ``m``; where all rows have a gradient, both are the same. A row of zeros in a dense gradient counts as none, so that
+    sparse gradients, as ``WordEmbedding`` gives them with ``sparse=True``, lead to the very parameters that dense ones
+    do; so do rows of other matrices, such as those of ReLU units that no row of a batch reaches. Vectors never rest.
+
+    t is the parameter's, not the row's: the moments of a word that is first met late are hardly corrected, and its
+    first steps of one sign are up to 7 times ``lr``.
 
     Args:
         params: Parameters or groups of them.
         lr: Learning rate.
-        betas: Decay rates of the two moments.
+        betas: Decay rates of the two moments, in [0, 1).
         eps: Added to the root of the second moment.
 
     Raises:
@@ -32,13 +36,16 @@ class LazyAdam(RowOptimizer):
         dense gradients.
     """
 
+    takes_rows = True
+    """Sparse gradients give the parameters that dense ones do."""
+
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}, expected a number of at least 0")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas are {tuple(betas)}, expected numbers in [0, 1)")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas are {tuple(betas)}, expected two numbers in [0, 1)")
         if not eps > 0:
             raise ValueError(f"eps is {eps}, expected a number above 0")
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps)
@@ -50,6 +57,8 @@ class LazyAdam(RowOptimizer):
             state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         state["step"] += 1
         step = int(state["step"])
+        if grad.is_sparse and grad.ndim == 1:
+            grad = grad.to_dense()
         if not grad.is_sparse:
             moved = grad.flatten(1).any(1) if grad.ndim > 1 else None
             if moved is None or bool(moved.all()):

@@ -349,7 +349,9 @@ def test_two_processes_anneal_as_one(kd, plain_descent):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [["optimizer.lr=3"], ["optimizer=adadelta", "optimizer.lr=30"]], ids=["descent", "adadelta"]
+    "optimizer",
+    [["optimizer.lr=3"], ["optimizer=adadelta", "optimizer.lr=30"], ["optimizer=lazy_adam", "optimizer.lr=0.3"]],
+    ids=["descent", "adadelta", "lazy_adam"],
 )
 def test_two_processes_share_sparse_gradients(kd, plain_descent, optimizer):
     """The rows that one process touches, and those of the other; a repeated word is in both, one that rests in none."""

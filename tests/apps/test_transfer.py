@@ -250,7 +250,13 @@ def test_synthetic_texts_to_look_at(kd, workplace):
 
 @pytest.mark.parametrize(
     ("settings", "adds_up", "sparse"),
-    [([], True, True), ([], False, False), (["optimizer=adam"], True, False), (["encoder.sparse=false"], True, False)],
+    [
+        ([], True, True),
+        ([], False, False),
+        (["optimizer=lazy_adam"], True, True),
+        (["optimizer=adam"], True, False),
+        (["encoder.sparse=false"], True, False),
+    ],
 )
 def test_gradients_are_sparse_where_nothing_is_in_the_way(kd, monkeypatch, settings, adds_up, sparse):
     """The optimiser takes rows, and the processes can add them up: no setting is needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -46,6 +47,81 @@ def test_sparse_gradients_lead_where_dense_ones_do(settings):
         train(model, line, LazyAdam([*model.parameters(), *line.parameters()], **settings), range(40), 4)
         found.append([p.detach() for p in (*model.parameters(), *line.parameters())])
     torch.testing.assert_close(found[0], found[1])
+
+
+def by_the_formula(
+    weight: torch.Tensor, gradients: list[torch.Tensor], lr: float, betas: tuple[float, float], eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what row after row comes to, and its moments: plain Adam's lines, skipped where there is no gradient."""
+    weight = weight.clone()
+    m, v = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step, gradient in enumerate(gradients, 1):
+        for row in range(len(weight)):
+            g = gradient[row]
+            if g.any():
+                m[row] = betas[0] * m[row] + (1 - betas[0]) * g
+                v[row] = betas[1] * v[row] + (1 - betas[1]) * g**2
+                corrected = m[row] / (1 - betas[0] ** step), v[row] / (1 - betas[1] ** step)
+                weight[row] -= lr * corrected[0] / (corrected[1].sqrt() + eps)
+    return weight, m, v
+
+
+def rare_gradients(steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield gradients of a table, dense and sparse: rows often, rarely, after long, twice in one step, and of zeros."""
+    for step in range(steps):
+        draw = torch.Generator().manual_seed(step)
+        rows = (12 * torch.rand(5, generator=draw) ** 3).long()
+        values = torch.randn(5, 3, generator=draw)
+        values[-1] = 0
+        sparse = torch.sparse_coo_tensor(rows.unsqueeze(0), values, (12, 3), check_invariants=False)
+        yield sparse.to_dense(), sparse
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("settings", [(1e-2, (0.9, 0.999), 1e-8), (3e-2, (0.5, 0.9), 1e-3)])
+def test_it_is_adams_formula_row_by_row(kind, settings):
+    """A sign, a rate, a correction or a moment that is right only where all rows have a gradient."""
+    lr, betas, eps = settings
+    weight = torch.nn.Parameter(torch.randn(12, 3, generator=torch.Generator().manual_seed(5)))
+    both = list(rare_gradients(60))
+    expected = by_the_formula(weight.detach(), [dense for dense, _ in both], lr, betas, eps)
+    optimizer = LazyAdam([weight], lr=lr, betas=betas, eps=eps)
+    for dense, sparse in both:
+        weight.grad = dense if kind == "dense" else sparse
+        optimizer.step()
+    state = optimizer.state[weight]
+    torch.testing.assert_close((weight.detach(), state["m"], state["v"]), expected)
+
+
+def test_it_is_torchs_sparse_adam():
+    """Another rule under the name of a known one. (Where eps is not small, torch adds it elsewhere.)"""
+    found = []
+    for make in (LazyAdam, torch.optim.SparseAdam):
+        model = table(True)
+        optimizer = make(model.parameters(), lr=3e-2, betas=(0.5, 0.9), eps=1e-8)
+        for step in range(60):
+            draw = torch.Generator().manual_seed(step)
+            ids, target = torch.randint(12, (1, 4), generator=draw), torch.randn(3, generator=draw)
+            optimizer.zero_grad()
+            (model(ids) - target).square().sum().backward()
+            optimizer.step()
+        found.append(model.trained.weight.detach())
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_vectors_never_rest():
+    """A bias whose gradient is 0 moves on with its moment, as Adam's does, however its gradient comes."""
+    found = []
+    for sparse in (False, True):
+        bias = torch.nn.Parameter(torch.ones(3))
+        optimizer = LazyAdam([bias], lr=0.1)
+        for gradient in ([1.0, 2.0, 0.0], [0.0, 1.0, 0.0]):
+            bias.grad = torch.tensor(gradient).to_sparse() if sparse else torch.tensor(gradient)
+            optimizer.step()
+        found.append(bias.detach())
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0] < 0.85
+    assert found[0][2] == 1
 
 
 def test_it_is_adam_where_all_rows_have_a_gradient():
@@ -99,7 +175,8 @@ def test_a_resumed_optimizer_goes_on():
     ("settings", "message"),
     [
         ({"lr": -1.0}, "lr is -1.0"),
-        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\), expected numbers in \[0, 1\)"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\), expected two numbers in \[0, 1\)"),
+        ({"betas": (0.9,)}, r"betas are \(0.9,\), expected two numbers in \[0, 1\)"),
         ({"eps": 0.0}, "eps is 0.0"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_lightning.optim.closures import evaluated
 
 
-class RowOptimizer(torch.optim.Optimizer):
+class RowOptimizer(torch.optim.Optimizer, ABC):
     """Update each parameter by its gradient, sparse or dense, to the same result.
 
     Args:
@@ -22,9 +22,6 @@ class RowOptimizer(torch.optim.Optimizer):
     Raises:
         ValueError: If a group has weight decay, which would move every row at every step.
     """
-
-    takes_rows = True
-    """Whether sparse gradients give the same parameters as dense ones."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         super().__init__(params, defaults)
