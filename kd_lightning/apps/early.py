@@ -30,6 +30,29 @@ WHOLE_NUMBERS = {
 }
 """Setting -> its lowest value; null stands for a default where there is one. ``teacher.`` may stand before each."""
 
+NUMBERS = (
+    "annealing.gold_weight",
+    "augmenter.p_mask",
+    "augmenter.p_ng",
+    "augmenter.p_pos",
+    "distill_loss.temperature",
+    "encoder.dropout",
+    "optimizer.layer_decay",
+    "optimizer.lr",
+    "optimizer.optimizer.eps",
+    "optimizer.optimizer.rho",
+    "optimizer.weight_decay",
+    "scheduler.warmup",
+    "system.gold_weight",
+    "system.head.dropout",
+    "task_sampler.temperature",
+    "trainer.gradient_clip_val",
+)
+"""Settings that are numbers; their ranges are their constructors'. ``teacher.`` may stand before each."""
+
+NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
+"""Those of them that may be null."""
+
 BOOLEANS = ("baseline", "batching.unlabelled", "encoder.sparse")
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
@@ -64,6 +87,10 @@ def _is_whole(value: Any, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_kinds(cfg: DictConfig, prefix: str) -> None:
     """Check that settings are of the kind that they have in every option."""
     for key, low in WHOLE_NUMBERS.items():
@@ -74,9 +101,13 @@ def _check_kinds(cfg: DictConfig, prefix: str) -> None:
         value = OmegaConf.select(cfg, prefix + key)
         if value is not None and not isinstance(value, bool):
             raise UserError(f"{prefix}{key} is {value!r}, expected true or false")
-    rate = OmegaConf.select(cfg, f"{prefix}optimizer.lr")
-    if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool)):
-        raise UserError(f"{prefix}optimizer.lr is {rate!r}, expected a number")
+    for key in NUMBERS:
+        value = OmegaConf.select(cfg, prefix + key, default=0)
+        if not (_is_number(value) or (value is None and key in NO_NUMBER)):
+            raise UserError(f"{prefix}{key} is {'null' if value is None else repr(value)}, expected a number")
+    betas = OmegaConf.select(cfg, f"{prefix}optimizer.optimizer.betas", default=[0, 0])
+    if not (OmegaConf.is_list(betas) or isinstance(betas, list)) or [*map(_is_number, betas)] != [True, True]:
+        raise UserError(f"{prefix}optimizer.optimizer.betas is {betas!r}, expected two numbers: [0.9,0.999]")
 
 
 def _check_length(trainer: Any, prefix: str) -> None:

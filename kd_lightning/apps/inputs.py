@@ -87,6 +87,8 @@ def check_unlabelled(cfg: Config) -> None:
         if name not in cfg["task"]:
             hint = did_you_mean(name, cfg["task"])
             raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
+    if named and not cfg["batching"]["unlabelled"]:
+        log.warning("data.unlabelled: not read, since batching.unlabelled is false")
     wanted = {
         "synthetic rows": ("augmenter=none", cfg["augmenter"]),
         "unlabelled rows": ("batching.unlabelled=false", cfg["batching"]["unlabelled"]),

@@ -69,9 +69,9 @@ class BiLstmEncoder(nn.Module):
         return 0 if name.startswith("embedding.") else 1
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, which ``SavedBiLstm`` reads."""
+        """Write ``config.json`` and ``model.safetensors``, which ``SavedBiLstm`` reads, and no one else."""
         folder.mkdir(parents=True, exist_ok=True)
-        sizes = {"model_type": "kd_lightning_bilstm", "hidden_size": self.text_dim // 2, "dropout": self.dropout.p}
+        sizes = {"hidden_size": self.text_dim // 2, "dropout": self.dropout.p}
         embedding = {"vocab_size": self.embedding.vocab_size, "embedding_size": self.embedding.size}
         kind = {"channels": self.embedding.channels, "pad_id": self.embedding.pad_id}
         (folder / "config.json").write_text(json.dumps({**sizes, **embedding, **kind}, indent=2) + "\n")

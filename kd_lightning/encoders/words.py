@@ -122,7 +122,8 @@ def _read_once(path: str, stamp: tuple[int, int], words: tuple[str, ...]) -> tup
     size, found = read_vectors(Path(path), words)
     level = logging.INFO if 2 * len(found) > len(words) else logging.WARNING
     share = f"{len(found):,} of {len(words):,} words"
-    log.log(level, "%s: vectors for %s, the others start at random", path, share)
+    if found:
+        log.log(level, "%s: vectors for %s, the others start at random", path, share)
     return size, found
 
 

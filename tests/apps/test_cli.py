@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from kd_lightning.apps.cli import encoder_shorthand, one_line
+from kd_lightning import __version__
+from kd_lightning.apps.cli import encoder_shorthand, one_line, sweep_shorthand
 
 
 def call(command, *arguments):
@@ -58,6 +59,28 @@ def test_help_teaches_and_needs_nothing_heavy(command):
             id="setting further inside that is refused",
         ),
         pytest.param(["augmenter=rules", "augmenter.n_iter=0"], "augmenter.n_iter is 0, expected", id="no variants"),
+        pytest.param(
+            ["--config-dir", "broken", "task=whole", "augmenter=rules", "augmenter.n_itr=2"],
+            "mean 'augmenter.n_iter'?",
+            id="misspelt setting beside an option of one's own",
+        ),
+        pytest.param(
+            ["augmenter=rules", "augmenter.p_ng=true"], "augmenter.p_ng is True, expected a number", id="no number"
+        ),
+        pytest.param(
+            ["system.head.dropout=null"], "system.head.dropout is null, expected a number", id="null for a number"
+        ),
+        pytest.param(
+            ["optimizer.optimizer.betas=0.9"], "optimizer.betas is 0.9, expected two numbers", id="one number for two"
+        ),
+        pytest.param(
+            ["optimizer.optimizer.betas=[0.9]"], "betas is [0.9], expected two numbers: [0.9,0.999]", id="one of two"
+        ),
+        pytest.param(
+            ["optimizer=adamw", "optimizer.optimizer.rho=0.9"],
+            "'optimizer.optimizer.rho' in the chosen option of optimizer; it is one of optimizer=adadelta",
+            id="setting of another option",
+        ),
         pytest.param(["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?", id="misspelt setting"),
         pytest.param(["+task.rte.metric=f1"], "task rte: there is no field 'metric'; did you mean", id="unknown field"),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),
@@ -81,7 +104,13 @@ def test_a_wrong_configuration_is_one_line_and_code_2(overrides, wanted, tmp_pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken" / "task").mkdir(parents=True)
     (tmp_path / "file").touch()
-    texts = {"broken": "a: [1", "bare": "_target_: kd_lightning.tasks.Task\nname: bare", "hollow": "hollow: {name: x}"}
+    whole = "whole: {_target_: kd_lightning.tasks.Task, name: whole}"
+    texts = {
+        "whole": whole,
+        "broken": "a: [1",
+        "bare": "_target_: kd_lightning.tasks.Task\nname: bare",
+        "hollow": "hollow: {name: x}",
+    }
     for name, text in texts.items():
         (tmp_path / "broken" / "task" / f"{name}.yaml").write_text(text + "\n")
     done = call("train", *overrides, f"hydra.run.dir={tmp_path}/run")
@@ -113,6 +142,55 @@ def test_an_encoder_by_name_or_folder():
     own = ["kd-train", "--config-dir", "mine", "encoder=my-bert.v2"]
     assert encoder_shorthand(own) == own
     assert encoder_shorthand(["kd-train", "encoder=tiny", "seed=1"]) == ["kd-train", "encoder=tiny", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("-m augmenter=masking,ngrams augmenter.n_iter=2", "-m augmenter=masking,ngrams augmenter.n_iter=choice(2)"),
+        ("-m augmenter.p_ng=0 augmenter=choice(a,b)", "-m augmenter.p_ng=choice(0) augmenter=choice(a,b)"),
+        ("augmenter=masking,ngrams augmenter.n_iter=2", None),
+        ("-m augmenter=masking augmenter.n_iter=2 seed=1,2", None),
+        ("-m augmenter=a,b augmenter.n_iter=2,3", None),
+        ("-m task=[rte,mrpc] task.rte.label=x", None),
+        ("--multirun task=[rte],[mrpc] task.rte.id=x", "--multirun task=[rte],[mrpc] task.rte.id=choice(x)"),
+        ("-m a=1,2 ~a.b a.c=", None),
+    ],
+)
+def test_settings_of_swept_options_wait_for_the_jobs(arguments, expected):
+    """Hydra puts them into a configuration without the option, and finds that there is no such setting."""
+    found = sweep_shorthand(arguments.split())
+    assert found == (expected or arguments).split()
+
+
+def test_a_sweep_over_options_takes_their_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("distill", "-m", "experiment=quickstart", "augmenter=masking,replacement", "augmenter.n_iter=0")
+    assert "augmenter=masking augmenter.n_iter=0" in done.stdout
+    assert done.stderr.strip() == "kd-distill: error: augmenter.n_iter is 0, expected a whole number of at least 1"
+    done = call("distill", "-m", "experiment=bilstm_sst2_rules", "augmenter.n_iter=1")  # one of its values is none
+    assert done.stderr.strip() == (
+        "kd-distill: error: there is no setting 'augmenter.n_iter' with every option of augmenter that this sweep "
+        "takes: leave those out that have none"
+    )
+    assert done.returncode == 2
+
+
+def test_what_hydra_cannot_do_at_once_is_one_line():
+    done = call("distill", "-m", "seed=1,2", "--cfg", "job")
+    assert done.returncode == 2
+    assert done.stderr.startswith("kd-distill: error: Only one of --run, --multirun, --cfg")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_teachers_option_is_meant_where_it_is_misspelt():
+    done = call("distill", "encoder@teacher.encoder=minilmm")
+    assert done.stderr.strip().endswith("did you mean encoder@teacher.encoder=minilm?")
+
+
+def test_the_version_is_ours():
+    done = call("train", "--version")
+    assert done.stdout.startswith(f"kd_lightning {__version__}, Hydra ")
 
 
 def test_other_messages_of_hydra_become_one_line():

@@ -324,6 +324,12 @@ def test_soft_targets_of_unlabelled_texts_by_hand(kd, workplace, texts):
     assert read_json(folder / "fit.json")["data"]["animals"]["unlabelled"] == 96
 
 
+def test_unlabelled_texts_that_are_left_out_are_told(kd, texts, caplog):
+    """A file that is named and not read, in silence; a sweep over ``batching.unlabelled`` wants just that."""
+    kd("distill", *SMALL, f"data.unlabelled={texts}", "batching.unlabelled=false", "baseline=false")
+    assert "data.unlabelled: not read, since batching.unlabelled is false" in caplog.text
+
+
 def test_unlabelled_texts_that_are_not_there_are_told(kd, texts):
     """Before anything is trained: the file, or the task's name in the option."""
     with pytest.raises(UserError, match=r"mor\.csv: found no such file.*did you mean 'more.csv'"):
