@@ -265,9 +265,9 @@ def quality(args: argparse.Namespace, work: Path, data: Path) -> None:
         print(f"| {name} | {statistics.fmean(values):.2f} | {spread} | {', '.join(f'{x:.2f}' for x in values)} |")
     for name in scores if "bare" in scores else ():
         if name != "bare":
-            what, found = f"{name} - bare loop with Adam", measure.paired(scores[name], scores["bare"])
-            measure.difference(what, found)
-            measure.no_worse(what, found, args.margin)
+            what, paired = f"{name} - bare loop with Adam", measure.paired(scores[name], scores["bare"])
+            measure.difference(what, paired)
+            measure.no_worse(what, paired, args.margin)
 
 
 def parser() -> argparse.ArgumentParser:
