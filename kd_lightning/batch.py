@@ -24,6 +24,8 @@ class TaskRows(TypedDict):
     """Teacher logits float32 ``[n, C]``; NaN, and never a zero, where ``has_teacher`` is False."""
     has_teacher: Tensor
     """Whether the row has a teacher, bool ``[n]``."""
+    group: Tensor
+    """The question that the row is a candidate for, int64 ``[n]``; -1 in tasks without groups."""
 
 
 class Batch(TypedDict):

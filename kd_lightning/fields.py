@@ -1,4 +1,4 @@
-"""What the fields of a task may hold, whoever wrote them: YAML brings numbers, booleans and nulls for words."""
+"""What fields and settings may hold, whoever wrote them: YAML brings numbers, booleans and nulls for words."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def check_name(name: Any) -> None:
         raise UserError(f"task {name}: name is {name!r}, expected a letter, then letters, digits, _ and -; rename it")
     if hasattr(nn.ModuleDict(), name):
         raise UserError(f"task {name}: name is '{name}', which PyTorch keeps for its modules; rename the task")
+
+
+def is_whole(value: Any, low: int) -> bool:
+    """Tell whether a value is a whole number of at least ``low``; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def distinct_texts(where: str, value: Any) -> tuple[str, ...]:

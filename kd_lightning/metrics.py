@@ -1,14 +1,19 @@
 """Metrics that give 0 to a model that says the same of everything, as the official scorers do for classes.
 
 torchmetrics gives a Matthews correlation of +-0.03 (of rounding) or a correlation of NaN to constant predictions,
-which happen: a student that collapses predicts the larger class, or the mean score. Such a model ranks nothing.
+which happen: a student that collapses predicts the larger class, or the mean score. Such a model ranks nothing. The
+metrics of questions are torchmetrics' own, told of groups.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.retrieval import RetrievalMAP, RetrievalMRR, RetrievalPrecision
+from torchmetrics.retrieval.base import RetrievalMetric
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -104,3 +109,57 @@ def _ranks(values: Tensor) -> Tensor:
     _, places, counts = torch.unique(values, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum(0) - (counts.double() - 1) / 2)[places]
     return ranks.masked_fill(values.isnan(), float("nan"))
+
+
+def _ordered(relevance: Tensor, targets: Tensor) -> Tensor:
+    """Return scores above 0 in the same order, of equal ones the relevant candidates' last.
+
+    torchmetrics takes a candidate of another score for one not found, and orders equal ones by chance.
+    """
+    x = relevance.float()
+    scores = torch.where(x >= 0, x + 1, 1 / (1 - x))  # no exponential: of equal scores it gives some another last digit
+    return torch.where(targets.bool(), torch.nextafter(scores, torch.zeros_like(scores)), scores)
+
+
+class _OfQuestions(RetrievalMetric):
+    """What the metrics of questions share: how they are fed, and that questions without an answer do not count."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(empty_target_action="skip", **settings)
+
+    def update(  # type: ignore[override]
+        self, predictions: Tensor, targets: Tensor, *, relevance: Tensor, group: Tensor
+    ) -> None:
+        """Keep scores, labels (1 is relevant) and questions of candidates, ``[B]`` each."""
+        super().update(_ordered(relevance, targets), targets, group)
+
+
+class MeanAveragePrecision(_OfQuestions, RetrievalMAP):
+    """Mean average precision of the candidates of each question; questions without a relevant one do not count.
+
+    Source: torchmetrics, ``RetrievalMAP``.
+
+    Example:
+        >>> metric = MeanAveragePrecision()
+        >>> relevance, group = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([4, 4, 4])
+        >>> metric.update(relevance, torch.tensor([0, 1, 0]), relevance=relevance, group=group)
+        >>> metric.compute().item()
+        0.5
+    """
+
+
+class MeanReciprocalRank(_OfQuestions, RetrievalMRR):
+    """Mean of one over the rank of the first relevant candidate; questions without one do not count.
+
+    Source: torchmetrics, ``RetrievalMRR``.
+    """
+
+
+class FirstIsRelevant(_OfQuestions, RetrievalPrecision):
+    """Share of the questions whose highest candidate is relevant; questions without a relevant one do not count.
+
+    Source: torchmetrics, ``RetrievalPrecision`` with ``top_k=1``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(top_k=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric, MetricCollection
 
-METRICS = {"classification": ("accuracy", "f1", "matthews_corrcoef"), "regression": ("pearson", "spearman")}
+METRICS = {
+    "classification": ("accuracy", "f1", "matthews_corrcoef", "map", "mrr"),
+    "regression": ("pearson", "spearman"),
+    "ranking": ("map", "mrr", "accuracy"),
+}
+OF_GROUPS = ("map", "mrr")
+"""Metrics of the candidates of one question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +31,21 @@ class Task:
     Args:
         name: Name of the task, also of its head and of its folder in a data root: a letter, then letters, digits,
             ``_`` and ``-``, and no name of an attribute of PyTorch's modules (``type``).
-        kind: ``"classification"`` or ``"regression"``.
+        kind: ``"classification"``, ``"regression"``, or ``"ranking"`` of the candidates of one question, as those that
+            answer it and those that do not.
         texts: The one or two columns that hold the text.
         metrics: Names of the reported metrics, higher is better; the first is the task's main one. Classification:
             ``accuracy``, ``f1`` (of the class with index 1; two classes), ``matthews_corrcoef``. Regression:
-            ``pearson``, ``spearman``.
-        labels: Class names, in the order of the class index (classification only).
+            ``pearson``, ``spearman``. Ranking: ``map``, ``mrr``, and ``accuracy``, the share of the questions whose
+            highest candidate is relevant; with two classes and a ``group``, ``map`` and ``mrr`` are classification's
+            too, by how much the class with index 1 is preferred.
+        labels: Class names, in the order of the class index (not of regression); of ranking, two: what is irrelevant,
+            what is relevant.
         score_range: Lowest and highest score (regression only); scores are mapped to [0, 1] by this range.
         label: Column that holds the label: a class name or index, or a score.
         id: Column that holds a unique id; None numbers the rows of each split.
+        group: Column that says which question a row's text is a candidate for: a text or an integer. Needed by
+            ranking and its metrics.
         both_orders: Train on both orders of the pair (symmetric pairs, as BAM does for MRPC and STS-B). The swapped
             copy of example i has the id ``~i`` and soft targets of its own.
         evaluation: The evaluated splits, none that is trained on. Tables show the first; averages count all.
@@ -44,13 +57,14 @@ class Task:
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "ranking"]
     texts: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: tuple[str, ...] = ()
     score_range: tuple[float, float] | None = None
     label: str = "label"
     id: str | None = None
+    group: str | None = None
     both_orders: bool = False
     evaluation: tuple[str, ...] = ("validation",)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -84,10 +98,11 @@ class Task:
         for metric in self.metrics:
             if metric not in known:
                 raise self._fail(f"metric '{metric}' does not fit {self.kind}, expected some of {', '.join(known)}")
-        if self.kind == "classification":
-            self._check_labels()
-        else:
+        if self.kind == "regression":
             self._check_scores()
+        else:
+            self._check_labels()
+        self._check_groups()
 
     def _check_labels(self) -> None:
         if len(self.labels) < 2:
@@ -96,6 +111,15 @@ class Task:
             raise self._fail("score_range belongs to regression; remove it or set kind: regression")
         if "f1" in self.metrics and len(self.labels) != 2:
             raise self._fail(f"f1 is that of two classes, labels has {len(self.labels)}; use accuracy")
+
+    def _check_groups(self) -> None:
+        wanted = "kind: ranking" if self.kind == "ranking" else next((m for m in self.metrics if m in OF_GROUPS), None)
+        if wanted and self.group is None:
+            raise self._fail(f"{wanted} needs group, the column that says which question a row is a candidate for")
+        if wanted and len(self.labels) != 2:
+            raise self._fail(f"labels has {len(self.labels)} names, expected two for {wanted}: irrelevant, relevant")
+        if self.kind == "ranking" and self.both_orders:
+            raise self._fail("both_orders does not fit ranking: a question is no candidate for its answer")
 
     def _check_scores(self) -> None:
         if self.labels:
@@ -111,7 +135,12 @@ class Task:
     @property
     def num_labels(self) -> int:
         """Width of the task's logits: the number of classes, or 1 for a score."""
-        return len(self.labels) or 1
+        return len(self.classes) or 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the task's logits; none of a score, which ranking has too."""
+        return self.labels if self.kind == "classification" else ()
 
     @property
     def metric(self) -> str:
@@ -128,8 +157,12 @@ class Task:
         return self.name if split == self.evaluation[0] else f"{self.name}/{split}"
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """Return what metrics take of logits ``[N, C]``: class indices ``[N]``, or scores in [0, 1] ``[N]``."""
-        return logits.squeeze(-1) if self.kind == "regression" else logits.argmax(-1)
+        """Return what metrics take of logits ``[N, C]``: class indices ``[N]``, or scores ``[N]``."""
+        return logits.argmax(-1) if self.kind == "classification" else logits.squeeze(-1)
+
+    def relevance(self, logits: Tensor) -> Tensor:
+        """Return by what candidates of one question are ordered, ``[N]``, of logits ``[N, 2]`` or ``[N, 1]``."""
+        return logits[:, 1] - logits[:, 0] if self.kind == "classification" else logits.squeeze(-1)
 
     def to_unit(self, scores: Tensor) -> Tensor:
         """Return raw scores mapped to [0, 1], the range that heads predict; same shape (regression only)."""
@@ -149,15 +182,26 @@ class Task:
     def build_metrics(self) -> MetricCollection:
         """Return the task's metrics, fed with (predictions, targets); each gives 0 for constant scores, never NaN.
 
-        Predictions are class indices ``[B]`` (classification) or scores ``[B]``; targets are of the same kind.
+        Predictions are class indices ``[B]`` (classification) or scores ``[B]``; targets are of the same kind, of
+        ranking 1 for what is relevant. Metrics of groups take ``relevance`` and ``group``, ``[B]`` each, as well.
         """
         from torchmetrics import MetricCollection
         from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
 
-        from kd_lightning.metrics import MatthewsCorrCoef, PearsonCorrCoef, SpearmanCorrCoef
+        from kd_lightning.metrics import (
+            FirstIsRelevant,
+            MatthewsCorrCoef,
+            MeanAveragePrecision,
+            MeanReciprocalRank,
+            PearsonCorrCoef,
+            SpearmanCorrCoef,
+        )
 
+        of_classes = partial(MulticlassAccuracy, num_classes=self.num_labels, average="micro")
         build: dict[str, Callable[[], Metric]] = {
-            "accuracy": lambda: MulticlassAccuracy(num_classes=self.num_labels, average="micro"),
+            "accuracy": FirstIsRelevant if self.kind == "ranking" else of_classes,
+            "map": MeanAveragePrecision,
+            "mrr": MeanReciprocalRank,
             "f1": BinaryF1Score,
             "matthews_corrcoef": lambda: MatthewsCorrCoef(self.num_labels),
             "pearson": PearsonCorrCoef,

@@ -76,7 +76,7 @@ def test_the_list_is_complete():
     """A glob that finds nothing would pass every other test."""
     assert {str(path.parent) for path in FILES} == GROUPS | {"."}
     assert {path.stem for path in FILES if path.parent == Path()} == {"fit", "train", "distill", "predict", "evaluate"}
-    names = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "glue"}
+    names = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "glue", "wikiqa", "trecqa"}
     names |= {"toy_sentiment", "toy_comparison", "toy_preference"}
     assert {path.stem for path in FILES if path.parent == Path("task")} == names
 
@@ -160,6 +160,7 @@ def recipe(cfg, scope):
 
 def test_every_experiment_has_its_recipe():
     others = {"quickstart_bilstm", "bilstm_sst2_large", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
+    others |= {"mt_dnn_kd_glue", "mt_dnn_kd_glue_six"}
     assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
@@ -270,6 +271,32 @@ def test_an_ablation_is_a_sweep_of_one_setting(name):
         assert made["name"] == name, "its runs would lie among the recipe's"
         assert made["trainer"] == base["trainer"] | {"max_epochs": -1, "max_steps": 36_000}  # the same for all values
         assert made["batching"] == base["batching"] | {"epoch_rows": 67_349}  # and so the baseline
+
+
+@pytest.mark.parametrize("name", ["mt_dnn_kd_glue", "mt_dnn_kd_glue_six"])
+def test_mt_dnn_kd_is_what_the_paper_says(name):
+    """arXiv:1901.11504, section 4.2, for all fits; arXiv:1904.09482, section 3, for the distillation."""
+    cfg = composed("distill", f"experiment={name}")
+    teacher = {**cfg["teacher"], "trainer": {**cfg["trainer"], **cfg["teacher"]["trainer"]}}
+    assert cfg["system"]["_target_"].endswith(".MtDnnKdStudent")
+    assert cfg["system"]["gold_weight"] == 0.5
+    assert cfg["batching"]["single_task"] is True
+    for fit in (cfg, teacher):
+        assert recipe({**fit, "system": {"_target_": "x"}}, "")[2:] == (5e-5, 1.0, 32, 5, "Adamax", False, 1.0, None)
+        assert fit["system"]["reduction"] == "mean"
+        assert (fit["system"]["head"]["dropout"], fit["system"]["head"]["sigmoid"]) == (0.1, False)
+        assert fit["system"]["task_heads"] == {"mnli": {"dropout": 0.3}, "cola": {"dropout": 0.05}}
+        assert fit["trainer"]["gradient_clip_val"] == 1.0
+        assert fit["scheduler"]["warmup"] == 0.1
+    assert set(cfg["task"]) == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"}
+    assert (teacher["scope"], teacher["tasks"]) == ("multi", ["mnli", "qqp", "rte", "qnli"])
+    assert teacher["fine_tune"]["tasks"] == cfg["student"]["fine_tune"]["tasks"] == "all"
+    assert teacher["ensemble"] == {"mean": "probabilities", "weights": "equal"}
+    rates = [member["encoder"]["dropout"] for member in teacher["members"].values()]
+    assert rates == [0.1, 0.2, 0.3] * (2 if name.endswith("six") else 1)
+    paths = [member["encoder"].get("path") for member in teacher["members"].values()]
+    assert paths == [None] * 3 + ["google-bert/bert-large-cased"] * (len(rates) - 3)
+    assert teacher["select"] == ({"best": 3, "by": ["mnli", "rte"]} if name.endswith("six") else None)
 
 
 def test_the_quickstart_has_a_bilstm():

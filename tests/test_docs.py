@@ -315,11 +315,11 @@ def test_the_bilstm_of_the_page_is_the_student(tmp_path, caplog):
     exec(code.replace("student.onnx", str(tmp_path / "student.onnx")), values)
     batch = tokenizer(["the plot was not dull"], return_tensors="pt")
     with torch.inference_mode():
-        expected = student.logits("toy_sentiment", student.encoder(**batch))
+        expected = student.logits("toy_sentiment", student.encoder(**batch), torch.tensor([0]))
     torch.testing.assert_close(values["logits"], expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "student.onnx"))
     texts = tokenizer(["a cup", "the cup was not a plot"], padding=True, return_tensors="pt")
     found = session.run(None, {name: texts[name].numpy() for name in ("input_ids", "attention_mask")})
     with torch.inference_mode():
-        expected = student.logits("toy_sentiment", student.encoder(**texts))
+        expected = student.logits("toy_sentiment", student.encoder(**texts), torch.tensor([0, 1]))
     torch.testing.assert_close(torch.from_numpy(found[0]), expected)

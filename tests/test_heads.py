@@ -7,7 +7,16 @@ from functools import partial
 import pytest
 import torch
 
-from kd_lightning.heads import ClassificationHead, RegressionHead, SiameseHead, linear_head, siamese_head
+from kd_lightning.encoders import TokenStates
+from kd_lightning.heads import (
+    ClassificationHead,
+    RegressionHead,
+    SanHead,
+    SiameseHead,
+    linear_head,
+    san_head,
+    siamese_head,
+)
 
 HIDDEN = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
 
@@ -81,3 +90,87 @@ def test_starts_as_bert(build):
     head = build()
     assert head.output.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not head.output.bias.any()
+
+
+@pytest.fixture
+def texts():
+    """Return the states of six pairs, of which some have padding; marks count as text."""
+    random = torch.Generator().manual_seed(2)
+    lengths, starts = torch.tensor([9, 7, 9, 3, 5, 8]), torch.tensor([4, 3, 1, 2, 2, 7])
+    column = torch.arange(9)
+    inside = column < lengths.unsqueeze(1)
+    second = (column >= starts.unsqueeze(1)) & inside
+    states = torch.randn(6, 9, 16, generator=random)
+    return TokenStates(torch.randn(6, 16, generator=random), states, inside & ~second, second)
+
+
+def plain_san(head, texts, row):
+    """Return the probabilities of each step of one row, token by token, as the papers write it."""
+    first, second = texts.tokens[row][texts.first[row]], texts.tokens[row][texts.second[row]]
+    w1, w2 = head.summary.weight[0], head.attention.weight
+    a = torch.stack([w1 @ h for h in second]).softmax(0)
+    state = sum(weight * h for weight, h in zip(a, second, strict=True))
+    steps, x = [], None
+    for step in range(head.num_steps):
+        if step:
+            state = head.cell(x.unsqueeze(0), state.unsqueeze(0))[0]
+        b = torch.stack([(w2 @ state) @ p for p in first]).softmax(0)
+        x = sum(weight * p for weight, p in zip(b, first, strict=True))
+        features = torch.cat([state, x, (state - x).abs(), state * x])
+        steps.append((head.output.weight @ features + head.output.bias).softmax(0))
+    return torch.stack(steps)
+
+
+def lively_san(**settings):
+    """Return a head whose steps differ."""
+    head = SanHead(16, 3, **settings)
+    with torch.no_grad():
+        head.output.weight.normal_(std=0.5)
+    return head
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_san_is_its_formula(texts, num_steps):
+    """Premise and hypothesis exchanged, padding that is attended to, logits averaged instead of probabilities."""
+    head = lively_san(num_steps=num_steps).eval()
+    found = head(texts)
+    for row in range(6):
+        torch.testing.assert_close(found[row].exp(), plain_san(head, texts, row).mean(0))
+    assert found.std(0).min() > 0.01
+
+
+def test_san_gives_probabilities_in_training(texts):
+    """A mean over all steps of what some steps say is no distribution: distillation then pulls at its level."""
+    head = lively_san(dropout=0.0, prediction_dropout=0.6).train()
+    for _ in range(20):
+        torch.testing.assert_close(head(texts).exp().sum(-1), torch.ones(6))
+
+
+def test_prediction_dropout_leaves_some_steps_out(texts):
+    """A rate that is taken and not used; or all steps left out, and a row of NaN."""
+    head = lively_san(num_steps=2, dropout=0.0, prediction_dropout=0.5).train()
+    both = torch.stack([plain_san(head, texts, row) for row in range(6)])  # [6, 2, 3]
+    options = torch.stack([both[:, 0], both[:, 1], both.mean(1)])
+    drawn = torch.stack([head(texts).exp() for _ in range(400)])  # [400, 6, 3]
+    distance = (drawn.unsqueeze(1) - options).abs().amax(-1)  # [400, 3, 6]
+    assert distance.amin(1).max() < 1e-5
+    share = (distance.argmin(1).flatten().bincount(minlength=3) / drawn[..., 0].numel()).tolist()
+    assert share == pytest.approx([0.375, 0.375, 0.25], abs=0.04)  # where both would go, one stays
+
+
+def test_san_is_for_classes_of_pairs(toys):
+    """MT-DNN keeps linear heads for single texts and scores; a second text that is not there is no question."""
+    kinds = {name: type(san_head(toys[name].task, 16, sigmoid=False)) for name in ("mood", "nli", "near")}
+    assert kinds == {"mood": ClassificationHead, "nli": SanHead, "near": RegressionHead}
+    assert not san_head(toys["near"].task, 16, sigmoid=False).sigmoid
+    head = san_head(toys["nli"].task, 16, num_steps=3, dropout=0.2, prediction_dropout=0.3)
+    assert (head.num_steps, head.dropout.p, head.prediction_dropout) == (3, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"num_steps": 0}, "num_steps is 0"), ({"prediction_dropout": 1.0}, "prediction_dropout is 1.0")],
+)
+def test_san_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SanHead(16, 3, **settings)

@@ -101,7 +101,8 @@ def test_the_run_folder_holds_what_the_page_says(reviews):
     keys = {key.split(".")[0] for cell in told for key in re.findall(r"`(\w[\w.]*)`", cell)}
     assert set(summary) - {"folders"} == keys
     task = summary["tasks"]["reviews"]
-    assert set(task) == {"metric", "teacher", "ensemble", "baseline", "student", "metrics"}
+    roles = {"teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned"}
+    assert set(task) == {"metric", "metrics", *roles}
     assert summary["data"]["reviews"].keys() == {"train", "validation", "unlabelled", "synthetic", "fingerprint"}
     assert summary["parameters"].keys() == {
         "teacher",

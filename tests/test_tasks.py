@@ -51,7 +51,21 @@ def test_a_task_that_fits(fields):
     ("fields", "change", "message"),
     [
         pytest.param(
-            CLASSES, {"kind": "ranking"}, "kind is 'ranking', expected one of classification, regr", id="kind"
+            CLASSES, {"kind": "tagging"}, "kind is 'tagging', expected one of classification, regr", id="kind"
+        ),
+        pytest.param(CLASSES, {"kind": "ranking"}, "kind: ranking needs group, the column that says", id="no group"),
+        pytest.param(CLASSES, {"metrics": ["map"]}, "map needs group, the column that says", id="map without group"),
+        pytest.param(
+            CLASSES,
+            {"metrics": ["mrr"], "group": "a", "labels": ["x", "y", "z"]},
+            "labels has 3 names",
+            id="three ranks",
+        ),
+        pytest.param(
+            CLASSES,
+            {"kind": "ranking", "metrics": ["map"], "group": "a", "both_orders": True},
+            "both_orders does not fit ranking",
+            id="ranking in both orders",
         ),
         pytest.param(CLASSES, {"texts": []}, "texts names 0 columns, expected one or two", id="no text"),
         pytest.param(
@@ -245,7 +259,7 @@ def test_class_metrics_against_numpy(classes):
     random = np.random.default_rng(3)
     gold = random.choice(classes, 47, p=[0.7, 0.3] if classes == 2 else [0.6, 0.3, 0.1])
     predicted = np.where(random.random(47) < 0.6, gold, random.integers(0, classes, 47))
-    names = [name for name in METRICS["classification"] if name != "f1" or classes == 2]
+    names = [name for name in METRICS["classification"] if name in REFERENCE and (name != "f1" or classes == 2)]
     task = Task(**{**CLASSES, "metrics": names, "labels": [f"c{i}" for i in range(classes)]})
     expected = {name: REFERENCE[name](predicted, gold) for name in names}
     assert fed(task, predicted, gold) == pytest.approx(expected, abs=1e-6)
@@ -272,6 +286,15 @@ def shipped() -> list[Task]:
 def test_constant_predictions_of_the_shipped_tasks(task):
     """A student that says the same of everything: NaN for a score, and the average of all tasks with it."""
     random = np.random.default_rng(5)
+    if task.kind == "ranking":  # equal candidates, in any order: the relevant ones come last
+        gold, group = np.array([0, 1, 0, 0, 1, 0] * 15), np.arange(90) // 6
+        for order in (np.arange(90), random.permutation(90)):
+            metrics, scores = task.build_metrics(), torch.full((90,), 0.3)
+            told = {"relevance": scores, "group": torch.from_numpy(group[order])}
+            metrics.update(scores, torch.from_numpy(gold[order]), **told)
+            found = {name: value.item() for name, value in metrics.compute().items()}
+            assert found == pytest.approx({"map": (1 / 5 + 2 / 6) / 2, "mrr": 1 / 5, "accuracy": 0.0})
+        return
     if task.kind == "regression":
         gold, constants = random.random(90).astype(np.float32), np.array([0.0, 0.3, 1.0], np.float32)
         expected = dict.fromkeys(task.metrics, lambda value: 0.0)
@@ -320,3 +343,38 @@ def test_metrics_keep_their_order():
     task = Task(**{**CLASSES, "metrics": names})
     assert task.metric == "matthews_corrcoef"
     assert set(task.build_metrics()) == set(names)
+
+
+def of_questions(relevance: np.ndarray, gold: np.ndarray, group: np.ndarray) -> dict[str, float]:
+    """Return the mean over questions with a relevant candidate, each ordered by itself."""
+    found: dict[str, list[float]] = {"map": [], "mrr": [], "accuracy": []}
+    for question in np.unique(group):
+        order = np.argsort(-relevance[group == question])
+        right = gold[group == question][order]
+        if right.any():
+            places = np.flatnonzero(right) + 1
+            found["map"].append(np.mean([(i + 1) / place for i, place in enumerate(places)]))
+            found["mrr"].append(1 / places[0])
+            found["accuracy"].append(right[0])
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["ranking", "classification"])
+def test_metrics_of_questions_against_numpy(kind):
+    """Questions mixed with each other, those without an answer counted as failures, or classes instead of scores."""
+    random = np.random.default_rng(5)
+    group, gold = random.integers(0, 9, 60) * 10**12, random.integers(0, 2, 60)
+    gold[group == 0] = 0
+    logits = torch.from_numpy(random.normal(size=(60, 2 if kind == "classification" else 1)).astype(np.float32))
+    names = ["map", "mrr", "accuracy"] if kind == "ranking" else ["map", "mrr"]
+    task = Task(**{**CLASSES, "kind": kind, "metrics": names, "group": "a"})
+    assert task.num_labels == logits.shape[1]
+    metrics = task.build_metrics()
+    for part in np.array_split(random.permutation(60), 4):  # a question's candidates come in several batches
+        some = logits[part]
+        told = {"relevance": task.relevance(some), "group": torch.from_numpy(group[part])}
+        metrics.update(task.predictions(some), torch.from_numpy(gold[part]), **told)
+    relevance = (logits[:, -1] - (logits[:, 0] if kind == "classification" else 0)).numpy()
+    expected = of_questions(relevance, gold, group)
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    assert found == pytest.approx({name: expected[name] for name in names}, abs=1e-6)

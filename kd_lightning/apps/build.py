@@ -98,9 +98,25 @@ def learns_from_teachers(cfg: Config) -> bool:
     return found.learns_from_teachers
 
 
+def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
+    """Return a system's settings with whole heads under ``task_heads``: there, settings may differ from ``head``.
+
+    Args:
+        node: The settings of a system.
+        tasks: Of the fit; heads of others are left out.
+    """
+    if "_target_" in (node.get("head") or {}):
+        node = node | {"head": {"_partial_": True, **node["head"]}}
+    if not node.get("task_heads"):
+        return node
+    own = {name: head for name, head in node["task_heads"].items() if name in tasks}
+    whole = {name: head if "_target_" in head else node["head"] | head for name, head in own.items()}
+    return node | {"task_heads": {name: {"_partial_": True, **head} for name, head in whole.items()}}
+
+
 def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSystem:
     """Return the system of a configuration around an encoder, with new heads."""
-    make = build(cfg["system"], "system")
+    make = build(with_task_heads(cfg["system"], [task.name for task in tasks]), "system")
     system: NLUSystem = refused_by(
         "system",
         make,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,30 +19,39 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.build import Config, learns_from_teachers
+from kd_lightning.apps.build import Config, learns_from_teachers, refused_by
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.identity import SoftTargetMap, versions
-from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled
+from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, tell_unused_heads
 from kd_lightning.apps.latency import latency
-from kd_lightning.apps.report import distillation_rows, show_table, write_report
-from kd_lightning.apps.scoring import score_ensemble, stored_scores
-from kd_lightning.apps.store import stored
-from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.report import distillation_rows, show_table, teacher_rows, write_report
+from kd_lightning.apps.scoring import mean_scores, score_ensemble
+from kd_lightning.apps.stage_settings import who_teaches
+from kd_lightning.apps.start import Shapes, check_kept_heads
+from kd_lightning.apps.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.teachers import (
+    Ensemble,
+    Models,
+    TrainedMember,
+    ensemble_of,
+    fine_tune,
+    keeps_heads,
+    train_all,
+    train_members,
+)
 from kd_lightning.apps.teaching import stored_soft_targets
 from kd_lightning.apps.trained_model import TrainedModel, distinct, write_config
 from kd_lightning.apps.trainer import refuse_scripts, silence_libraries
-from kd_lightning.apps.variants import baseline_fits, student_fits, teacher_fits
+from kd_lightning.apps.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.data import SoftTargets, ensemble
 from kd_lightning.encoders import Encoder
+from kd_lightning.tasks import Task, glue_average
 
 log = logging.getLogger(__name__)
 
-Models = dict[str, list[TrainedModel]]
-"""Task -> its models."""
-
 
 def run(cfg: DictConfig) -> float | None:
-    """Distil; return the student's average score (the objective of a sweep)."""
+    """Distil; return the average score of the student that is handed over (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     silence_libraries()
@@ -51,9 +60,11 @@ def run(cfg: DictConfig) -> float | None:
     write_config(folder, plain)
     with SummaryFile(folder, new_summary(plain, versions())) as summary:
         distill(plan, folder, summary)
+    if len(summary["teachers"]) > 1:
+        show_table("teachers", *teacher_rows(summary))
     show_table(f"{plain['name']}, seed {plain['seed']}", *distillation_rows(summary))
     log.info("report: %s", folder / "report.md")
-    return summary["average"]["student"]
+    return summary["objective"]
 
 
 @dataclass(frozen=True)
@@ -62,33 +73,57 @@ class Plan:
 
     Args:
         inputs: Settings, tasks and rows of the whole run.
-        teachers: One per seed, and per task or of all tasks.
+        teachers: The members of the ensemble, or the only teacher; none of a system that learns from labels alone.
         students: One per task, or one of all tasks; their soft targets are still to come.
+        fine_tuned: Task -> the fit that goes on from its student, on this task alone.
     """
 
     inputs: FitInputs
-    teachers: list[Fit]
+    teachers: list[Member]
     students: list[Fit]
+    fine_tuned: dict[str, Fit]
 
     @classmethod
     def of(cls, cfg: Config) -> Plan:
         """Return the plan of a configuration."""
         check_unlabelled(cfg)
+        tell_unused_heads(cfg)
         shared = Shared.of(cfg)
-        teachers = list(teacher_fits(cfg, shared)) if learns_from_teachers(cfg) else []
-        return cls(FitInputs(cfg, shared), teachers, list(student_fits(cfg, shared)))
+        learns = learns_from_teachers(cfg)
+        untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
+        return cls(
+            FitInputs(cfg, shared, untaught=untaught),
+            list(members(cfg, shared)) if learns else [],
+            list(student_fits(cfg, shared, untaught)),
+            fine_tuned_students(cfg, "student", shared),
+        )
 
     @cached_property
     def baselines(self) -> list[Fit]:
         """The students without a teacher; none without teachers. Their budget counts the synthetic rows: write them."""
-        wanted = self.teachers and self.inputs.cfg["baseline"]
-        return list(baseline_fits(self.inputs.cfg, self.inputs.shared)) if wanted else []
+        inputs = self.inputs
+        wanted = self.teachers and inputs.cfg["baseline"]
+        return list(baseline_fits(inputs.cfg, inputs.shared, inputs.untaught)) if wanted else []
+
+    @cached_property
+    def fine_tuned_baselines(self) -> dict[str, Fit]:
+        """Task -> the fit that goes on from its baseline."""
+        return fine_tuned_students(self.inputs.cfg, "baseline", self.inputs.shared) if self.baselines else {}
+
+    @property
+    def taught(self) -> list[Task]:
+        """The tasks that have a teacher."""
+        return [task for task in self.inputs.tasks if self.teachers and task.name not in self.inputs.untaught]
 
     def __iter__(self) -> Iterator[Fit]:
         """Yield the fits, the baselines last."""
-        yield from self.teachers
+        for member in self.teachers:
+            yield from member.fits
+            yield from member.fine_tuned.values()
         yield from self.students
+        yield from self.fine_tuned.values()
         yield from self.baselines
+        yield from self.fine_tuned_baselines.values()
 
     def check(self) -> None:
         """Tell mistakes of any fit before the first is trained.
@@ -97,37 +132,63 @@ class Plan:
             UserError: If data or settings of a fit are wrong.
         """
         encoders: dict[str, Encoder] = {}
+        heads: dict[str, Shapes] = {}
         for fit in self:
             refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
-            fit.check(encoders)
-        for fit in [*self.teachers, *self.students]:
+            heads[fit.stage] = fit.check(encoders)
+        for begun, tuned, where in self._continued():
+            if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
+                check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
+        for fit in [*(fit for member in self.teachers for fit in member.fits), *self.students]:
             fit.warn_of_few_steps()
+
+    def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
+        """Yield each fit that another goes on from, that other, and whose settings these are."""
+        stages: list[tuple[str, Iterable[Fit], Mapping[str, Fit]]] = [
+            *(("teacher", member.fits, member.fine_tuned) for member in self.teachers),
+            ("student", self.students, self.fine_tuned),
+            ("student", self.baselines, self.fine_tuned_baselines),
+        ]
+        for where, fits, fine_tuned in stages:
+            begun = {task.name: fit for fit in fits for task in fit.inputs.tasks}
+            for task, tuned in fine_tuned.items():
+                yield begun[task], tuned, where
 
 
 def distill(plan: Plan, folder: Path, summary: Config) -> None:
     """Build what is missing, in the order in which it is needed, and enter the results into the summary."""
-    inputs = plan.inputs
+    inputs, cfg = plan.inputs, plan.inputs.cfg
     with stage(summary, "teacher"):
-        taught_by = train_all(plan.teachers)
+        all_teachers = train_members(plan.teachers, cfg, inputs.tasks)
+        teachers = [teacher for teacher in all_teachers if teacher.chosen]
+        found = ensemble_of(teachers, cfg, plan.taught)
     with stage(summary, "soft_targets"):
-        soft_targets = predict_soft_targets(taught_by, inputs) if taught_by else {}
+        soft_targets = predict_soft_targets(found, inputs)
     with stage(summary, "student"):
-        learners = train_all(with_soft_targets(fit, soft_targets) for fit in plan.students)
+        students = train_all(with_soft_targets(fit, soft_targets) for fit in plan.students)
+        tuned = fine_tune(plan.fine_tuned, students, cfg["student"]["fine_tune"])
     with stage(summary, "baseline"):
-        untaught = train_all(plan.baselines)
+        baselines = train_all(plan.baselines)
+        tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, cfg["student"]["fine_tune"])
 
+    taught = [task.name for task in plan.taught]
     scores = {
-        "student": stored_scores(learners),
-        "baseline": stored_scores(untaught),
-        "teacher": stored_scores(taught_by),
+        "teacher": mean_scores(found.models),
+        "baseline": mean_scores(one_each(baselines)),
+        "student": mean_scores(one_each(students)),
+        "baseline_fine_tuned": mean_scores(one_each(tuned_baselines)),
+        "student_fine_tuned": mean_scores(one_each(tuned)),
     }
-    if any(len(models) > 1 for models in taught_by.values()):
+    if len(teachers) > 1:
         with stage(summary, "evaluate"):
-            scores["ensemble"] = score_ensemble(taught_by, inputs)
+            scores["ensemble"] = score_ensemble(found, inputs)
     add_scores(summary, inputs.tasks, scores)
+    add_groups(summary, taught)
+    summary["objective"] = glue_average(mean_scores(one_each({**students, **tuned})))
+    summary["teachers"] = [teacher_facts(teacher) for teacher in all_teachers]
     with stage(summary, "latency"):
-        add_models(summary, inputs, learners, taught_by)
-    hand_over(learners, folder)
+        add_models(summary, inputs, found, students, tuned)
+    hand_over(students, tuned, folder)
     write_report(folder, summary)
 
 
@@ -139,26 +200,29 @@ def stage(summary: Config, name: str) -> Iterator[None]:
     summary["seconds"][name] = round(time.perf_counter() - start, 2)
 
 
-def train_all(fits: Iterable[Fit]) -> Models:
-    """Return task -> its models, trained or found in the store, in the order of the fits."""
-    models: Models = {}
-    for fit in fits:
-        model = stored(fit)
-        for task in fit.inputs.tasks:
-            models.setdefault(task.name, []).append(model)
-    return models
+def one_each(models: Models) -> dict[str, list[TrainedModel]]:
+    """Return task -> its only model."""
+    return {task: [model] for task, model in models.items()}
 
 
-def predict_soft_targets(teachers: Models, inputs: FitInputs) -> SoftTargetMap:
-    """Return (task, split) -> soft targets on all rows the student trains on; of several teachers, their mean."""
+def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
+    """Return (task, split) -> soft targets on all rows of taught tasks; of several teachers, the ensemble's."""
     by_name = {task.name: task for task in inputs.tasks}
-    members: dict[tuple[str, str], list[SoftTargets]] = {key: [] for key in inputs.training_rows}
-    for teacher in distinct(teachers):
-        for (name, split), rows in inputs.training_rows.items():
-            if teacher in teachers[name]:
-                members[name, split].append(stored_soft_targets(teacher, by_name[name], split, rows))
+    wanted = {key: rows for key, rows in inputs.training_rows.items() if key[0] in found.models}
+    by_folder: dict[tuple[str, str], dict[Path, SoftTargets]] = {key: {} for key in wanted}
+    for teacher in distinct(found.models):
+        for (name, split), rows in wanted.items():
+            if teacher in found.models[name]:
+                by_folder[name, split][teacher.folder] = stored_soft_targets(teacher, by_name[name], split, rows)
         teacher.release()  # many large teachers fit neither beside each other nor beside the student
-    return {key: ensemble(found) if len(found) > 1 else found[0] for key, found in members.items()}
+    return {key: _joined(found, key[0], each) for key, each in by_folder.items()}
+
+
+def _joined(found: Ensemble, task: str, by_folder: Mapping[Path, SoftTargets]) -> SoftTargets:
+    each = [by_folder[teacher.folder] for teacher in found.models[task]]
+    if len(each) == 1:
+        return each[0]
+    return refused_by("teacher.ensemble", ensemble, each, mean=found.mean, weights=found.weights_of(task))
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:
@@ -167,11 +231,23 @@ def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:
     return replace(fit, soft_targets={key: found for key, found in soft_targets.items() if key[0] in names})
 
 
-def add_models(summary: Config, inputs: FitInputs, students: Models, teachers: Models) -> None:
+def teacher_facts(teacher: TrainedMember) -> Config:
+    """Return what the summary says of a teacher: scores by task, before and after fine-tuning, size and folders."""
+    return {
+        "name": teacher.name or "teacher",
+        "chosen": teacher.chosen,
+        "scores": {task: model.result["scores"][task] for task, model in teacher.trained.items()},
+        "fine_tuned": {task: model.result["scores"][task] for task, model in teacher.fine_tuned.items()},
+        "parameters": next(model.result["parameters"] for model in teacher.trained.values()),
+        "folders": {task: str(model.folder) for task, model in teacher.models.items()},
+    }
+
+
+def add_models(summary: Config, inputs: FitInputs, found: Ensemble, students: Models, tuned: Models) -> None:
     """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's."""
-    first = inputs.tasks[0].name
-    student, teacher = students[first][0], teachers[first][0] if teachers else None
-    summary["data"] = {task: models[0].result["data"][task] for task, models in students.items()}
+    student = students[inputs.tasks[0].name]
+    teacher = next((models[0] for models in found.models.values()), None)
+    summary["data"] = {task: model.result["data"][task] for task, model in students.items()}
     summary["parameters"] = {
         "teacher": teacher.result["parameters"] if teacher else None,
         "teacher_without_embeddings": teacher.result["parameters_without_embeddings"] if teacher else None,
@@ -182,16 +258,20 @@ def add_models(summary: Config, inputs: FitInputs, students: Models, teachers: M
         "teacher": latency(teacher, inputs) if teacher else None,
         "student": latency(student, inputs),
     }
+    by_role = {"student": one_each(students), "student_fine_tuned": one_each(tuned), "teacher": found.models}
     summary["folders"] = {
-        role: {task: [str(model.folder) for model in found] for task, found in models.items()}
-        for role, models in (("student", students), ("teacher", teachers))
+        role: {task: [str(model.folder) for model in each] for task, each in models.items()}
+        for role, models in by_role.items()
     }
 
 
-def hand_over(students: Models, folder: Path) -> None:
-    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where each task has its own."""
-    models = {model.folder: (model, task) for task, (model, *_) in students.items()}
-    for model, task in models.values():
-        ending = "" if len(models) == 1 else f"-{task}"
-        model.copy_to(folder / f"student{ending}")
-        shutil.copy(model.folder / "metrics.csv", folder / f"metrics{ending}.csv")
+def hand_over(students: Models, tuned: Models, folder: Path) -> None:
+    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where a task has its own."""
+    for old in folder.glob("student*"):
+        shutil.rmtree(old)
+    whole = len({model.folder for model in students.values()}) == 1
+    models = {"student" if whole else f"student-{task}": model for task, model in students.items()}
+    models |= {f"student-{task}": model for task, model in tuned.items()}
+    for name, model in models.items():
+        model.copy_to(folder / name)
+        shutil.copy(model.folder / "metrics.csv", folder / f"{name.replace('student', 'metrics', 1)}.csv")

@@ -8,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.stage_settings import WHERE_TUNED, check_stages
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.fields import is_whole
 
 WHOLE_NUMBERS = {
     "seed": 0,
@@ -53,7 +55,7 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
-BOOLEANS = ("baseline", "batching.unlabelled", "encoder.sparse")
+BOOLEANS = ("baseline", "batching.unlabelled", "batching.single_task", "encoder.sparse")
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
 NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}
@@ -76,15 +78,22 @@ def check_early(cfg: DictConfig) -> None:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
-    for prefix in ("", "teacher."):
+    for prefix in _places(cfg):
         _check_kinds(cfg, prefix)
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
-    _check_seeds(OmegaConf.select(cfg, "teacher.seeds"))
     _make_absolute(cfg)
 
 
-def _is_whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _places(cfg: DictConfig) -> list[str]:
+    """Return where settings of fits may stand: what comes before their names."""
+    if "student" not in cfg:
+        return [""]
+    _check_seeds(cfg.teacher.seeds)
+    if isinstance(cfg.task, DictConfig):  # else the tasks are what is wrong
+        plain: Any = OmegaConf.to_container(cfg)
+        check_stages(plain)
+    named = [f"teacher.members.{name}." for name in cfg.teacher.members or ()]
+    return ["", "teacher.", *named, *(f"{where}." for where in WHERE_TUNED)]
 
 
 def _is_number(value: Any) -> bool:
@@ -95,7 +104,7 @@ def _check_kinds(cfg: DictConfig, prefix: str) -> None:
     """Check that settings are of the kind that they have in every option."""
     for key, low in WHOLE_NUMBERS.items():
         value = OmegaConf.select(cfg, prefix + key)
-        if value is not None and not _is_whole(value, low):
+        if value is not None and not is_whole(value, low):
             raise UserError(f"{prefix}{key} is {value!r}, expected a whole number of at least {low}")
     for key in BOOLEANS:
         value = OmegaConf.select(cfg, prefix + key)
@@ -118,7 +127,7 @@ def _check_length(trainer: Any, prefix: str) -> None:
         if trainer.get(name) == 0:
             raise UserError(f"{prefix}trainer.{name} is 0, expected something to {what}")
     epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
-    if _is_whole(epochs, 1) or (epochs in (None, -1) and _is_whole(steps, 1)):
+    if is_whole(epochs, 1) or (epochs in (None, -1) and is_whole(steps, 1)):
         return
     expected = "a whole number of at least 1 (or -1 with trainer.max_steps)"
     raise UserError(f"{prefix}trainer.max_epochs is {epochs!r}, expected {expected}")
@@ -128,7 +137,7 @@ def _check_seeds(seeds: Any) -> None:
     if seeds is None:
         return
     distinct = OmegaConf.is_list(seeds) and len(seeds) == len(set(seeds)) > 0
-    if not (distinct and all(_is_whole(seed, 0) for seed in seeds)):
+    if not (distinct and all(is_whole(seed, 0) for seed in seeds)):
         raise UserError(f"teacher.seeds is {seeds}, expected a list of distinct whole numbers: teacher.seeds=[1,2,3]")
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from kd_lightning.apps.opened_run import OpenedRun
 from kd_lightning.apps.report import show_scores
 from kd_lightning.apps.scoring import score_ensemble
+from kd_lightning.apps.teachers import Ensemble
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import glue_average
 
@@ -18,7 +19,7 @@ def run(cfg: DictConfig) -> float:
     """Evaluate, print a table, write ``evaluation.json``; return the average score."""
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
-    scores = score_ensemble({task.name: [opened.model_for(task)] for task in tasks}, opened.inputs)
+    scores = score_ensemble(Ensemble({task.name: [opened.model_for(task)] for task in tasks}), opened.inputs)
     average = glue_average(scores)
     folder = Path(HydraConfig.get().runtime.output_dir)
     write_json(folder / "evaluation.json", {"run": cfg.run, "scores": scores, "average": average})

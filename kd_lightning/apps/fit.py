@@ -17,10 +17,12 @@ from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
+from kd_lightning.apps.start import Shapes, Start
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
 from kd_lightning.data import MultiTaskData, Part
-from kd_lightning.data.batches.train_stream import check_shares
+from kd_lightning.data.batches.grouping import check_groups
+from kd_lightning.data.batches.train_stream import check_shares, check_single_task
 from kd_lightning.data.datamodule import run_steps
 from kd_lightning.data.folders import write_json, write_text
 from kd_lightning.data.sampling import epoch_batches, probabilities
@@ -45,6 +47,8 @@ class Fit:
         shared: What it has in common with the other fits of the run.
         soft_targets: The teachers' logits, empty for a fit on gold labels.
         prefix: Where its settings stand in the command's configuration, for messages: ``teacher.``, or nothing.
+        start: The trained model that it goes on from; None begins with a new one.
+        untaught: Its tasks that have no teacher.
     """
 
     stage: str
@@ -52,33 +56,48 @@ class Fit:
     shared: Shared
     soft_targets: SoftTargetMap
     prefix: str = ""
+    start: Start | None = None
+    untaught: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> FitInputs:
         """Tasks, rows, tokenizer and tokens."""
-        return FitInputs(self.cfg, self.shared)
+        return FitInputs(self.cfg, self.shared, self.start.model.tokenizer if self.start else None, self.untaught)
 
     @cached_property
     def identity(self) -> str:
         """The content address: a hash of all that the result depends on, and of no path."""
-        return content_address(self.cfg, self.inputs, self.soft_targets)
+        more: Config = {"start": self.start.identity() if self.start else None}
+        if any(task.kind == "ranking" for task in self.inputs.tasks):
+            more["processes"] = self.idle_trainer.world_size  # they have whole questions each
+        return content_address(self.cfg, self.inputs, self.soft_targets, more)
 
-    def check(self, encoders: dict[str, Encoder]) -> None:
+    def check(self, encoders: dict[str, Encoder]) -> Shapes:
         """Build all that the fit is made of and throw it away, so that a mistake is told before hours of other work.
 
         Args:
-            encoders: Recipe -> encoder; fits that are checked together load each of them once.
+            encoders: Recipe -> encoder, of the fit that was checked last; many large ones would not fit beside each
+                other.
+
+        Returns:
+            The shapes of its heads.
 
         Raises:
             UserError: If the data is wrong, or a constructor refuses its settings.
         """
         read = {**self.inputs.labelled_rows, **self.inputs.evaluation_rows}
         log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
-        check_shares(self.cfg["batching"]["batch_size"], self.idle_trainer.world_size)
+        batch, processes = self.cfg["batching"]["batch_size"], self.idle_trainer.world_size
+        check_shares(batch, processes)
+        for task in self.inputs.tasks:
+            if task.kind == "ranking":
+                check_single_task(task.name, self.cfg["batching"]["single_task"])
+                check_groups(task, "train", self.inputs.labelled_rows[task.name, "train"], batch // processes)
         tokenizer = self.inputs.tokenizer  # of a new vocabulary the real one: a file may have vectors of other words
         sparse = getattr(self.encoder_spec, "sparse", None)
         recipe = json.dumps([self.cfg["encoder"], sparse, tokenizer_fingerprint(tokenizer)], sort_keys=True)
         if recipe not in encoders:
+            encoders.clear()
             encoders[recipe] = build_encoder(self.encoder_spec, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refuse_sparse_gradients(self.idle_trainer, system.encoder)
@@ -87,6 +106,7 @@ class Fit:
         for progress in (0.0, 1.0):
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
         self.count_steps()
+        return {name: tuple(weight.shape) for name, weight in system.heads.state_dict().items()}
 
     def warn_of_few_steps(self) -> None:
         """Say so if the fit is too short to expect anything of it, and by which setting."""
@@ -113,13 +133,17 @@ class Fit:
     @cached_property
     def encoder_spec(self) -> EncoderSpec:
         """The encoder's recipe, as it is built: with or without sparse gradients."""
-        return decide_sparse_gradients(self.inputs.spec, build(self.cfg["optimizer"], "optimizer"), self.idle_trainer)
+        spec = self.start.model.spec if self.start else self.inputs.spec
+        return decide_sparse_gradients(spec, build(self.cfg["optimizer"], "optimizer"), self.idle_trainer)
 
     def build_system(self) -> NLUSystem:
         """Return the system as it is before its first step; its weights follow from the seed."""
         pl.seed_everything(self.cfg["seed"], verbose=False)
-        encoder = build_encoder(self.encoder_spec, self.inputs.tokenizer)
+        spec, tokenizer = self.encoder_spec, self.inputs.tokenizer
+        encoder = self.start.encoder(spec) if self.start else build_encoder(spec, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoder)
+        if self.start:
+            self.start.load_heads(system)
         system.train()  # pre-trained models come in evaluation mode, and Lightning leaves it so
         system.save_hyperparameters({"identity": self.identity}, logger=False)  # goes into every checkpoint
         return system
@@ -141,7 +165,10 @@ class Fit:
             task_sampler=build(self.cfg["task_sampler"], "task_sampler"),
             seed=self.cfg["seed"],
             pad_id=inputs.tokenizer.pad_token_id,
-            **{name: batching[name] for name in ("batch_size", "eval_batch_size", "window", "epoch_rows")},
+            **{
+                name: batching[name]
+                for name in ("batch_size", "eval_batch_size", "window", "epoch_rows", "single_task")
+            },
         )
 
     def run(self, folder: Path, checkpoint: Path | None = None) -> Config:

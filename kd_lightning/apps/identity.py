@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
 from kd_lightning import __version__
 from kd_lightning.apps.build import Config
@@ -36,13 +37,14 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], "kd_lightning": __version__, **found}
 
 
-def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap) -> str:
+def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap, more: Mapping[str, Any]) -> str:
     """Return the hash of all that a fit's result depends on, and of no path.
 
     Args:
         cfg: The fit's configuration.
         inputs: Its tasks, rows and encoder.
         soft_targets: The teachers' logits.
+        more: What else it depends on: the trained model that the fit goes on from.
     """
     batching = {name: value for name, value in cfg["batching"].items() if name != "eval_batch_size"}
     callbacks = [node for node in (cfg["callbacks"] or {}).values() if node]
@@ -55,6 +57,7 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap)
         "callbacks": [node for node in callbacks if not node["_target_"].endswith(".ResumeCheckpoint")],
         "precision": choose_precision(cfg),
         "batching": {**batching, "epoch_rows": cfg["batching"]["epoch_rows"] or inputs.examples},
+        "more": dict(more),
         "version": __version__,
         "own_code": own_code([cfg[name] for name in (*PARTS, "encoder")] + callbacks),
         **{name: cfg[name] for name in (*PARTS, "seed")},

@@ -64,6 +64,8 @@ class Shared:
         """Return the rows that the recipe's augmenter writes from ``train``; see ``Corpus.synthetic``."""
         asked = f"{task} {json.dumps(recipe, sort_keys=True)}"
         if asked not in self.written:
+            if task.kind == "ranking":
+                raise UserError(f"task {task.name} ranks whole groups, which no augmenter writes: set augmenter=none")
             train = self.require(task, "train")
             found = self.corpus.synthetic(task, train, build(recipe, "augmenter"), own_code(recipe))
             log.info("%s: %s synthetic rows from %s", task.name, f"{found.count:,}", f"{train.count:,}")
@@ -99,6 +101,15 @@ def check_unlabelled(cfg: Config) -> None:
             raise UserError(f"{system} learns from gold labels alone, and {rows} have none: set {instead}")
 
 
+def tell_unused_heads(cfg: Config) -> None:
+    """Log which ``task_heads`` are of tasks that the run has not: those of a recipe, or a misspelt name."""
+    systems = {"system": cfg["system"], "teacher.system": cfg.get("teacher", {}).get("system", {})}
+    for where, system in systems.items():
+        unused = [name for name in system.get("task_heads") or () if name not in cfg["task"]]
+        if unused:
+            log.info("%s.task_heads: not in this run: %s", where, ", ".join(unused))
+
+
 @dataclass(frozen=True)
 class FitInputs:
     """Tasks, rows, tokenizer and tokens of a fit, each made when first asked for.
@@ -106,10 +117,14 @@ class FitInputs:
     Args:
         cfg: The fit's configuration.
         shared: What it has in common with the run's other fits.
+        trained: The tokenizer of the model that the fit goes on from, if it does.
+        untaught: The tasks that have no teacher: there, rows without labels teach nothing.
     """
 
     cfg: Config
     shared: Shared
+    trained: PreTrainedTokenizerBase | None = None
+    untaught: tuple[str, ...] = ()
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -142,11 +157,14 @@ class FitInputs:
         """
         splits = []
         wanted = self.cfg["batching"]["unlabelled"]
-        if wanted and all(self.shared.rows(task, "unlabelled") is None for task in self.tasks):
-            self.shared.require(self.tasks[0], "unlabelled")  # says where it should be
+        taught = [task for task in self.tasks if task.name not in self.untaught]
+        if wanted and taught and all(self.shared.rows(task, "unlabelled") is None for task in taught):
+            self.shared.require(taught[0], "unlabelled")  # says where it should be
         for task in self.tasks:
-            more = self.shared.optional(task, "unlabelled", "it is trained without") if wanted else None
-            found = {"train": True, "unlabelled": more is not None, "synthetic": bool(self.cfg["augmenter"])}
+            wants = wanted and task in taught
+            more = self.shared.optional(task, "unlabelled", "it is trained without") if wants else None
+            synthetic = task in taught and bool(self.cfg["augmenter"])
+            found = {"train": True, "unlabelled": more is not None, "synthetic": synthetic}
             splits += [(task.name, split) for split, there in found.items() if there]
         return splits
 
@@ -199,6 +217,8 @@ class FitInputs:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The encoder's tokenizer; a new vocabulary is learned from the ``train`` splits alone."""
+        if self.trained is not None:
+            return self.trained
         rows = list(self.labelled_rows.values())
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:

@@ -38,6 +38,7 @@ class OpenedRun:
         if not plain["run"] or not folder.is_dir():
             raise UserError(f"run is '{plain['run']}', expected the folder of a finished run ({folder.absolute()})")
         students = sorted(path.parent for path in folder.glob("student*/fit.json"))
+        students.sort(key=lambda place: place.name == "student")  # a task's own, fine-tuned on it, comes first
         chosen = {name: plain[name] for name in ("task", "data") if plain.get(name)}
         hardware = {name: value for name, value in plain["trainer"].items() if value is not None}
         models = []

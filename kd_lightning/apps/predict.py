@@ -102,9 +102,11 @@ def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: T
 
 
 def predictions(task: Task, logits: Tensor) -> dict[str, Any]:
-    """Return column -> values: ``prediction`` (a label, or a score in the task's range) and ``p_LABEL`` per class."""
+    """Return column -> values: ``prediction`` (a label; a score, of ranking any) and ``p_LABEL`` per class."""
     if task.kind == "regression":
         return {"prediction": task.from_unit(logits.squeeze(-1)).tolist()}
+    if task.kind == "ranking":
+        return {"prediction": logits.squeeze(-1).tolist()}
     probabilities = logits.softmax(-1)
     named = {f"p_{label}": probabilities[:, i].tolist() for i, label in enumerate(task.labels)}
     return {"prediction": [task.labels[i] for i in logits.argmax(-1).tolist()], **named}

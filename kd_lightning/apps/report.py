@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.apps.build import Config
-from kd_lightning.apps.summary import ROLES
+from kd_lightning.apps.summary import GROUPS, ROLES
 from kd_lightning.data.folders import write_text
 
 Row = Sequence[str]
+
+LABELS = {role: role.replace("_fine_tuned", ", fine-tuned") for role in ROLES}
+"""Role -> what tables call it."""
+
+GAINS = {"student": "baseline", "student_fine_tuned": "baseline_fine_tuned"}
+"""Who gains -> over whom."""
+
+AVERAGES = tuple(f"average {group}" for group in GROUPS)
+"""Rows of averages over some of the tasks, in their order."""
 
 SPLITS = ("train", "unlabelled", "synthetic", "validation")
 """What is counted of a task's rows."""
@@ -34,28 +44,74 @@ def megabytes(parameters: int) -> str:
     return f"{parameters * 4 / 1e6:.1f} MB"
 
 
+Column = Callable[[Config], str]
+"""From the scores of a task, or an average, to a cell."""
+
+
+def columns(rows: Iterable[Config]) -> dict[str, Column]:
+    """Return the columns of a table: the roles that some row has, and who gains over whom.
+
+    Args:
+        rows: Role -> score, or None; of each row.
+    """
+    found_roles = {role for row in rows for role in ROLES if row[role] is not None}
+    roles = [role for role in ROLES if role in found_roles]
+    found: dict[str, Column] = {}
+    for role in roles:
+        found[LABELS[role]] = partial(_score, role)
+        for student, baseline in GAINS.items():
+            if role == student and baseline in roles:
+                name = "gain" if student == "student" else "gain, fine-tuned"
+                found[name] = partial(_gain, student, baseline)
+    return found
+
+
+def _score(role: str, scores: Config) -> str:
+    return percent(scores[role])
+
+
+def _gain(student: str, baseline: str, scores: Config) -> str:
+    return gain(scores[student], scores[baseline])
+
+
 def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
-    """Return the header and the rows of a distillation's table: tasks, average, then what the models cost."""
-    tasks = summary["tasks"]
-    roles = [role for role in ROLES if any(task[role] is not None for task in tasks.values())]
-    with_gain = {"baseline", "student"} <= set(roles)
+    """Return the header and the rows of a distillation's table: tasks, averages, then what the models cost."""
+    tasks, cells = summary["tasks"], columns(summary["tasks"].values())
 
     def scored(name: str, scores: Config) -> Row:
-        gained = [gain(scores["student"], scores["baseline"])] if with_gain else []
-        return [name, *(percent(scores[role]) for role in roles), *gained]
+        return [name, *(cell(scores) for cell in cells.values())]
 
     def cost(name: str, costs: Config, form: Callable[[Any], str]) -> Row:
-        of_role = {"teacher": costs["teacher"], "baseline": costs["student"], "student": costs["student"]}
-        return [name, *(_show(of_role.get(role), form) for role in roles), *([""] if with_gain else [])]
+        of_column = {"teacher": costs["teacher"], "baseline": costs["student"], "student": costs["student"]}
+        empty = {name: "" for name in cells if name.startswith("gain") or name.endswith("fine-tuned")}
+        return [name, *(empty.get(column, _show(of_column.get(column), form)) for column in cells)]
 
-    rows = [scored(f"{name} ({task['metric']})", task) for name, task in tasks.items()]
+    taught = {name: task["teacher"] is not None for name, task in tasks.items()}
+    rows = []
+    for group, wanted in zip(GROUPS, (True, False), strict=True):
+        rows += [scored(f"{name} ({task['metric']})", task) for name, task in tasks.items() if taught[name] is wanted]
+        if group in summary["averages"]:
+            rows.append(scored(f"average {group}", summary["averages"][group]))
     rows.append(scored("average", summary["average"]))
     rows.append(cost("parameters", summary["parameters"], lambda count: f"{count / 1e6:.2f} M"))
     bare = {role: summary["parameters"][f"{role}_without_embeddings"] for role in ("teacher", "student")}
     rows.append(cost("without embeddings", bare, lambda count: f"{count / 1e6:.2f} M"))
     rows.append(cost("size", summary["parameters"], megabytes))
     rows.append(cost("latency, 1 row", summary["latency_ms"], lambda ms: f"{ms:.1f} ms"))
-    return ["task (metric)", *roles, *(["gain"] if with_gain else [])], rows
+    return ["task (metric)", *cells], rows
+
+
+def teacher_rows(summary: Config) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of the table of teachers: each one's main scores by task, before and after."""
+    tasks = {name: task["metric"] for name, task in summary["tasks"].items()}
+    rows: list[Row] = []
+    for teacher in summary["teachers"]:
+        kept = "" if teacher["chosen"] else " (not chosen)"
+        for suffix, scores in (("", teacher["scores"]), (", fine-tuned", teacher["fine_tuned"])):
+            if scores:
+                found = [percent(scores[task][metric]) if task in scores else "-" for task, metric in tasks.items()]
+                rows.append([f"{teacher['name']}{suffix}{kept}", *found, f"{teacher['parameters'] / 1e6:.2f} M"])
+    return ["teacher", *tasks, "parameters"], rows
 
 
 def _show(value: Any, form: Callable[[Any], str]) -> str:
@@ -63,13 +119,15 @@ def _show(value: Any, form: Callable[[Any], str]) -> str:
 
 
 def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
-    """Print a table; the average stands apart from the tasks."""
+    """Print a table; averages stand apart from tasks, and tasks with a teacher from those without."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    grouped = any(row[0] in AVERAGES for row in rows)
     for i, row in enumerate(rows):
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
-        table.add_row(*row, end_section=following in ("average", "parameters"))
+        ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
+        table.add_row(*row, end_section=ends)
     console = Console()
     console.print(table, soft_wrap=not console.is_terminal)
 
@@ -96,10 +154,11 @@ def write_report(folder: Path, summary: Config) -> None:
     )
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
     header, rows = distillation_rows(summary)
+    teachers = f"\n{markdown(*teacher_rows(summary))}\n" if len(summary["teachers"]) > 1 else ""
     text = f"""# {summary["experiment"]}, seed {summary["seed"]}
 
 {markdown(header, rows)}
-
+{teachers}
 {" ".join(_explanations(summary, header))}
 
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
@@ -124,9 +183,12 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
             yield "from another mix of tasks (not with `task_sampler=uniform`)."
     if "ensemble" in header:
         yield "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions."
+    if "student, fine-tuned" in header:
+        yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."
     counts = {
-        role: len({path for paths in found.values() for path in paths}) for role, found in summary["folders"].items()
+        role: len({path for paths in summary["folders"].get(role, {}).values() for path in paths})
+        for role in ("student", "teacher")
     }
     several = [f"{count} {role}s" for role, count in counts.items() if count > 1]
     if several:

@@ -4,62 +4,74 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kd_lightning.apps.inputs import FitInputs
+from kd_lightning.apps.teachers import Ensemble
 from kd_lightning.apps.trained_model import TrainedModel, distinct
 from kd_lightning.data import Rows
+from kd_lightning.ensembling import mean_logits
 from kd_lightning.tasks import Task
 
 Scores = dict[str, dict[str, float]]
 """Task (``task/split`` for a split after the first) -> metric -> value."""
 
 
-def labels_by_id(rows: Rows) -> Tensor:
-    """Return the gold labels in order of example id, ``[N]``."""
-    pairs = [(batch.column("example_id").to_numpy(), batch.column("label").to_numpy()) for batch in rows.batches()]
-    ids = torch.cat([torch.from_numpy(some.copy()) for some, _ in pairs])
-    return torch.cat([torch.from_numpy(some.copy()) for _, some in pairs])[ids.argsort()]
+def columns_by_id(rows: Rows) -> dict[str, Tensor]:
+    """Return gold labels and groups in order of example id, ``[N]`` each; -1 where there is no group."""
+    names = ("example_id", "label", "group")
+    parts = [[batch.column(name).fill_null(-1).to_numpy().copy() for name in names] for batch in rows.batches()]
+    ids, *columns = (torch.cat([torch.from_numpy(one) for one in column]) for column in zip(*parts, strict=True))
+    return {name: column[ids.argsort()] for name, column in zip(names[1:], columns, strict=True)}
 
 
-def scores_from_logits(task: Task, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the task's metrics of logits ``[N, C]`` (scores in [0, 1]) against class indices or raw scores ``[N]``."""
-    metrics = task.build_metrics()
-    targets = task.to_unit(labels) if task.kind == "regression" else labels.long()
-    metrics.update(task.predictions(logits), targets)
+def scores_from_logits(task: Task, logits: Tensor, rows: Rows) -> dict[str, float]:
+    """Return the task's metrics of logits ``[N, C]`` (scores ``[N, 1]``) in order of example id."""
+    metrics, gold = task.build_metrics(), columns_by_id(rows)
+    targets = task.to_unit(gold["label"]) if task.kind == "regression" else gold["label"].long()
+    groups = {"relevance": task.relevance(logits), "group": gold["group"]} if task.group else {}
+    metrics.update(task.predictions(logits), targets, **groups)
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
-def score_ensemble(models: Mapping[str, Sequence[TrainedModel]], inputs: FitInputs) -> Scores:
-    """Return the scores of the mean of several models' probabilities (of regression: of their scores).
+def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
+    """Return the scores of an ensemble's predictions, of the tasks that it has; one model is scored as it is.
 
     Args:
-        models: Task -> its models; one alone is scored as it is.
+        found: The models, and how their predictions become one.
         inputs: The tasks and the rows to evaluate.
     """
     scores: Scores = {}
     by_name = {task.name: task for task in inputs.tasks}
-    members: dict[tuple[str, str], list[Tensor]] = {key: [] for key in inputs.evaluation_rows}
-    for model in distinct(models):
-        for (name, split), rows in inputs.evaluation_rows.items():
-            if model in models[name]:
-                members[name, split].append(model.logits(by_name[name], split, rows)[1])
+    wanted = {key: rows for key, rows in inputs.evaluation_rows.items() if key[0] in found.models}
+    each: dict[tuple[str, str], dict[Path, Tensor]] = {key: {} for key in wanted}
+    for model in distinct(found.models):
+        for (name, split), rows in wanted.items():
+            if model in found.models[name]:
+                each[name, split][model.folder] = model.logits(by_name[name], split, rows)[1]
         model.release()
-    for (name, split), rows in inputs.evaluation_rows.items():
-        task, each = by_name[name], torch.stack(members[name, split])
-        mean = each.mean(0) if task.kind == "regression" else each.softmax(-1).mean(0)
-        scores[task.score_key(split)] = scores_from_logits(task, mean, labels_by_id(rows))
+    for (name, split), rows in wanted.items():
+        task = by_name[name]
+        logits = torch.stack([each[name, split][model.folder] for model in found.models[name]], dim=1)  # [N, T, C]
+        weights, regression = found.weights_of(name), task.kind == "regression"
+        mean = mean_logits(logits, mean=found.mean, weights=weights, scores=regression)
+        scores[task.score_key(split)] = scores_from_logits(task, mean, rows)
     return scores
 
 
-def stored_scores(models: Mapping[str, Sequence[TrainedModel]]) -> Scores:
-    """Return the scores that the models' fits wrote, each task's from its own models, the mean of several."""
+def mean_scores(models: Mapping[str, Sequence[TrainedModel]]) -> Scores:
+    """Return the scores that the models' fits wrote, each task's from its own models; of several, their mean.
+
+    Args:
+        models: Task -> its models.
+    """
     scores: Scores = {}
-    for task, members in models.items():
-        each = [model.result["scores"] for model in members]
-        for name in each[0]:
+    for task, each in models.items():
+        found = [model.result["scores"] for model in each]
+        for name in found[0]:
             if name == task or name.startswith(f"{task}/"):
-                scores[name] = {m: statistics.fmean(one[name][m] for one in each) for m in each[0][name]}
+                scores[name] = {m: statistics.fmean(one[name][m] for one in found) for m in found[0][name]}
     return scores

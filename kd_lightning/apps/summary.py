@@ -15,7 +15,10 @@ from kd_lightning.apps.scoring import Scores
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import Task, glue_average
 
-ROLES = ("teacher", "ensemble", "baseline", "student")
+GROUPS = ("with a teacher", "without a teacher")
+"""Of tasks, where a run has both."""
+
+ROLES = ("teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned")
 
 
 def config_hash(cfg: Config) -> str:
@@ -34,6 +37,9 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
         "config_hash": config_hash(cfg),
         "tasks": {},
         "average": dict.fromkeys(ROLES),
+        "objective": None,
+        "averages": {},
+        "teachers": [],
         "parameters": dict.fromkeys(("teacher", "teacher_without_embeddings", "student", "student_without_embeddings")),
         "latency_ms": {"teacher": None, "student": None},
         "seconds": {},
@@ -63,6 +69,31 @@ def add_scores(summary: Config, tasks: Sequence[Task], scores: Mapping[str, Scor
         of_role = scores.get(role, {})
         if all(task.name in of_role for task in tasks):
             summary["average"][role] = glue_average(of_role)
+
+
+def add_groups(summary: Config, taught: Sequence[str]) -> None:
+    """Enter each role's average over the tasks with a teacher and over those without, where there are both."""
+    tasks = summary["tasks"]
+    with_teacher = [name for name in tasks if name in taught]
+    groups = dict(zip(GROUPS, (with_teacher, [name for name in tasks if name not in taught]), strict=True))
+    if not all(groups.values()):
+        return
+    for group, names in groups.items():
+        summary["averages"][group] = dict.fromkeys(ROLES)
+        for role in ROLES:
+            found = {name: tasks[name]["metrics"].get(role) for name in names}
+            if all(found.values()):
+                summary["averages"][group][role] = glue_average(_by_split(found))
+
+
+def _by_split(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return task (``task/split``) -> metric -> value, from task -> metric (``split/metric``) -> value."""
+    scores: dict[str, dict[str, float]] = {}
+    for task, metrics in found.items():
+        for name, value in metrics.items():
+            split, slash, metric = name.rpartition("/")
+            scores.setdefault(f"{task}/{split}" if slash else task, {})[metric] = value
+    return scores
 
 
 def _all_metrics(scores: Scores, task: Task) -> dict[str, float]:

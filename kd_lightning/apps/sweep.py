@@ -49,18 +49,21 @@ def sweep_runs(folder: Path, name: str) -> list[Path]:
 
 def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
     """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages."""
-    from kd_lightning.apps.report import gain, percent
+    from kd_lightning.apps.report import columns
     from kd_lightning.data.folders import read_json
 
     told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
     keys = {override.partition("=")[0] for overrides in own for override in overrides}
-    rows: list[Row] = []
+    finished = []
     for run, overrides in zip(runs, own, strict=True):
         summary = read_json(run / "summary.json")
-        average, parameters = summary["average"], summary["parameters"]["student"]
         if summary["status"] == "finished":
-            name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
-            scores = [percent(average[role]) for role in ("teacher", "baseline", "student")]
-            rows.append([name, *scores, gain(average["student"], average["baseline"]), f"{parameters / 1e6:.2f} M"])
-    return [*(keys if len(keys) == 1 else ["run"]), "teacher", "baseline", "student", "gain", "parameters"], rows
+            finished.append((overrides, summary))
+    shown = columns([summary["average"] for _, summary in finished])
+    rows: list[Row] = []
+    for overrides, summary in finished:
+        name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
+        cells = [cell(summary["average"]) for cell in shown.values()]
+        rows.append([name, *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])
+    return [*(keys if len(keys) == 1 else ["run"]), *shown, "parameters"], rows

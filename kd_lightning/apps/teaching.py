@@ -24,7 +24,7 @@ def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows)
     return Manifest(
         task=task.name,
         split=split,
-        labels=task.labels,
+        labels=task.classes,
         rows=rows.count * (2 if both_orders else 1),
         data=rows.fingerprint,
         teacher=teacher.result["weights"],

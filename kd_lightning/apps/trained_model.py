@@ -125,11 +125,7 @@ class TrainedModel:
         Raises:
             UserError: If the weights are not those of the fit.
         """
-        if weights_hash(self.folder) != self.result["weights"]:
-            raise UserError(
-                f"{self.folder}: the weights are not those the fit wrote (fit.json, field weights); "
-                "restore the folder, or take it away to train it again"
-            )
+        self.check_weights()
         encoder = build_encoder(self.spec, self.tokenizer)
         system = build_system(self.cfg, build_tasks(self.cfg), encoder)
         try:
@@ -137,6 +133,14 @@ class TrainedModel:
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{self.folder / 'heads.safetensors'} does not fit config.yaml ({error})") from error
         return system.eval()
+
+    def check_weights(self) -> None:
+        """Raise UserError if the weights are not those that the fit wrote."""
+        if weights_hash(self.folder) != self.result["weights"]:
+            raise UserError(
+                f"{self.folder}: the weights are not those the fit wrote (fit.json, field weights); "
+                "restore the folder, or take it away to train it again"
+            )
 
     def copy_to(self, folder: Path) -> None:
         """Copy the model and its ``metrics.csv``; what loggers and profilers wrote stays where it is."""

@@ -1,64 +1,116 @@
-"""From the configuration of a distillation to those of its fits: teachers, student, and student without a teacher."""
+"""From the configuration of a distillation to those of its fits: teachers, students, and students without a teacher."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+from kd_lightning.apps import stage_settings
 from kd_lightning.apps.build import Config
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.inputs import FitInputs, Shared
-from kd_lightning.errors import UserError
-
-PER_FIT = ("encoder", "system", "optimizer", "scheduler", "task_sampler", "batching", "trainer")
-"""The settings that a teacher may have of its own."""
+from kd_lightning.apps.stage_settings import OF_A_FIT, tuned_tasks, who_teaches, with_settings
 
 
-def scopes(cfg: Config, role: str) -> list[tuple[str, Config]]:
+@dataclass(frozen=True)
+class Member:
+    """A teacher: one model of all tasks, or one for each that it teaches.
+
+    Args:
+        name: Of its settings and its seed; empty if it is the only one.
+        fits: Its models, to be trained.
+        fine_tuned: Task -> the model that goes on from there, on this task alone; none if there is no fine-tuning.
+    """
+
+    name: str
+    fits: tuple[Fit, ...]
+    fine_tuned: Mapping[str, Fit]
+
+
+def scopes(cfg: Config, role: str, scope: str, tasks: Iterable[str]) -> list[tuple[str, Config]]:
     """Return, for each model of a role, its stage and the run's configuration with this model's tasks.
 
-    ``ROLE.scope: single`` is one model per task, ``multi`` one of all.
-
-    Raises:
-        UserError: If the scope is neither.
+    Args:
+        cfg: The run's configuration.
+        role: What the models are.
+        scope: ``single`` is one model per task, ``multi`` one of all.
+        tasks: The tasks that get a model each.
     """
-    scope = cfg["teacher" if role == "teacher" else "student"]["scope"]
     if scope == "multi":
         return [(role, cfg)]
-    if scope == "single":
-        return [(f"{role} {name}", {**cfg, "task": {name: node}}) for name, node in cfg["task"].items()]
-    raise UserError(f"scope is '{scope}', expected single (one model per task) or multi (one of all tasks)")
+    return [(f"{role} {name}", of_task(cfg, name)) for name in tasks]
 
 
-def teacher_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
-    """Yield the teachers: the run's settings, with those under ``teacher`` in their place, one fit per seed."""
-    own, seeds = cfg["teacher"], cfg["teacher"]["seeds"]
-    for stage, scoped in scopes(cfg, "teacher"):
-        fit = copy.deepcopy(scoped)
-        for name in PER_FIT:
-            if name in own:
-                kept = fit[name] if name in ("batching", "trainer") else {}
-                fit[name] = {**kept, **own[name]}
-        fit["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
-        fit["augmenter"] = {}
-        for seed in seeds:
-            yield Fit(stage if len(seeds) == 1 else f"{stage} {seed}", {**fit, "seed": seed}, shared, {}, "teacher.")
+def of_task(cfg: Config, name: str) -> Config:
+    """Return a configuration with one of its tasks alone."""
+    return {**cfg, "task": {name: cfg["task"][name]}}
 
 
-def student_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
-    """Yield the students, their soft targets still to come."""
-    for stage, scoped in scopes(cfg, "student"):
-        yield Fit(stage, scoped, shared, {})
+def members(cfg: Config, shared: Shared) -> Iterator[Member]:
+    """Yield the teachers, one for each of ``teacher.members`` and each seed.
+
+    They have the run's settings, with those under ``teacher`` in their place, and those of the member in theirs.
+    """
+    own, taught = cfg["teacher"], who_teaches(cfg)
+    teacher = copy.deepcopy(cfg)
+    for name in OF_A_FIT:
+        if name in own:
+            kept = teacher[name] if name in ("batching", "trainer") else {}
+            teacher[name] = {**kept, **own[name]}
+    teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
+    teacher["augmenter"] = {}
+    for name, (member, seed) in stage_settings.teachers(own).items():
+        settings = {**with_settings(teacher, stage_settings.members(own)[member]), "seed": seed}
+        tasks = [task for task, names in taught.items() if name in names]
+        stages = scopes(settings, "teacher", own["scope"], tasks)
+        fits = tuple(Fit(f"{stage} {name}".strip(), fit, shared, {}, "teacher.") for stage, fit in stages)
+        tuned = [task for task in tuned_tasks(cfg, "teacher.fine_tune") if task in tasks]
+        yield Member(name, fits, fine_tuned(settings, "teacher.fine_tune", f"teacher {name}".strip(), shared, tuned))
 
 
-def baseline_fits(cfg: Config, shared: Shared) -> Iterator[Fit]:
+def student_fits(cfg: Config, shared: Shared, untaught: Iterable[str]) -> Iterator[Fit]:
+    """Yield the students, their soft targets still to come; ``untaught`` are the tasks that have no teacher."""
+    for stage, scoped in scopes(cfg, "student", cfg["student"]["scope"], list(cfg["task"])):
+        yield Fit(stage, scoped, shared, {}, untaught=tuple(untaught))
+
+
+def gold_only(cfg: Config) -> Config:
+    """Return a student's configuration for a fit on gold labels alone."""
+    kept = {name: cfg["system"][name] for name in ("reduction", "head") if name in cfg["system"]}
+    kept["task_heads"] = cfg["system"].get("task_heads")
+    batching = cfg["batching"] | {"unlabelled": False}
+    return {**copy.deepcopy(cfg), "system": cfg["teacher"]["system"] | kept, "batching": batching, "augmenter": {}}
+
+
+def baseline_fits(cfg: Config, shared: Shared, untaught: Iterable[str]) -> Iterator[Fit]:
     """Yield the students without a teacher: gold labels alone, for as many steps."""
-    for stage, scoped in scopes(cfg, "baseline"):
-        fit = copy.deepcopy(scoped)
-        fit["system"] = cfg["teacher"]["system"] | {
-            name: cfg["system"][name] for name in ("reduction", "head") if name in cfg["system"]
-        }
-        rows = cfg["batching"]["epoch_rows"] or FitInputs(scoped, shared).examples
-        fit["batching"] |= {"unlabelled": False, "epoch_rows": rows}
-        fit["augmenter"] = {}
+    for stage, scoped in scopes(cfg, "baseline", cfg["student"]["scope"], list(cfg["task"])):
+        fit = gold_only(scoped)
+        examples = FitInputs(scoped, shared, untaught=tuple(untaught)).examples
+        fit["batching"]["epoch_rows"] = cfg["batching"]["epoch_rows"] or examples
         yield Fit(stage, fit, shared, {})
+
+
+def fine_tuned_students(cfg: Config, role: str, shared: Shared) -> dict[str, Fit]:
+    """Return task -> the fit on gold labels that goes on from the student (or from the baseline, the ``role``)."""
+    where = "student.fine_tune"
+    return fine_tuned(gold_only(cfg), where, role, shared, tuned_tasks(cfg, where))
+
+
+def fine_tuned(cfg: Config, where: str, stage: str, shared: Shared, tasks: Iterable[str]) -> dict[str, Fit]:
+    """Return task -> the fit that goes on from a model, on this task alone.
+
+    Args:
+        cfg: The settings of the model.
+        where: Which settings of the configuration change them: ``teacher.fine_tune`` or ``student.fine_tune``.
+        stage: What the model is called.
+        shared: What the run's fits have in common.
+        tasks: The tasks.
+    """
+    role, _, name = where.partition(".")
+    node = cfg[role][name] or {}
+    changes = {name: value for name, value in node.items() if name not in ("tasks", "heads")}
+    settings = with_settings(cfg, changes)
+    settings["batching"] = settings["batching"] | {"epoch_rows": changes.get("batching", {}).get("epoch_rows")}
+    return {task: Fit(f"{stage} {task} fine-tuned", of_task(settings, task), shared, {}, f"{where}.") for task in tasks}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 class Rows(Protocol):
-    """The rows of a split: columns ``example_id``, ``row_id``, ``text_a``, ``text_b``, ``label``."""
+    """The rows of a split: columns ``example_id``, ``row_id``, ``text_a``, ``text_b``, ``label``, ``group``."""
 
     @property
     def count(self) -> int:

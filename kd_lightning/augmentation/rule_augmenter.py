@@ -123,6 +123,7 @@ class RuleAugmenter:
                         columns[0],
                         columns[1] if len(columns) > 1 else pa.nulls(count, pa.string()),
                         pa.array(np.full(count, np.nan, np.float32)),
+                        pa.nulls(count, batch.schema.field("group").type),
                     ],
                     schema=batch.schema,
                 )

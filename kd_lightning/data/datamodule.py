@@ -76,6 +76,7 @@ class MultiTaskData(pl.LightningDataModule):
         epoch_rows: Rows of an epoch; None takes as many as there are examples.
         seed: Seed of the order.
         pad_id: Token id of padding.
+        single_task: Whether the rows of a training batch are of one task (see ``TrainStream``).
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class MultiTaskData(pl.LightningDataModule):
         epoch_rows: int | None,
         seed: int,
         pad_id: int,
+        single_task: bool = False,
     ) -> None:
         super().__init__()
         self.train, self.evaluation, self.task_sampler = list(train), list(evaluation), task_sampler
         self.batch_size, self.eval_batch_size, self.window = batch_size, eval_batch_size, window
-        self.epoch_rows, self.seed, self.pad_id = epoch_rows, seed, pad_id
+        self.epoch_rows, self.seed, self.pad_id, self.single_task = epoch_rows, seed, pad_id, single_task
         self._stream: TrainStream | None = None
         self._position: dict[str, Any] | None = None
 
@@ -107,6 +109,7 @@ class MultiTaskData(pl.LightningDataModule):
             task_sampler=self.task_sampler,
             batch_size=self.batch_size,
             pad_id=self.pad_id,
+            single_task=self.single_task,
             total_batches=run_batches(self.trainer, epoch_batches(rows, self.batch_size)),
             window=self.window,
             epoch_rows=self.epoch_rows,

@@ -14,7 +14,7 @@ from kd_lightning.data.caching import Facts, cached
 from kd_lightning.data.reading.reader import ROWS
 from kd_lightning.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is cached; raise it when the schema or the meaning of a column changes."""
 
 

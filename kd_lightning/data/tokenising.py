@@ -25,7 +25,7 @@ from kd_lightning.errors import UserError
 from kd_lightning.progress import track
 
 CHUNK = 4096
-FORMAT = 2
+FORMAT = 3
 """Version of what is cached; raise it when an array or its meaning changes."""
 
 
@@ -99,6 +99,11 @@ def backend_of(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer
     return backend
 
 
+def _second_texts(sequence_ids: list[int | None]) -> NDArray[np.int32]:
+    """Return 1 from the first token of the second text on, 0 before it."""
+    return np.maximum.accumulate(np.array([one == 1 for one in sequence_ids], np.int32))
+
+
 def encode(batch: pa.RecordBatch, backend: Tokenizer, swapped: bool, masked: str | None) -> dict[str, NDArray[Any]]:
     """Return the arrays of ``TokenTable`` for some rows; ``ends`` counts from 0, padding there is none.
 
@@ -125,6 +130,8 @@ def encode(batch: pa.RecordBatch, backend: Tokenizer, swapped: bool, masked: str
     ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
     input_ids = np.fromiter(chain.from_iterable(tokens), np.int32, ends[-1])
     types = np.fromiter(chain.from_iterable(row.type_ids for row in encoded), np.int32, ends[-1])
+    if len(texts) == 2 and not types.any():  # RoBERTa and its kin tell texts apart by marks alone
+        types = np.concatenate([_second_texts(row.sequence_ids) for row in encoded])
     starts = np.concatenate([[0], ends[:-1]])
     of_second = np.concatenate([[0], np.cumsum(types)])  # up to each token; some texts have none
     second = (ends - starts - (of_second[ends] - of_second[starts])).astype(np.int32)
@@ -138,4 +145,5 @@ def encode(batch: pa.RecordBatch, backend: Tokenizer, swapped: bool, masked: str
         "second": second,
         "example_id": ~ids if swapped else ids,
         "label": batch.column("label").to_numpy(),
+        "group": batch.column("group").fill_null(-1).to_numpy(),
     }

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-ARRAYS = {"input_ids": np.int32, "ends": np.int64, "second": np.int32, "example_id": np.int64, "label": np.float32}
+ARRAYS = {
+    "input_ids": np.int32,
+    "ends": np.int64,
+    "second": np.int32,
+    "example_id": np.int64,
+    "label": np.float32,
+    "group": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class TokenTable:
         second: Where each example's second text begins (its number of tokens if there is none), int32 ``[N]``.
         example_id: int64 ``[N]``.
         label: Class index or raw score, float32 ``[N]``; NaN without a gold label.
+        group: The question that it is a candidate for, int64 ``[N]``; -1 in tasks without groups.
         cut: How many examples reach the limit: those that were cut, and those that just fit.
         fingerprint: Hash of the rows, the tokenizer, the limit and the doubling.
     """
@@ -35,6 +43,7 @@ class TokenTable:
     second: NDArray[np.int32]
     example_id: Ints
     label: NDArray[np.float32]
+    group: Ints
     cut: int
     fingerprint: str
 
@@ -52,7 +61,7 @@ class TokenTable:
 
     def release(self) -> None:
         """Give the pages read so far back to the system, so that memory does not grow with the data."""
-        for array in (self.input_ids, self.ends, self.second, self.example_id, self.label):
+        for array in (self.input_ids, self.ends, self.second, self.example_id, self.label, self.group):
             mapped = getattr(array, "_mmap", None)
             if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)

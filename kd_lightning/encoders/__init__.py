@@ -1,6 +1,6 @@
 """Encoders: from token ids ``[B, L]`` to one vector per row ``[B, H]``, each with the recipe that builds it."""
 
-from kd_lightning.encoders.base import Encoder, EncoderSpec
+from kd_lightning.encoders.base import Encoder, EncoderSpec, TokenStates
 from kd_lightning.encoders.bilstm import BiLstmEncoder
 from kd_lightning.encoders.embedding import WordEmbedding
 from kd_lightning.encoders.new_bilstm import NewBiLstm, SavedBiLstm
@@ -18,6 +18,7 @@ __all__ = [
     "NewTransformer",
     "PretrainedTransformer",
     "SavedBiLstm",
+    "TokenStates",
     "TrainingWords",
     "TransformerEncoder",
     "WordEmbedding",

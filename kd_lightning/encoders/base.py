@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """What an encoder makes of texts: one vector of each, and one of each of their tokens.
+
+    Args:
+        text: ``[n, H]``, what the encoder returns without the tokens.
+        tokens: ``[n, L, H]``.
+        first: Which tokens are the first text's, bool ``[n, L]``; marks as the encoder reads them count, padding not.
+        second: Which are the second text's.
+    """
+
+    text: Tensor
+    tokens: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __getitem__(self, rows: Tensor) -> TokenStates:
+        """Return some rows, by their positions ``[n]``."""
+        return TokenStates(self.text[rows], self.tokens[rows], self.first[rows], self.second[rows])
+
+    def to(self, dtype: torch.dtype) -> TokenStates:
+        """Return the states in another precision."""
+        return TokenStates(self.text.to(dtype), self.tokens.to(dtype), self.first, self.second)
 
 
 class Encoder(Protocol):
     """A ``torch.nn.Module`` that turns token ids into one vector per row; bring your own by having these members.
 
     One that reads the two texts of a pair apart, as a siamese head needs it, returns ``[first ; second]`` (0 for a
-    second text that is not there), and has ``text_dim = H / 2`` too.
+    second text that is not there), and has ``text_dim = H / 2`` too. One that heads over tokens fit on has a method
+    ``tokens`` too, with the arguments of the call, which returns ``TokenStates``.
     """
 
     output_dim: int

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from kd_lightning.encoders.transformer import Pooling, TransformerEncoder
 from kd_lightning.encoders.vocabulary import load_tokenizer
 from kd_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
+
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+"""What model configurations call the dropout rates of their layers: BERT's family, then DistilBERT's."""
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -49,6 +52,7 @@ class PretrainedTransformer:
         num_layers: Keep only the first k layers; None keeps all.
         pooling: See ``TransformerEncoder``.
         max_length: Longest input in tokens.
+        dropout: Dropout rate within the layers, attention included; None takes the model's own (BERT: 0.1).
     """
 
     path: str
@@ -56,6 +60,7 @@ class PretrainedTransformer:
     num_layers: int | None = None
     pooling: Pooling = "auto"
     max_length: int = 128
+    dropout: float | None = None
 
     @cached_property
     def folder(self) -> Path:
@@ -99,6 +104,7 @@ class PretrainedTransformer:
         """
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            self._set_dropout(config)
             model, loading = AutoModel.from_pretrained(
                 self.folder,
                 config=config,
@@ -116,6 +122,22 @@ class PretrainedTransformer:
         if self.max_length > positions:
             raise UserError(f"encoder.max_length is {self.max_length}, '{self.path}' reads at most {positions} tokens")
         return TransformerEncoder(model, num_layers=self.num_layers, pooling=pooling)
+
+    def _set_dropout(self, config: PretrainedConfig) -> None:
+        """Set the layers' dropout rates in a model's configuration.
+
+        Raises:
+            UserError: If the rate is out of range, or the model knows none of the settings.
+        """
+        if self.dropout is None:
+            return
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"encoder.dropout is {self.dropout}, expected a number in [0, 1), or null")
+        known = [name for name in DROPOUT if isinstance(getattr(config, name, None), float | int)]
+        if not known:
+            raise UserError(f"encoder.dropout: the config.json of '{self.path}' has none of {', '.join(DROPOUT)}")
+        for name in known:
+            setattr(config, name, self.dropout)
 
     def _pooling(self, missing: Sequence[str]) -> Pooling:
         """Return how to pool, given the names of the weights that the files lack."""

@@ -7,7 +7,9 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from kd_lightning.encoders.base import TokenStates
 from kd_lightning.errors import UserError
 
 Pooling = Literal["auto", "pooler", "first_token", "mean"]
@@ -64,8 +66,20 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return ``[B, H]`` of token ids, mask and token types, each int64 ``[B, L]``."""
+        return self._pool(self._read(input_ids, attention_mask, token_type_ids), attention_mask)
+
+    def tokens(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> TokenStates:
+        """Return the vectors ``[B, H]`` with the last states of the tokens, ``[B, L, H]``."""
+        output = self._read(input_ids, attention_mask, token_type_ids)
+        second = token_type_ids.bool() & attention_mask.bool()
+        first = attention_mask.bool() & ~second
+        return TokenStates(self._pool(output, attention_mask), output.last_hidden_state, first, second)
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> BaseModelOutputWithPooling:
         types = {"token_type_ids": token_type_ids} if self._has_types else {}
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+
+    def _pool(self, output: BaseModelOutputWithPooling, attention_mask: Tensor) -> Tensor:
         if self.pooling == "pooler":
             return output.pooler_output
         if self.pooling == "first_token":

@@ -1,4 +1,4 @@
-"""What every distillation loss refuses: unequal shapes, and a softmax over a single class."""
+"""What losses refuse: unequal shapes, and a softmax over a single class."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def check_shapes(student: Tensor, teacher: Tensor, *, min_classes: int) -> None:
         raise ValueError(f"need two [B, C] of equal shape, got {tuple(student.shape)} and {tuple(teacher.shape)}")
     if student.shape[1] < min_classes:
         raise ValueError(f"need at least {min_classes} classes, got {student.shape[1]}: use logit_mse for scores")
+
+
+def check_candidates(scores: Tensor, *columns: Tensor) -> None:
+    """Raise ValueError unless scores are ``[B, 1]`` and what stands beside them is ``[B]``.
+
+    One of another shape would be spread over all candidates, and every question would have the loss of all.
+    """
+    if scores.ndim != 2 or scores.shape[1] != 1:
+        raise ValueError(f"need scores [B, 1] of candidates, got {tuple(scores.shape)}")
+    for column in columns:
+        if column.shape != scores.shape[:1]:
+            raise ValueError(f"need [{len(scores)}], a value for each candidate, got {tuple(column.shape)}")
 
 
 def check_temperature(temperature: float) -> None:

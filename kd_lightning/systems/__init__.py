@@ -3,6 +3,7 @@
 from kd_lightning.systems.bam import BamStudent
 from kd_lightning.systems.base import NLUSystem
 from kd_lightning.systems.bilstm import BiLstmStudent
+from kd_lightning.systems.mt_dnn_kd import MtDnnKdStudent
 from kd_lightning.systems.teacher import Teacher
 
-__all__ = ["BamStudent", "BiLstmStudent", "NLUSystem", "Teacher"]
+__all__ = ["BamStudent", "BiLstmStudent", "MtDnnKdStudent", "NLUSystem", "Teacher"]

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from kd_lightning.annealing import AnnealingSchedule
 from kd_lightning.batch import Batch
-from kd_lightning.losses import gold_loss, logit_mse
-from kd_lightning.losses.checks import check_per_row
 from kd_lightning.systems.base import NLUSystem
+from kd_lightning.systems.task_losses import soft_losses
 
 
 class BamStudent(NLUSystem):
@@ -38,9 +37,8 @@ class BamStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
         super().__init__(**parts)
-        check_per_row(distill_loss)
         self.distill_loss, self.annealing = distill_loss, annealing
-        self.scored = {task.name for task in self.tasks if task.kind == "regression"}
+        self.soft_losses = soft_losses(self.tasks, distill_loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the annealed loss of the batch."""
@@ -48,13 +46,12 @@ class BamStudent(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses = {}
         for name, rows in batch["tasks"].items():
-            student = self.logits(name, hidden[rows["rows"]])  # [n, C]
-            gold = gold_loss(student, rows["labels"])  # [n]
+            student = self.logits(name, hidden, rows["rows"])  # [n, C]
+            gold = self.gold_losses[name](student, rows["labels"], rows["group"])  # [n]
             # A row without a teacher teaches itself: no gradient, and weight 0 below.
             has_teacher, has_label = rows["has_teacher"], rows["has_label"]
             teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
-            distill_loss = logit_mse if name in self.scored else self.distill_loss
-            soft = distill_loss(student, teacher)  # [n]
+            soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
             weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
             every = torch.ones_like(has_label)

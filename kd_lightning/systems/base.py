@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
-from kd_lightning.encoders import Encoder
+from kd_lightning.encoders import Encoder, TokenStates
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
 from kd_lightning.systems.loss_means import CountedLosses, loss_means
+from kd_lightning.systems.task_losses import gold_losses
 from kd_lightning.tasks import Task, glue_average
 
 
@@ -26,6 +27,7 @@ class NLUSystem(pl.LightningModule):
         encoder: Shared by all tasks.
         tasks: The tasks that are trained; each gets a head of its own.
         head: Builds a task's head.
+        task_heads: Task -> what builds its head instead.
         optimizer: (encoder, heads) -> torch optimiser.
         scheduler: Progress in [0, 1] -> factor on the learning rate.
         reduction: ``"mean"`` over the rows of the global batch, or their ``"sum"`` as in BAM's code (there the global
@@ -47,6 +49,7 @@ class NLUSystem(pl.LightningModule):
         encoder: Encoder,
         tasks: Sequence[Task],
         head: HeadFactory,
+        task_heads: Mapping[str, HeadFactory] | None = None,
         optimizer: Callable[[Encoder, nn.Module], torch.optim.Optimizer],
         scheduler: LearningRateSchedule,
         reduction: Literal["mean", "sum"] = "mean",
@@ -62,7 +65,8 @@ class NLUSystem(pl.LightningModule):
             raise TypeError(f"the encoder is a {type(encoder).__name__}, expected a torch.nn.Module")
         self.encoder = encoder
         self.tasks = tuple(tasks)
-        self.heads = nn.ModuleDict({task.name: head(task, encoder.output_dim) for task in tasks})
+        build = {task.name: (task_heads or {}).get(task.name, head) for task in tasks}
+        self.heads = nn.ModuleDict({task.name: build[task.name](task, encoder.output_dim) for task in tasks})
         apart = any(getattr(head, "reads_texts_apart", False) for head in self.heads.values())
         if apart and not hasattr(encoder, "text_dim"):
             raise ValueError(
@@ -70,7 +74,14 @@ class NLUSystem(pl.LightningModule):
                 "encoder=bilstm (the teacher's is encoder@teacher.encoder), or "
                 "system.head._target_=kd_lightning.heads.linear_head"
             )
+        self.reads_tokens = any(getattr(head, "reads_tokens", False) for head in self.heads.values())
+        if self.reads_tokens and not hasattr(encoder, "tokens"):
+            raise ValueError(
+                f"the head reads tokens, a {type(encoder).__name__} returns one vector of a text: choose a "
+                "transformer, or system.head._target_=kd_lightning.heads.linear_head"
+            )
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
+        self.gold_losses = gold_losses(tasks)
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
         self._logged_step = -1
@@ -80,24 +91,29 @@ class NLUSystem(pl.LightningModule):
         """Optimiser steps done over the true total of the run: 0 at the first step, below 1 before the last."""
         return self.trainer.global_step / self.trainer.estimated_stepping_batches
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Return one vector per row, ``[B, H]``."""
-        return self.encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+    def encode(self, batch: Batch) -> Tensor | TokenStates:
+        """Return one vector per row, ``[B, H]``; with the tokens' where a head reads them."""
+        encoder: Any = self.encoder
+        read = encoder.tokens if self.reads_tokens else encoder
+        return read(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
 
-    def logits(self, task: str, hidden: Tensor) -> Tensor:
-        """Return the logits ``[n, C]`` of the task's head for ``hidden [n, H]``.
+    def logits(self, task: str, hidden: Tensor | TokenStates, rows: Tensor) -> Tensor:
+        """Return the logits ``[n, C]`` of the task's head for the rows ``[n]`` of what ``encode`` returned.
 
         Heads compute in their own precision also where the encoder runs in bfloat16: they cost nothing, and rounded
         scores tie.
         """
         head = self.heads[task]
-        with torch.autocast(hidden.device.type, enabled=False):
-            return head(hidden.to(next(head.parameters()).dtype))
+        if isinstance(hidden, TokenStates) and not getattr(head, "reads_tokens", False):
+            hidden = hidden.text
+        parameter = next(head.parameters())
+        with torch.autocast(parameter.device.type, enabled=False):
+            return head(hidden[rows].to(parameter.dtype))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return task -> logits ``[n, C]`` of the task's rows."""
         hidden = self.encode(batch)
-        return {name: self.logits(name, hidden[rows["rows"]]) for name, rows in batch["tasks"].items()}
+        return {name: self.logits(name, hidden, rows["rows"]) for name, rows in batch["tasks"].items()}
 
     def reduce(self, losses: Sequence[Tensor]) -> Tensor:
         """Return the batch's loss from losses per row ``[n]``; its gradient does not depend on the number of ranks."""
@@ -155,7 +171,9 @@ class NLUSystem(pl.LightningModule):
                     f"task {name}: after {self.trainer.global_step} steps the model predicts numbers that are not "
                     "finite, it has diverged; lower optimizer.lr (or, with fp16, use trainer.precision=32-true)"
                 )
-            self.metric(name, batch["split"]).update(by_name[name].predictions(logits.float()), rows["labels"])
+            task, logits = by_name[name], logits.float()
+            groups = {"relevance": task.relevance(logits), "group": rows["group"]} if task.group else {}
+            self.metric(name, batch["split"]).update(task.predictions(logits), rows["labels"], **groups)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/TASK/METRIC`` (further splits: ``val/TASK/SPLIT/METRIC``) and ``val/average``."""

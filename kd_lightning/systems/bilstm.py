@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
-from kd_lightning.losses import gold_loss, logit_mse
-from kd_lightning.losses.checks import check_per_row
 from kd_lightning.systems.base import NLUSystem
+from kd_lightning.systems.task_losses import soft_losses
 
 
 class BiLstmStudent(NLUSystem):
@@ -36,10 +35,10 @@ class BiLstmStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, gold_weight: float = 0.0, **parts: Any) -> None:
         super().__init__(**parts)
-        check_per_row(distill_loss)
         if not 0 <= gold_weight <= 1:
             raise ValueError(f"gold_weight is {gold_weight}, expected a number in [0, 1]")
         self.distill_loss, self.gold_weight = distill_loss, gold_weight
+        self.soft_losses = soft_losses(self.tasks, distill_loss)
         self.scored = {task.name for task in self.tasks if task.kind == "regression"}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -47,14 +46,13 @@ class BiLstmStudent(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses = {}
         for name, rows in batch["tasks"].items():
-            student = self.logits(name, hidden[rows["rows"]])  # [n, C]
+            student = self.logits(name, hidden, rows["rows"])  # [n, C]
             # A row without a teacher teaches itself: no gradient, and weight 0 below.
             has_teacher, has_label = rows["has_teacher"], rows["has_label"]
             teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
             found = teacher.squeeze(-1) if name in self.scored else teacher.argmax(-1)
-            gold = gold_loss(student, torch.where(has_label, rows["labels"], found))  # [n]
-            distill_loss = logit_mse if name in self.scored else self.distill_loss
-            soft = distill_loss(student, teacher)  # [n]
+            gold = self.gold_losses[name](student, torch.where(has_label, rows["labels"], found), rows["group"])  # [n]
+            soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
             weight = torch.where(has_teacher, self.gold_weight, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
             every = torch.ones_like(has_label)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.losses import gold_loss
 from kd_lightning.systems.base import NLUSystem
 
 
@@ -22,8 +21,8 @@ class Teacher(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses, logged = [], {}
         for name, rows in batch["tasks"].items():
-            logits = self.logits(name, hidden[rows["rows"]])  # [n, C]
-            gold = gold_loss(logits, rows["labels"])  # [n]
+            logits = self.logits(name, hidden, rows["rows"])  # [n, C]
+            gold = self.gold_losses[name](logits, rows["labels"], rows["group"])  # [n]
             losses.append(gold * rows["has_label"])
             logged[name] = {"gold_loss": (gold, rows["has_label"])}
         self.log_losses(logged)

@@ -6,10 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.trained_model import TrainedModel
@@ -421,3 +423,214 @@ def test_few_steps_are_told_before_anything_is_trained(kd, fits, caplog):
         kd("train", "task=animals", "trainer.max_epochs=17")
     told = [message for message in caplog.messages if "are few" in message]
     assert told == ["teacher_of_animals: 5 steps are few; if it stays at chance, raise trainer.max_steps"]
+
+
+MEMBERS = "teacher.members={wide: {encoder: {hidden_size: 64}}, deep: {encoder: {num_layers: 3}}}"
+TWO_TASKS = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.scope=multi"]
+
+
+def test_members_differ_as_they_are_told(kd, fits, workplace):
+    """Members that are all the same: an ensemble of one, under the name of three."""
+    folder = kd("distill", *TWO_TASKS, MEMBERS, "teacher.seeds=[1,2]", "baseline=false")
+    assert fits == ["teacher wide 1", "teacher wide 2", "teacher deep 1", "teacher deep 2", "student"]
+    sizes = {
+        name: read_json(store(workplace, f"teacher {name} 1") / "encoder" / "config.json") for name in ("wide", "deep")
+    }
+    assert [(c["hidden_size"], c["num_hidden_layers"]) for c in sizes.values()] == [(64, 2), (48, 3)]
+    summary = read_json(folder / "summary.json")
+    assert [teacher["name"] for teacher in summary["teachers"]] == ["wide 1", "wide 2", "deep 1", "deep 2"]
+    for teacher in summary["teachers"]:
+        fit = read_json(store(workplace, f"teacher {teacher['name']}") / "fit.json")
+        assert teacher["scores"] == fit["scores"]
+    report = (folder / "report.md").read_text()
+    assert "| deep 2 |" in report
+    assert summary["tasks"]["animals"]["ensemble"] is not None
+
+
+def test_the_best_teach(kd, fits, workplace, caplog):
+    """The first instead of the best; or by the wrong task."""
+    caplog.set_level("INFO")
+    folder = kd("distill", *TWO_TASKS, MEMBERS, "teacher.select={best: 1, by: [beasts]}", "baseline=false")
+    summary = read_json(folder / "summary.json")
+    scores = {teacher["name"]: teacher["scores"]["beasts"]["accuracy"] for teacher in summary["teachers"]}
+    (chosen,) = (teacher["name"] for teacher in summary["teachers"] if teacher["chosen"])
+    assert scores[chosen] == max(scores.values())
+    assert summary["tasks"]["animals"]["teacher"] == next(
+        teacher["scores"]["animals"]["accuracy"] for teacher in summary["teachers"] if teacher["name"] == chosen
+    )
+    assert "the best 1 teach" in caplog.text
+    assert summary["tasks"]["animals"]["ensemble"] is None
+
+
+def test_tasks_without_a_teacher_follow_their_labels(kd, workplace):
+    """A teacher's guess for all tasks, or no training at all for some."""
+    folder = kd("distill", *TWO_TASKS, "system=mt_dnn_kd", "teacher.tasks=[beasts]", "batching.single_task=true")
+    summary = read_json(folder / "summary.json")
+    assert summary["tasks"]["animals"]["teacher"] is None
+    assert summary["tasks"]["beasts"]["teacher"] is not None
+    assert set(summary["averages"]) == {"with a teacher", "without a teacher"}
+    assert summary["averages"]["with a teacher"]["student"] == pytest.approx(
+        glue_average({"beasts": summary["tasks"]["beasts"]["metrics"]["student"]})
+    )
+    assert "| average without a teacher |" in (folder / "report.md").read_text()
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["train/beasts/soft_loss"].notna().any()
+    assert "train/animals/soft_loss" not in metrics or metrics["train/animals/soft_loss"].isna().all()
+
+
+def test_fine_tuning_goes_on_from_what_was_distilled(kd, fits, workplace):
+    """A fine-tuned student that starts anew, or that is scored under the name of the one before."""
+    tuned = ["student.fine_tune={tasks: all, heads: kept, trainer: {max_epochs: 1}, optimizer: {lr: 1e-12}}"]
+    folder = kd("distill", *TWO_TASKS, *tuned)
+    assert fits == [
+        *("teacher", "student", "student animals fine-tuned", "student beasts fine-tuned"),
+        *("baseline", "baseline animals fine-tuned", "baseline beasts fine-tuned"),
+    ]
+    summary = read_json(folder / "summary.json")
+    for task in summary["tasks"].values():  # with next to no steps, they are what they were
+        assert task["student_fine_tuned"] == pytest.approx(task["student"], abs=1e-6)
+        assert task["baseline_fine_tuned"] == pytest.approx(task["baseline"], abs=1e-6)
+    kd("distill", *TWO_TASKS, tuned[0].replace("1e-12", "1e-2"))
+    assert fits[-4:] == [
+        f"{role} {task} fine-tuned" for role in ("student", "baseline") for task in ("animals", "beasts")
+    ]
+
+
+def test_what_is_handed_over_is_fine_tuned(kd, workplace):
+    folder = kd("distill", *TWO_TASKS, "student.fine_tune={tasks: [beasts]}", "baseline=false")
+    summary = read_json(folder / "summary.json")
+    assert summary["tasks"]["animals"]["student_fine_tuned"] is None
+    evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
+    assert evaluation["scores"]["beasts"] == pytest.approx(summary["tasks"]["beasts"]["metrics"]["student_fine_tuned"])
+    assert evaluation["scores"]["animals"] == pytest.approx(summary["tasks"]["animals"]["metrics"]["student"], abs=1e-6)
+
+
+def test_teachers_are_fine_tuned_on_each_task(kd, fits, workplace):
+    """One model of two tasks becomes two of one each, and these teach."""
+    folder = kd("distill", *TWO_TASKS, "teacher.fine_tune={tasks: all, heads: new}", "baseline=false")
+    assert fits == ["teacher", "teacher animals fine-tuned", "teacher beasts fine-tuned", "student"]
+    summary = read_json(folder / "summary.json")
+    for name in ("animals", "beasts"):
+        tuned = read_json(store(workplace, f"teacher {name} fine-tuned") / "fit.json")
+        assert summary["tasks"][name]["teacher"] == tuned["scores"][name]["accuracy"]
+        assert summary["teachers"][0]["fine_tuned"][name] == tuned["scores"][name]
+
+
+def test_new_heads_are_new(kd, workplace):
+    """Heads that go on although they were to begin anew; or an encoder that does, too."""
+    settings = "{heads: new, trainer: {max_epochs: 1}, optimizer: {lr: 1e-12}}"
+    kd("distill", *TWO_TASKS, f"student.fine_tune={settings}", "baseline=false")
+    tuned = store(workplace, "student animals fine-tuned")
+    (begun,) = set((workplace / "outputs/store/fits").glob("student-*")) - {
+        *(workplace / "outputs/store/fits").glob("student-*-fine-tuned-*")
+    }
+    before, after = (load_file(folder / "encoder" / "model.safetensors") for folder in (begun, tuned))
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
+    before, after = (load_file(folder / "heads.safetensors") for folder in (begun, tuned))
+    assert set(after) == {name for name in before if name.startswith("animals")}
+    assert not torch.allclose(after["animals.output.weight"], before["animals.output.weight"], atol=1e-3)
+
+
+def test_a_teacher_of_all_the_weight_is_the_ensemble(kd, workplace):
+    """Weights that are read and not used, or given to the other teacher; in scores, and in what the student learns."""
+    weights = "teacher.ensemble.weights={wide: 1, deep: 1e-30}"
+    folder = kd("distill", *TWO_TASKS, MEMBERS, weights, "baseline=false")
+    summary = read_json(folder / "summary.json")
+    wide, deep = summary["teachers"]
+    for name, task in summary["tasks"].items():
+        assert task["ensemble"] == pytest.approx(wide["scores"][name]["accuracy"], abs=1e-6)
+    assert wide["scores"] != deep["scores"]
+    alone = kd("distill", *TWO_TASKS, MEMBERS.replace("deep: {encoder: {num_layers: 3}}", "x: null"), "baseline=false")
+    metrics = [pd.read_csv(run / "metrics.csv") for run in (folder, alone)]
+    for column in ("train/animals/soft_loss", "val/animals/accuracy"):
+        expected = metrics[1][column].dropna().to_numpy()
+        assert metrics[0][column].dropna().to_numpy() == pytest.approx(expected, rel=1e-3)
+
+
+def test_weights_by_score(kd):
+    folder = kd("distill", *TWO_TASKS, MEMBERS, "teacher.ensemble.weights=score", "baseline=false")
+    equal = kd("distill", *TWO_TASKS, MEMBERS, "baseline=false")
+    losses = [pd.read_csv(run / "metrics.csv")["train/animals/soft_loss"].dropna().tolist() for run in (folder, equal)]
+    assert losses[0] != losses[1]
+
+
+def test_tasks_have_teachers_of_their_own(kd, fits, workplace):
+    """A map of who teaches what that is read as a list of tasks: everyone teaches everything."""
+    mapping = "teacher.tasks={animals: [deep], beasts: all, close: null}"
+    tasks = ["task=[animals,beasts,close]", "system=mt_dnn_kd", "batching.single_task=true"]
+    folder = kd("distill", *TWO_TASKS, *tasks, MEMBERS, mapping, "baseline=false")
+    summary = read_json(folder / "summary.json")
+    wide, deep = summary["teachers"]
+    found = summary["tasks"]
+    assert (
+        found["animals"]["teacher"]
+        == deep["scores"]["animals"]["accuracy"]
+        == pytest.approx(found["animals"]["ensemble"])
+    )
+    both = [teacher["scores"]["beasts"]["accuracy"] for teacher in (wide, deep)]
+    assert found["beasts"]["teacher"] == pytest.approx(sum(both) / 2)
+    assert found["close"]["teacher"] is None
+    assert {task: len(paths) for task, paths in summary["folders"]["teacher"].items()} == {"animals": 1, "beasts": 2}
+    fits.clear()
+    kd("distill", *TWO_TASKS, *tasks, MEMBERS, mapping, "teacher.scope=single", "baseline=false")
+    assert fits[:-1] == ["teacher beasts wide", "teacher animals deep", "teacher beasts deep"]
+
+
+def test_members_may_read_other_words(kd, workplace):
+    """Soft targets by position in one teacher's tokens; or one tokenizer for all."""
+    members = "teacher.members={few: {encoder: {vocab_size: 40}}, many: {encoder: {vocab_size: 90}}}"
+    folder = kd("distill", *TWO_TASKS, members, "baseline=false")
+    prints = {read_json(store(workplace, f"teacher {name}") / "fit.json")["tokenizer"] for name in ("few", "many")}
+    assert len(prints) == 2
+    summary = read_json(folder / "summary.json")
+    assert all(task["ensemble"] is not None for task in summary["tasks"].values())
+
+
+def test_a_sweep_seeks_the_student_that_is_handed_over(kd):
+    """An objective before fine-tuning, of a student that nobody gets."""
+    folder = kd("distill", *TWO_TASKS, "student.fine_tune={tasks: [beasts], optimizer: {lr: 3e-3}}", "baseline=false")
+    summary = read_json(folder / "summary.json")
+    metrics = {name: task["metrics"] for name, task in summary["tasks"].items()}
+    final = {"animals": metrics["animals"]["student"], "beasts": metrics["beasts"]["student_fine_tuned"]}
+    assert kd.returned == summary["objective"] == pytest.approx(glue_average(final))
+    assert {task: len(paths) for task, paths in summary["folders"]["student_fine_tuned"].items()} == {"beasts": 1}
+
+
+def test_teachers_are_shown(kd, capsys):
+    kd("distill", *TWO_TASKS, MEMBERS, "teacher.select={best: 1, by: [beasts/f1]}", "baseline=false")
+    shown = capsys.readouterr().out
+    assert shown.index("wide") < shown.index("deep") < shown.index("task (metric)")
+    assert "(not chosen)" in shown
+
+
+OTHER_HEAD = r"{}.fine_tune.heads is kept, but the head would have animals.attention.weight .* has none: set"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["teacher.tasks=[animal]"], r"teacher.tasks names the task animal, .*did you mean 'animals'"),
+        (["teacher.members={a: {trainer: {max_epochs: 0}}}"], r"teacher.members.a.trainer.max_epochs is 0, expected"),
+        (["teacher.members={a: {encoder: {max_length: 1}}}"], r"teacher.members.a.encoder.max_length is 1, expected"),
+        (["student.fine_tune={batching: {window: 0}}"], r"student.fine_tune.batching.window is 0, expected"),
+        (["student.fine_tune={system: {head: {_target_: kd_lightning.heads.san_head}}}"], OTHER_HEAD.format("student")),
+        (["teacher.fine_tune={system: {head: {_target_: kd_lightning.heads.san_head}}}"], OTHER_HEAD.format("teacher")),
+        (["student.fine_tune={tasks: all, heads: kept, optimizer: {lr: -1}}"], r"optimizer.lr is -1"),
+    ],
+)
+def test_wrong_plans_are_told_before_anything_is_trained(kd, fits, settings, message):
+    with pytest.raises(UserError, match=message):
+        kd("distill", *TWO_TASKS, *settings)
+    assert not fits
+
+
+def test_heads_of_single_tasks(kd, workplace, caplog):
+    """Settings for one task that reach all, or none; and those of a misspelt one in silence."""
+    caplog.set_level("INFO")
+    san = "{_target_: kd_lightning.heads.san_head, num_steps: 2}"
+    kd("distill", *TWO_TASKS, f"system.task_heads={{animals: {san}, beast: {{dropout: 0.3}}}}", "baseline=false")
+    student = read_json(store(workplace, "student") / "fit.json")
+    weights = load_file(store(workplace, "student") / "heads.safetensors")
+    assert {name.partition(".")[0] for name in weights if "cell" in name} == {"animals"}
+    assert "system.task_heads: not in this run: beast" in caplog.text
+    assert set(student["scores"]) == {"animals", "beasts"}

@@ -4,8 +4,11 @@ import os
 
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.summary import ROLES
 from kd_lightning.apps.sweep import SweepTable, sweep_rows, sweep_runs
 from kd_lightning.data.folders import write_json
+
+NONE = dict.fromkeys(ROLES)
 
 
 def test_a_sweep_ends_with_one_table(tmp_path, capsys):
@@ -16,7 +19,7 @@ def test_a_sweep_ends_with_one_table(tmp_path, capsys):
         run = tmp_path / "outputs" / ("one" if number % 2 else "two") / "sweep_x" / str(number)
         (run / ".hydra").mkdir(parents=True)
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- task=[rte]\n")
-        average = {"teacher": 0.9, "ensemble": None, "baseline": 0.5, "student": 0.5 + number / 100}
+        average = NONE | {"teacher": 0.9, "baseline": 0.5, "student": 0.5 + number / 100}
         status = "failed" if number == 7 else "finished"
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 2_500_000}, "status": status})
     SweepTable().on_multirun_end(OmegaConf.create({"name": "distill", "hydra": {"sweep": {"dir": str(sweep)}}}))
@@ -32,11 +35,11 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
         run = tmp_path / "outputs" / "distill" / "sweep" / str(number)
         (run / ".hydra").mkdir(parents=True)
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
-        average = {"teacher": None, "baseline": None, "student": 0.5}
+        average = NONE | {"student": 0.5}
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
     header, rows = sweep_rows(sweep_runs(tmp_path / "outputs" / "distill" / "sweep", "distill"))
     assert header[0] == "run"
-    assert rows[0] == ["seed=0 optimizer.lr=1e-3", "-", "-", "50.0", "-", "0.00 M"]
+    assert rows[0] == ["seed=0 optimizer.lr=1e-3", "50.0", "0.00 M"]
 
 
 def test_other_sweeps_are_not_counted(tmp_path):

@@ -293,7 +293,7 @@ def test_a_run_that_is_being_trained_is_not_joined(kd):
 
 def test_a_model_that_diverges_is_no_result(kd, monkeypatch, workplace):
     """Predictions that are not a number are class 0 to an argmax: a score that looks like one."""
-    monkeypatch.setattr(Teacher, "logits", lambda self, task, hidden: hidden[:, :2] * float("nan"))
+    monkeypatch.setattr(Teacher, "logits", lambda self, task, hidden, rows: hidden[rows, :2] * float("nan"))
     with pytest.raises(UserError, match=r"task animals: after 6 steps the model predicts .* lower optimizer\.lr"):
         kd("train", "task=animals", "trainer.max_epochs=1", folder="outputs/train/nan")
     assert not (workplace / "outputs" / "train" / "nan" / "fit.json").exists()

@@ -21,10 +21,8 @@ from kd_lightning.augmentation.draws import combined, uniform
 from kd_lightning.augmentation.replacement import TaggedWords
 from kd_lightning.augmentation.rules import NGRAM_LENGTH, NGRAM_START, OTHER_WORD, TAKE_NGRAM, WORD_RULE
 from kd_lightning.augmentation.spellings import Spellings
+from kd_lightning.data.reading.reader import ROWS
 from kd_lightning.errors import UserError
-
-TEXT_COLUMNS = [("row_id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string())]
-SCHEMA = pa.schema([("example_id", pa.int64()), *TEXT_COLUMNS, ("label", pa.float32())])
 
 
 class Texts:
@@ -35,8 +33,9 @@ class Texts:
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
         ids = list(range(len(pairs))) if ids is None else ids
         columns = [ids, [f"r{i}" for i in ids], *(list(side) for side in zip(*pairs, strict=True)), [0.0] * len(pairs)]
+        columns.append([None] * len(pairs))
         self.table = pa.Table.from_arrays(
-            [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+            [pa.array(c, f.type) for c, f in zip(columns, ROWS, strict=True)], schema=ROWS
         )
         self.count = len(pairs)
 
@@ -63,7 +62,7 @@ def tagger(monkeypatch):
 def variants(texts, **settings) -> list[tuple]:
     """Return (row id, first text, second text) of the synthetic rows."""
     rows = texts if isinstance(texts, Texts) else Texts(texts)
-    table = pa.Table.from_batches(RuleAugmenter(**settings).augment(rows, "test"), SCHEMA)
+    table = pa.Table.from_batches(RuleAugmenter(**settings).augment(rows, "test"), ROWS)
     assert table["example_id"].to_pylist() == list(range(len(table)))
     assert np.isnan(table["label"].to_numpy()).all()
     return list(zip(*(table[name].to_pylist() for name in ("row_id", "text_a", "text_b")), strict=True))

@@ -74,6 +74,8 @@ def read(path: Path, task: Task, *, labelled: bool = True, batch_rows: int = 10_
     batches = list(read_file(path, task, labelled=labelled, batch_rows=batch_rows))
     assert all(0 < len(batch) <= batch_rows for batch in batches)
     columns: dict[str, list[Any]] = pa.Table.from_batches(batches, ROWS).to_pydict()
+    if task.group is None:
+        assert not any(columns.pop("group"))
     return columns
 
 

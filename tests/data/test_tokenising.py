@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from tokenizers.processors import RobertaProcessing
 
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import TokenTable, caching, tokenise, tokenising
@@ -69,8 +70,9 @@ def test_the_engine_is_the_tokenizer(columns, max_length, side):
         pa.array(texts["a"]),
         second,
         pa.array(np.zeros(60, np.float32)),
+        pa.nulls(60, pa.int64()),
     ]
-    batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label"])
+    batch = pa.record_batch(values, names=["example_id", "row_id", "text_a", "text_b", "label", "group"])
     for swapped in (False, True):
         found = tokenising.encode(batch, tokenising.backend_of(words_known, max_length), swapped, None)
         expected = words_known(*given[:: -1 if swapped else 1], truncation="longest_first", max_length=max_length)
@@ -86,8 +88,15 @@ def test_a_masked_word_is_each_models_own(tmp_path, train, token):
     """A transformer reads its mask, a student of words the unknown word: one text, rendered twice."""
     texts = ["the red cup", "a cup sees"]
     words = train(texts, 60)
-    values = [[0, 1], ["0", "1"], [f"the {MASKED} cup", MASKED], [f"{MASKED}{MASKED}!", "the"], [0.0, 0.0]]
-    names = ["example_id", "row_id", "text_a", "text_b", "label"]
+    values = [
+        [0, 1],
+        ["0", "1"],
+        [f"the {MASKED} cup", MASKED],
+        [f"{MASKED}{MASKED}!", "the"],
+        [0.0, 0.0],
+        [None, None],
+    ]
+    names = ["example_id", "row_id", "text_a", "text_b", "label", "group"]
     batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], names=names)
     rows = replace(cache_rows(tmp_path / "rows", lambda: [batch], "test"), augmenter="test")
     found = tokenise(rows, words, max_length=32, both_orders=False, cache=tmp_path / "tokens", name="test")
@@ -101,6 +110,19 @@ def test_a_masked_word_is_each_models_own(tmp_path, train, token):
     assert row(other, 1) == words("cup", "the")["input_ids"]
 
 
+def test_a_second_text_without_types():
+    """RoBERTa's texts have one type: a head that reads the second one's tokens would find none."""
+    words = train_tokenizer(["the red cup", "a cup sees"], 60)
+    marks = [(name, words.convert_tokens_to_ids(name)) for name in ("[SEP]", "[CLS]")]
+    words.backend_tokenizer.post_processor = RobertaProcessing(*marks)
+    first, second = ["the cup", "a"], ["red cup sees", "cup"]
+    values = [range(2), "ab", first, second, [0.0] * 2, [None] * 2]
+    batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], schema=ROWS)
+    found = tokenising.encode(batch, tokenising.backend_of(words, 32), False, None)
+    for number, text in enumerate(first):
+        assert found["second"][number] == len(words.tokenize(text)) + 3  # <s> text </s> </s>
+
+
 @pytest.mark.parametrize("pair", [False, True])
 def test_texts_without_a_word(tmp_path, pair):
     """A character that the tokenizer drops, at the end of a chunk and in its middle."""
@@ -109,7 +131,7 @@ def test_texts_without_a_word(tmp_path, pair):
         ["the", "\u200b", "cup the", "\u200b", "\u200b"],
         ["\u200b", "the cup", "\u200b", "\u200b", "\u200b"],
     )
-    values = [range(5), "abcde", first, second if pair else [None] * 5, [0.0] * 5]
+    values = [range(5), "abcde", first, second if pair else [None] * 5, [0.0] * 5, [None] * 5]
     batch = pa.record_batch([pa.array(v, f.type) for v, f in zip(values, ROWS, strict=True)], schema=ROWS)
     found = tokenising.encode(batch, tokenising.backend_of(words, 8), False, None)
     for number, texts in enumerate(zip(first, second, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from scipy.stats import chi2
 
 from kd_lightning.data import Part, TokenTable, TrainStream
+from kd_lightning.data.batches.grouping import GroupWalk
 from kd_lightning.data.batches.train_stream import RELEASE_EVERY
 from kd_lightning.data.sampling import (
     annealed,
@@ -41,8 +43,12 @@ SIZES = {"a": 7, "b": 40, "c": 133}
 
 
 def part(name: str, count: int, split: str = "train", first: int = 0, label: float = 0.0, length: int = 0) -> Part:
-    """Return examples whose tokens tell their task and id; task names are of one letter; a length is that of all."""
-    task = Task(name=name, kind="classification", texts=("text",), labels=("x", "y"), metrics=("accuracy",))
+    """Return examples whose tokens tell their task and id; task names are of one letter; a length is that of all.
+
+    The task ``r`` ranks: its rows are of questions with 1 to 7 candidates, that of its first row has 13.
+    """
+    kind = {"kind": "ranking", "group": "text", "metrics": ("map",)} if name == "r" else {"kind": "classification"}
+    task = Task(**{"name": name, "texts": ("text",), "labels": ("x", "y"), "metrics": ("accuracy",), **kind})
     lengths = np.random.default_rng([ord(name), first]).integers(length or 3, length + 1 if length else 40, count)
     ids = np.arange(first, first + count) * 2 + 1
     tokens = TokenTable(
@@ -50,11 +56,19 @@ def part(name: str, count: int, split: str = "train", first: int = 0, label: flo
         ends=np.cumsum(lengths),
         second=lengths.astype(np.int32),
         example_id=ids,
-        label=np.full(count, label, np.float32),
+        label=np.full(count, label, np.float32) if name != "r" else np.arange(count, dtype=np.float32) % 2,
+        group=questions(count) if name == "r" else np.full(count, -1),
         cut=0,
         fingerprint=name,
     )
     return Part(task, split, tokens)
+
+
+def questions(count: int) -> np.ndarray:
+    """Return the question of each row, int64 ``[count]``, its candidates next to each other."""
+    random = np.random.default_rng(8)
+    sizes = [13, *random.integers(2, 8, count)]
+    return np.repeat(random.permutation(len(sizes)) * 10**10, sizes)[:count]
 
 
 def stream(sizes: dict[str, int] = SIZES, **settings: Any) -> TrainStream:
@@ -189,6 +203,148 @@ def test_order_differs_from_epoch_to_epoch():
     assert len(set(batches)) > 0.95 * len(batches)
 
 
+@pytest.mark.parametrize("window", [1, 5, 64])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_batches_of_one_task_follow_the_law(sampler, window):
+    """MT-DNN's algorithm 1: a batch that mixes tasks, or a small task that no window draws."""
+    found = stream(task_sampler=sampler, window=window, single_task=True, epochs=10)
+    batches = drawn(found, 10 * len(found))
+    assert all(len({name for name, _ in batch}) == 1 for batch in batches)
+    counts = Counter(batch[0][0] for batch in batches)
+    starts = [(e * len(found) + w) / (10 * len(found)) for e in range(10) for w in range(0, len(found), found.window)]
+    each = [min(found.window, len(found) - w) for _ in range(10) for w in range(0, len(found), found.window)]
+    due = sum(n * probabilities(sampler, SIZES, p) for n, p in zip(each, starts, strict=True))
+    assert abs(np.array([counts[name] for name in SIZES]) - due).max() < 1 + 1e-9
+
+
+def test_batches_of_one_task_see_all_rows():
+    """Rows at the end of a shuffle that fill no batch of their own, and are never seen."""
+    found = stream(single_task=True, epochs=9)
+    seen = Counter(row for batch in drawn(found, 9 * len(found)) for row in batch)
+    for name, size in SIZES.items():
+        counts = [seen[name, 2 * row + 1] for row in range(size)]
+        assert max(counts) - min(counts) <= 1
+        assert min(counts) >= 7
+
+
+def test_batches_of_one_task_have_one_length():
+    """Rows of a task in the order of the draw: padding as without windows."""
+    wide = [stream({"a": 400, "b": 400}, single_task=True, window=w, batch_size=20) for w in (1, 40)]
+    padded = [sum(int((batch["attention_mask"] == 0).sum()) for batch in found) for found in wide]
+    assert padded[1] < 0.4 * padded[0]
+
+
+RANKED = {"a": 40, "r": 133}
+
+
+def ranked(world_size: int = 1, **settings: Any) -> list[TrainStream]:
+    """Return the streams of all ranks, of a task that ranks and another."""
+    settings = {"single_task": True, "epochs": 6, **settings}
+    return [stream(RANKED, rank=rank, world_size=world_size, **settings) for rank in range(world_size)]
+
+
+def groups_of(batch: dict[str, Any]) -> list[int]:
+    """Return the questions of a batch's rows; none of another task."""
+    return batch["tasks"]["r"]["group"].tolist() if "r" in batch["tasks"] else []
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("window", [1, 4, 64])
+def test_questions_stay_whole(world_size, window):
+    """A candidate list cut in two: the relevant one in one batch, those it must beat in the other."""
+    count = Counter(part("r", RANKED["r"]).groups.tolist())
+    for found in ranked(world_size, window=window):
+        for batch in islice(found, len(found)):
+            here = Counter(groups_of(batch))
+            assert all(count[question] == rows for question, rows in here.items())
+
+
+def test_all_questions_before_any_again():
+    """An epoch that misses questions is no pass over the data: batches have their number of rows on average."""
+    found = ranked(window=1)[0]
+    seen: Counter[int] = Counter()
+    for epoch in range(1, 6):
+        for batch in found:
+            seen.update(set(groups_of(batch)))
+            counts = [seen[question] for question in set(part("r", RANKED["r"]).groups.tolist())]
+            assert max(counts) - min(counts) <= 1
+        assert min(counts) >= epoch - 1
+        assert max(counts) <= epoch + 1
+    assert sum(counts) / len(counts) == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("pack_rows", [1, 4, 16, 64, 10_000])
+def test_packs_are_as_large_as_whole_questions_let_them_be(seed, pack_rows):
+    """As a plain loop finds the nearest cuts, where every question is small; a large one is a pack, or ends one."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 6, random.integers(1, 80))
+    group = random.permutation(np.repeat(np.arange(len(sizes)) * 7, sizes))
+    walk = GroupWalk(group, pack_rows, seed=[seed])
+    packs = walk.packs(0, 2 * walk.round_packs)
+    for cut in (packs[: walk.round_packs], packs[walk.round_packs :]):
+        assert sorted(np.concatenate(cut)) == list(range(len(group)))
+        assert sum(len(set(group[pack])) for pack in cut) == len(sizes)
+        share = len(group) / walk.round_packs
+        if pack_rows >= 16:
+            wanted = np.arange(1, walk.round_packs) * share
+            assert (np.abs(np.cumsum([len(pack) for pack in cut])[:-1] - wanted) <= 2.5).all()
+    assert walk.round_packs == min(len(sizes), max(1, round(len(group) / pack_rows)))
+    assert [pack.tolist() for pack in walk.packs(3, 4)] == [walk.packs(3 + i, 1)[0].tolist() for i in range(4)]
+
+
+def test_a_huge_question_is_a_pack():
+    """Packs of no row beside it, or one question in several."""
+    group = np.repeat([5, 1, 2, 3, 4], [500, 2, 2, 2, 2])
+    walk = GroupWalk(group, 100, seed=[3])
+    packs = walk.packs(0, 5)
+    assert sorted(len(pack) for pack in packs) == [2, 2, 2, 2, 500]
+
+
+def test_questions_are_drawn_by_the_law():
+    """Batches of questions have more or fewer rows than others; they must be neither more nor fewer."""
+    found = ranked()[0]
+    batches = [groups_of(batch) for _ in range(6) for batch in found]
+    share = sum(bool(batch) for batch in batches) / len(batches)
+    assert share == pytest.approx(133 / 173, abs=1 / len(batches))
+
+
+def test_questions_are_shuffled_anew():
+    found = ranked(window=64)[0]
+    packs = [tuple(sorted(set(groups_of(batch)))) for _ in range(6) for batch in found if groups_of(batch)]
+    assert len(set(packs)) > 0.7 * len(packs)  # a large one is often alone
+
+
+@pytest.mark.parametrize("taken", [3, 17, 40])
+def test_questions_go_on_where_they_were(taken):
+    """The packs of a later round follow from all before."""
+    straight, cut, again = (ranked(window=3)[0] for _ in range(3))
+    expected = drawn(straight, 60)[taken:]
+    drawn(cut, taken)
+    again.load_state_dict(cut.state_dict())
+    assert drawn(again, 60 - taken) == expected
+
+
+def test_ranks_have_questions_of_their_own():
+    """Questions on two ranks count twice."""
+    ranks = [iter(found) for found in ranked(2)]
+    for one, two in zip(*(list(islice(rank, 17)) for rank in ranks), strict=True):
+        assert not set(groups_of(one)) & set(groups_of(two))
+        assert bool(groups_of(one)) == bool(groups_of(two))
+
+
+def test_questions_need_batches_of_one_task():
+    with pytest.raises(UserError, match=r"task r ranks the candidates of a question.*: set batching.single_task=true"):
+        ranked(single_task=False)
+
+
+def test_questions_of_two_files_are_two():
+    """Numbered from 0 in each: candidates without a label among those that are irrelevant."""
+    train, more = part("r", 40), replace(part("r", 40, first=100), split="unlabelled")
+    assert not set(train.groups) & set(more.groups)
+    assert len(set(train.groups)) == len(set(train.tokens.group))
+
+
 def test_tasks_are_shuffled_apart():
     """Two tasks of one size that walk in step: row i of one always meets row i of the other."""
     part_of, rows = stream({"a": 100, "b": 100}, epoch_rows=40).plan(0)
@@ -254,6 +410,7 @@ def test_ranks_must_divide_the_batch():
         pytest.param({"task_sampler": annealed, "window": 4}, id="annealed"),
         pytest.param({"task_sampler": size_power, "window": 3, "epoch_rows": 70}, id="short epochs"),
         pytest.param({"task_sampler": size_power, "rank": 1, "world_size": 2}, id="rank 1 of 2"),
+        pytest.param({"single_task": True, "window": 3}, id="one task"),
     ],
 )
 def test_resume_anywhere(settings):

@@ -275,6 +275,38 @@ def test_a_pooler_without_weights(tmp_path, caplog, pooling, expected):
     assert ("a new pooler is trained" in caplog.text) == (pooling == "pooler")
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize(("dropout", "expected"), [(None, 0.1), (0.0, 0.0), (0.3, 0.3)])
+def test_dropout_is_that_of_all_layers(tmp_path, family, dropout, expected):
+    """Members of an ensemble that differ in name alone; or attention that keeps the model's own rate."""
+    (bert() if family == "bert" else distilbert()).save_pretrained(tmp_path)
+    encoder = PretrainedTransformer(path=str(tmp_path), max_length=16, dropout=dropout).build(range(40))
+    rates = {module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {expected}
+    attention = [
+        getattr(module, "dropout", None) for module in encoder.modules() if "Attention" in type(module).__name__
+    ]
+    assert {rate.p if isinstance(rate, torch.nn.Module) else rate for rate in attention} <= {expected, None}
+
+
+def test_tokens_are_those_of_the_two_texts():
+    """A vector that differs from that without tokens; padding or the other text among a text's tokens."""
+    encoder, batch = TransformerEncoder(bert()).eval(), padded(inputs(), 3)
+    with torch.no_grad():
+        found, states = encoder.tokens(**batch), encoder.model(**batch).last_hidden_state
+        torch.testing.assert_close(found.text, encoder(**batch))
+    torch.testing.assert_close(found.tokens, states)
+    assert not (found.first & found.second).any()
+    assert torch.equal(found.first | found.second, batch["attention_mask"].bool())
+    assert torch.equal(found.second, batch["token_type_ids"].bool() & batch["attention_mask"].bool())
+    one = found[torch.tensor([2])]
+    assert [tuple(x.shape) for x in (one.text, one.tokens, one.first)] == [
+        (1, 16),
+        (1, *states.shape[1:]),
+        (1, states.shape[1]),
+    ]
+
+
 def test_pickled_weights_are_refused(tmp_path):
     """A pickle can run code: weights come from safetensors or not at all."""
     model = bert()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,12 @@ class Part:
         if self.soft_targets is not None:
             for start in range(0, len(self.tokens), 65_536):
                 self.soft_targets.find(self.tokens.example_id[start : start + 65_536])
+
+    @cached_property
+    def groups(self) -> Ints:
+        """The question of each example, ``[N]``: files may number theirs alike, so it is another in each split."""
+        salt = int.from_bytes(blake2b(self.split.encode()).digest()[:8], "big") >> 1
+        return np.where(self.tokens.group < 0, -1, self.tokens.group ^ salt) if self.task.group else self.tokens.group
 
     @property
     def labelled(self) -> bool:
@@ -124,6 +132,7 @@ def _task_rows(part: Part, here: Ints, rows: Ints) -> TaskRows:
         "has_label": torch.from_numpy(has_label),
         "teacher_logits": teacher,
         "has_teacher": torch.full((count,), part.soft_targets is not None),
+        "group": torch.from_numpy(part.groups[rows]),
     }
 
 

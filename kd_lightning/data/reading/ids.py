@@ -26,12 +26,27 @@ def row_ids_of(chunk: Chunk, task: Task) -> pa.Array:
     if not task.id:
         rows = range(chunk.first, chunk.first + len(chunk.places))
         return pa.array(rows, pa.int64()).cast(pa.string())
-    ids = as_text(chunk, task.id, integers=True)
-    row = first_row(is_blank(ids))
+    return _names_of(chunk, task.id, "an id")
+
+
+def groups_of(chunk: Chunk, task: Task) -> pa.Array:
+    """Return each row's group as an integer, as ids are: of the column ``task.group``; null without one.
+
+    Raises:
+        UserError: If a group is neither an integer nor a text, or blank.
+    """
+    if not task.group:
+        return pa.nulls(len(chunk.places), pa.int64())
+    return pa.array(example_ids_of(_names_of(chunk, task.group, "a question's id, or its text")))
+
+
+def _names_of(chunk: Chunk, column: str, what: str) -> pa.Array:
+    names = as_text(chunk, column, integers=True)
+    row = first_row(is_blank(names))
     if row >= 0:
-        found = shown(chunk.value(row, task.id))
-        raise chunk.error(row, task.id, f"found {found}, expected an id (an integer or a text); fill it in")
-    return ids
+        found = shown(chunk.value(row, column))
+        raise chunk.error(row, column, f"found {found}, expected {what} (an integer or a text); fill it in")
+    return names
 
 
 def example_ids_of(row_ids: pa.Array) -> npt.NDArray[np.int64]:

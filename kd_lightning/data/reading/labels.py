@@ -24,7 +24,7 @@ def read_labels(chunk: Chunk, task: Task, labelled: bool) -> pa.Array:
     """
     if not labelled:
         return pa.array(np.full(len(chunk.places), np.nan, np.float32))
-    return _class_indices(chunk, task) if task.kind == "classification" else _scores(chunk, task)
+    return _scores(chunk, task) if task.kind == "regression" else _class_indices(chunk, task)
 
 
 def _class_indices(chunk: Chunk, task: Task) -> pa.Array:
@@ -35,7 +35,7 @@ def _class_indices(chunk: Chunk, task: Task) -> pa.Array:
     if row >= 0:
         value = chunk.value(row, task.label)
         found = shown(value) if value is None else f"the unknown label {shown(value)}"
-        by_index = f" or an index 0 to {task.num_labels - 1}" if "0" in meaning.keys() - set(task.labels) else ""
+        by_index = f" or an index 0 to {len(task.labels) - 1}" if "0" in meaning.keys() - set(task.labels) else ""
         hint = did_you_mean(value, task.labels) if isinstance(value, str) else ""
         hint = HIDDEN if str(value) == "-1" else hint or "; mend the row, or the task's labels"
         expected = f"expected one of {', '.join(task.labels)}{by_index}"
@@ -55,7 +55,7 @@ def _label_meaning(chunk: Chunk, task: Task) -> dict[str, int]:
         return {str(number): task.labels.index(name) for number, name in enumerate(classes)}
     meaning = {name: index for index, name in enumerate(task.labels)}
     if not any(re.fullmatch(r"-?\d+", name) for name in task.labels):
-        meaning.update({str(index): index for index in range(task.num_labels)})
+        meaning.update({str(index): index for index in range(len(task.labels))})
     return meaning
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from kd_lightning.data.reading.chunks import Chunk, Column, check_header
 from kd_lightning.data.reading.columns import as_text, first_row, is_blank, is_unicode, shown
 from kd_lightning.data.reading.formats import read_chunks
-from kd_lightning.data.reading.ids import duplicate_error, example_ids_of, repeated_ids, row_ids_of
+from kd_lightning.data.reading.ids import duplicate_error, example_ids_of, groups_of, repeated_ids, row_ids_of
 from kd_lightning.data.reading.labels import read_labels
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -26,6 +26,7 @@ ROWS = pa.schema(
         ("text_a", pa.string()),
         ("text_b", pa.string()),
         ("label", pa.float32()),
+        ("group", pa.int64()),
     ]
 )
 
@@ -35,7 +36,8 @@ def read_file(path: Path, task: Task, *, labelled: bool, batch_rows: int = 10_00
 
     ``example_id`` (>= 0) and ``row_id`` come from the column ``task.id``, or are the row number from 0. An id that is
     a whole number below 2^63 is its own example id; any other is hashed to 63 bits. ``text_b`` is null for tasks of
-    one text. ``label`` is the class index or the score as it stands, NaN for every row if not ``labelled``.
+    one text. ``label`` is the class index or the score as it stands, NaN for every row if not ``labelled``. ``group``
+    comes from the column ``task.group``, as ids do, and is null without one.
 
     Args:
         path: The file; its extension tells the format.
@@ -73,7 +75,8 @@ def check_columns(columns: Mapping[str, Column], task: Task, *, labelled: bool, 
 
 
 def _names(task: Task, labelled: bool) -> list[str]:
-    return [*task.texts, *([task.id] if task.id else []), *([task.label] if labelled else [])]
+    found = [*task.texts, task.id, task.group, task.label if labelled else None]
+    return list(dict.fromkeys(name for name in found if name))  # a question may be its own group
 
 
 def _checked(
@@ -87,7 +90,8 @@ def _checked(
             example_ids = example_ids_of(row_ids)
             labels = read_labels(chunk, task, labelled)
             text_b = texts[1] if task.is_pair else pa.nulls(len(labels), pa.string())
-            yield pa.record_batch([pa.array(example_ids), row_ids, texts[0], text_b, labels], schema=ROWS)
+            ids = pa.array(example_ids)
+            yield pa.record_batch([ids, row_ids, texts[0], text_b, labels, groups_of(chunk, task)], schema=ROWS)
             if task.id:
                 seen.frombytes(example_ids.tobytes())
     if repeated := repeated_ids(seen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ import torch
 
 from kd_lightning.data.soft_targets.manifest import refusal, show
 from kd_lightning.data.soft_targets.table import SoftTargets
+from kd_lightning.ensembling import Mean, mean_logits
 
 MEAN_VERSION = 2
 """Of the mean; raise it when the same members give other logits."""
@@ -35,21 +36,16 @@ def stack(members: Sequence[SoftTargets]) -> SoftTargets:
     return SoftTargets(ids, None, logits, first.manifest, first.folder, identity)
 
 
-def ensemble(members: Sequence[SoftTargets]) -> SoftTargets:
-    """Return logits of the mean of the teachers' probabilities; of scores, their mean.
-
-    Logits of given probabilities are free up to a constant. Theirs is the mean of the teachers' own constants
-    (``logsumexp``), so that equal teachers teach what one of them does, also to a loss over logits.
-
-    Source: Liu et al. 2019 (MT-DNN-KD), arXiv:1904.09482, section 3.
+def ensemble(
+    members: Sequence[SoftTargets], *, mean: Mean = "probabilities", weights: Sequence[float] | None = None
+) -> SoftTargets:
+    """Return the mean of the teachers' predictions (see ``mean_logits``), one weight each.
 
     Raises:
         UserError: If the members do not belong together (see ``stack``).
+        ValueError: If mean or weights are not valid.
     """
     stacked = stack(members)
-    if stacked.manifest.labels:
-        level = stacked.logits.logsumexp(dim=-1, keepdim=True)  # [N, T, 1]
-        logits = (stacked.logits - level).logsumexp(dim=1) - math.log(len(members)) + level.mean(dim=1)
-    else:
-        logits = stacked.logits.mean(dim=1)
-    return replace(stacked, logits=logits, identity=f"mean{MEAN_VERSION}-{stacked.identity}")
+    logits = mean_logits(stacked.logits, mean=mean, weights=weights, scores=not stacked.manifest.labels)
+    recipe = json.dumps([MEAN_VERSION, mean, None if weights is None else list(weights), stacked.identity])
+    return replace(stacked, logits=logits, identity=f"mean-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}")

@@ -1,0 +1,156 @@
+"""From the plan of the teachers to an ensemble: train them, choose the best, fine-tune them, weigh them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from kd_lightning.apps.build import Config
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.stage_settings import selection, who_teaches
+from kd_lightning.apps.start import Start
+from kd_lightning.apps.store import stored
+from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.variants import Member
+from kd_lightning.ensembling import Mean
+from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
+
+Models = dict[str, TrainedModel]
+"""Task -> its model."""
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    """A teacher, trained.
+
+    Args:
+        name: See ``Member``.
+        trained: Task -> its model.
+        fine_tuned: Task -> the model that went on from there, on this task alone.
+        chosen: Whether it is among the best, of which all teach.
+    """
+
+    name: str
+    trained: Models
+    fine_tuned: Models
+    chosen: bool = True
+
+    @property
+    def models(self) -> Models:
+        """Task -> the model that teaches it."""
+        return {**self.trained, **self.fine_tuned}
+
+
+def score(model: TrainedModel, task: Task, metric: str | None = None) -> float:
+    """Return a model's score in a metric of a task, its main one if none is named, on the split that tables show."""
+    value: float = model.result["scores"][task.name][metric or task.metric]
+    return value
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The teachers of each task, and how their predictions become one.
+
+    Args:
+        models: Task -> its teachers, of the tasks that have some.
+        mean: What is averaged.
+        weights: Task -> a weight for each of its teachers; None for equal ones.
+    """
+
+    models: Mapping[str, Sequence[TrainedModel]]
+    mean: Mean = "probabilities"
+    weights: Mapping[str, Sequence[float] | None] | None = None
+
+    def weights_of(self, task: str) -> Sequence[float] | None:
+        """Return the weights of a task's teachers; None for equal ones."""
+        return (self.weights or {}).get(task)
+
+
+def train_all(fits: Iterable[Fit]) -> Models:
+    """Return task -> its model, trained or found in the store."""
+    models: Models = {}
+    for fit in fits:
+        model = stored(fit)
+        models |= {task.name: model for task in fit.inputs.tasks}
+    return models
+
+
+def fine_tune(fits: Mapping[str, Fit], models: Mapping[str, TrainedModel], node: Config | None) -> Models:
+    """Return task -> the model that went on from its own in ``models``, with heads kept or new as the node says."""
+    return {name: stored(replace(fit, start=Start(models[name], keeps_heads(node)))) for name, fit in fits.items()}
+
+
+def keeps_heads(node: Config | None) -> bool:
+    """Tell whether fine-tuned models go on with the heads that they have."""
+    return (node or {}).get("heads", "kept") == "kept"
+
+
+def train_members(members: Sequence[Member], cfg: Config, tasks: Sequence[Task]) -> list[TrainedMember]:
+    """Return the teachers, trained or found in the store; those that are chosen are fine-tuned.
+
+    Args:
+        members: To be trained.
+        cfg: The run's configuration.
+        tasks: The run's tasks.
+    """
+    trained = {member.name: train_all(member.fits) for member in members}
+    chosen = best(trained, cfg, tasks)
+    found = []
+    for member in members:
+        models = trained[member.name]
+        tuned = fine_tune(member.fine_tuned, models, cfg["teacher"]["fine_tune"]) if member.name in chosen else {}
+        found.append(TrainedMember(member.name, models, tuned, member.name in chosen))
+    return found
+
+
+def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> Sequence[str]:
+    """Return the names of the teachers of the highest mean scores; of all where none is to be left out.
+
+    Args:
+        trained: Name -> task -> its model.
+        cfg: The run's configuration.
+        tasks: The run's tasks.
+    """
+    by = selection(cfg)
+    if not by:
+        return list(trained)
+    count = cfg["teacher"]["select"]["best"]
+    wanted = [(task, by[task.name]) for task in tasks if task.name in by]
+    means = {name: fmean(score(models[t.name], t, metric) for t, metric in wanted) for name, models in trained.items()}
+    ranked = sorted(means, key=lambda name: -means[name])
+    shown = ", ".join(f"{name} {100 * means[name]:.1f}" for name in ranked)
+    what = ", ".join(f"{task.name} {metric or task.metric}" for task, metric in wanted)
+    log.info("teachers by %s: %s; the best %d teach", what, shown, count)
+    return ranked[:count]
+
+
+def ensemble_of(teachers: Sequence[TrainedMember], cfg: Config, tasks: Sequence[Task]) -> Ensemble:
+    """Return the ensemble that the run's configuration makes of its teachers.
+
+    Args:
+        teachers: Those that teach.
+        cfg: The run's configuration.
+        tasks: The tasks that have a teacher.
+    """
+    rule, taught = cfg["teacher"]["ensemble"]["weights"], who_teaches(cfg) if tasks else {}
+    models, weights = {}, {}
+    for task in tasks:
+        of_task = [teacher for teacher in teachers if teacher.name in taught[task.name]]
+        models[task.name] = [teacher.models[task.name] for teacher in of_task]
+        weights[task.name] = _weights(rule, of_task, task)
+    return Ensemble(models, cfg["teacher"]["ensemble"]["mean"], weights)
+
+
+def _weights(rule: Any, teachers: Sequence[TrainedMember], task: Task) -> Sequence[float] | None:
+    if rule == "equal":
+        return None
+    if rule == "score":
+        scores = [max(0.0, score(teacher.models[task.name], task)) for teacher in teachers]  # some are below 0
+        return scores if any(scores) else None
+    by_name = {str(name): weight for name, weight in rule.items()}
+    return [by_name[teacher.name] for teacher in teachers]

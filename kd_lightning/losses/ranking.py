@@ -1,0 +1,87 @@
+"""Losses over the candidates of one question: against those that are relevant, and against a teacher's scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kd_lightning.losses.checks import check_candidates, check_shapes
+
+
+def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
+    """Return, for each candidate, the loss of its question.
+
+    The mean, over the relevant candidates A of a question, of ``-log(exp(s_A) / (exp(s_A) + sum_B exp(s_B)))`` with B
+    the irrelevant ones. Every candidate carries it, so that a mean over rows counts a question by its candidates; it
+    is 0 where all candidates are relevant, or none.
+
+    Args:
+        scores: ``[B, 1]``, unbounded.
+        relevant: 1 for a relevant candidate, 0 for another, ``[B]``.
+        group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
+
+    Returns:
+        Loss per candidate, ``[B]``.
+
+    Raises:
+        ValueError: If there is not one score, one label and one group for each candidate.
+
+    Source: Liu et al. 2019 (MT-DNN), arXiv:1901.11504, equations 5 and 6, with gamma = 1.
+
+    Example:
+        >>> ranking_loss(torch.zeros(3, 1), torch.tensor([0, 1, 0]), torch.tensor([7, 7, 7]))
+        tensor([1.0986, 1.0986, 1.0986])
+    """
+    check_candidates(scores, relevant, group)
+    s, right = scores.float().squeeze(-1), relevant.bool()
+    place, count = _places(group)
+    others = _logsumexp(s.masked_fill(right, -torch.inf), place, count)  # [G]
+    told = right & others.isfinite()[place]
+    each = torch.where(told, F.softplus(torch.where(told, others[place] - s, 0.0)), 0.0)
+    relevant_ones = torch.zeros_like(others).index_add(0, place, told.to(s.dtype))
+    total = torch.zeros_like(others).index_add(0, place, each)
+    return (total / relevant_ones.clamp(min=1))[place]
+
+
+def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
+    """Return, for each candidate, the cross-entropy of its question: teacher's probabilities of candidates as target.
+
+    ``-sum_A softmax(teacher)_A log softmax(student)_A`` over the candidates A of a question; every one carries it.
+
+    Args:
+        student: Scores ``[B, 1]``.
+        teacher: Scores ``[B, 1]``; they receive no gradient.
+        group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
+
+    Returns:
+        Loss per candidate, ``[B]``.
+
+    Raises:
+        ValueError: If there is not one score of each, and one group, for each candidate.
+
+    Example:
+        >>> ranking_cross_entropy(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([1, 1]))
+        tensor([0.6931, 0.6931])
+    """
+    check_candidates(student, group)
+    check_shapes(student, teacher, min_classes=1)
+    s, t = student.float().squeeze(-1), teacher.detach().float().squeeze(-1)
+    place, count = _places(group)
+    target = (t - _logsumexp(t, place, count)[place]).exp()
+    each = -target * (s - _logsumexp(s, place, count)[place])
+    return torch.zeros(count, dtype=s.dtype, device=s.device).index_add(0, place, each)[place]
+
+
+def _places(group: Tensor) -> tuple[Tensor, int]:
+    """Return the number of each row's group, from 0, ``[B]``, and how many there are."""
+    found, place = torch.unique(group, return_inverse=True)
+    return place, len(found)
+
+
+def _logsumexp(values: Tensor, place: Tensor, count: int) -> Tensor:
+    """Return ``log sum exp`` of the values of each group, ``[B]`` to ``[G]``; -inf where all of them are."""
+    top = torch.full((count,), -torch.inf, dtype=values.dtype, device=values.device)
+    top = top.scatter_reduce(0, place, values.detach(), "amax")
+    base = torch.where(top.isfinite(), top, 0.0)
+    return torch.zeros_like(base).index_add(0, place, (values - base[place]).exp()).log() + base

@@ -1,0 +1,59 @@
+"""MT-DNN with knowledge distillation: ensembles teach some of the tasks, gold labels all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.batch import Batch
+from kd_lightning.systems.base import NLUSystem
+from kd_lightning.systems.task_losses import soft_losses
+
+
+class MtDnnKdStudent(NLUSystem):
+    """Teach a multi-task student by labels and, in tasks with a teacher, by soft targets, at constant weights.
+
+    ``gold_weight CE(y, student) + (1 - gold_weight) CE(Q, student)`` with Q the mean of the teachers' probabilities; a
+    task without a teacher follows its labels alone, with weight 1. The paper takes the average of both losses, a
+    weight of 0.5; their sum would count tasks with a teacher twice. A row without a label follows its teacher.
+
+    Args:
+        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
+            squared error.
+        gold_weight: Weight of the labels where there is a teacher, in [0, 1].
+        **parts: See ``NLUSystem``.
+
+    Raises:
+        ValueError: If the weight is out of range, or the distillation loss does not give one value per row.
+
+    Source: Liu et al. 2019, arXiv:1904.09482, section 3 and algorithm 1.
+    """
+
+    learns_from_teachers = True
+
+    def __init__(self, *, distill_loss: nn.Module, gold_weight: float = 0.5, **parts: Any) -> None:
+        super().__init__(**parts)
+        if not 0 <= gold_weight <= 1:
+            raise ValueError(f"gold_weight is {gold_weight}, expected a number in [0, 1]")
+        self.distill_loss, self.gold_weight = distill_loss, gold_weight
+        self.soft_losses = soft_losses(self.tasks, distill_loss)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of the batch, by recipe of one task, against labels and soft targets."""
+        hidden = self.encode(batch)  # [B, H]
+        losses = {}
+        for name, rows in batch["tasks"].items():
+            student = self.logits(name, hidden, rows["rows"])  # [n, C]
+            gold = self.gold_losses[name](student, rows["labels"], rows["group"])  # [n]
+            # A row without a teacher teaches itself: no gradient, and weight 0 below.
+            has_teacher, has_label = rows["has_teacher"], rows["has_label"]
+            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
+            soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
+            weight = torch.where(has_teacher, self.gold_weight * has_label, 1.0)  # [n]
+            loss = weight * gold + (1.0 - weight) * soft
+            every = torch.ones_like(has_label)
+            losses[name] = {"gold_loss": (gold, has_label), "soft_loss": (soft, has_teacher), "loss": (loss, every)}
+        self.log_losses(losses)
+        return self.reduce([task["loss"][0] for task in losses.values()])

@@ -1,0 +1,106 @@
+"""Tasks that rank the candidates of a question, through the commands."""
+
+from __future__ import annotations
+
+import csv
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from kd_lightning.data.folders import read_json
+from kd_lightning.errors import UserError
+
+COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]
+SHORT = ["task=[answers,animals]", "batching.single_task=true", "trainer.max_epochs=1"]
+
+
+def candidates(number, generator):
+    """Return the rows of one question: one candidate or two of its colour, some of others."""
+    colour = generator.choice(COLOURS)
+    others = [one for one in COLOURS if one != colour]
+    right = [[f"what is {colour}", f"{colour} {generator.choice(ANIMALS)}", "yes"] for _ in range(1 + number % 2)]
+    wrong = [[f"what is {colour}", f"{generator.choice(others)} {generator.choice(ANIMALS)}", "no"] for _ in range(3)]
+    rows = [[f"q{number}", *row] for row in [*right, *wrong]]
+    generator.shuffle(rows)
+    return rows
+
+
+@pytest.fixture
+def answers(workplace):
+    """A task of one's own that ranks."""
+    for split, questions in (("train", 60), ("dev", 20)):
+        generator = random.Random(split)
+        with (workplace / f"answers-{split}.csv").open("w", newline="") as file:
+            rows = [row for number in range(questions) for row in candidates(number, generator)]
+            generator.shuffle(rows)
+            numbered = [[*row, number] for number, row in enumerate(rows)]
+            csv.writer(file).writerows([["question", "first", "second", "label", "row"], *numbered])
+    task = {
+        "_target_": "kd_lightning.tasks.Task",
+        "name": "answers",
+        "kind": "ranking",
+        "texts": ["first", "second"],
+        "labels": ["no", "yes"],
+        "group": "question",
+        "metrics": ["map", "mrr", "accuracy"],
+        "files": {"train": "answers-train.csv", "validation": "answers-dev.csv"},
+    }
+    (workplace / "mine" / "task" / "answers.yaml").write_text(yaml.safe_dump({"answers": task}))
+    return workplace
+
+
+def test_a_teacher_that_ranks_teaches(kd, answers):
+    """Scores of the whole way: trained, predicted, joined, distilled, evaluated, predicted as a table."""
+    teacher = ["teacher.trainer.max_epochs=8", "teacher.batching.batch_size=8", "teacher.seeds=[1,2]"]
+    folder = kd("distill", *SHORT, "system=mt_dnn_kd", *teacher, "trainer.max_epochs=8", "optimizer.lr=2e-3")
+    summary = read_json(folder / "summary.json")
+    found = summary["tasks"]["answers"]
+    assert found["metric"] == "map"
+    assert found["teacher"] > 0.6, "a random order of four or five has about 0.5"
+    assert found["ensemble"] > 0.6
+    assert set(found["metrics"]["student"]) == {"map", "mrr", "accuracy"}
+    evaluation = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")
+    assert evaluation["scores"]["answers"] == pytest.approx(found["metrics"]["student"], abs=1e-6)
+    kd("predict", f"run={folder}", "task=answers", "output=predicted")
+    table = pd.read_csv(answers / "predicted" / "answers-validation.csv")
+    dev = pd.read_csv(answers / "answers-dev.csv")
+    first = [dev.loc[of.index[np.argmax(table["prediction"][of.index])], "label"] for _, of in dev.groupby("question")]
+    assert np.mean(np.array(first) == "yes") == pytest.approx(found["metrics"]["student"]["accuracy"])
+
+
+def test_a_classifier_has_the_metrics_of_questions(kd, answers):
+    """What ranking is compared with: the same rows, a label each."""
+    kinds = ["task.answers.kind=classification", "task.answers.metrics=[map,accuracy]"]
+    scores = read_json(kd("train", "task=[answers]", *kinds, "trainer.max_epochs=1") / "fit.json")["scores"]
+    assert set(scores["answers"]) == {"map", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["batching.single_task=false"], r"task answers ranks the candidates of a question.*batching.single_task=true"),
+        (["task.answers.group=row"], r"have more than one candidate, expected at least half"),
+        (["task.answers.group=null"], r"kind: ranking needs group"),
+        (["task.answers.group=asked"], r"found the columns .*, expected 'asked'"),
+    ],
+)
+def test_what_cannot_be_ranked_is_told(kd, answers, settings, message):
+    for command in ("train", "distill"):
+        with pytest.raises(UserError, match=message):
+            kd(command, *SHORT, *settings)
+    assert not list(answers.glob("outputs/store/fits/*"))
+
+
+def test_large_questions_are_told(kd, answers, caplog):
+    """Out of memory at the one batch of an epoch that has the largest question."""
+    with caplog.at_level("WARNING"):
+        kd("train", *SHORT, "batching.batch_size=4", "trainer.max_epochs=-1", "trainer.max_steps=1")
+        kd("train", *SHORT, "batching.batch_size=5", "trainer.max_epochs=-1", "trainer.max_steps=1")
+    told = [message for message in caplog.messages if "more candidates" in message]
+    assert told == [
+        "answers train: 30 of 60 questions have more candidates than the 4 rows of a batch, up to 5; batches are as "
+        "large as their questions, and memory must hold them"
+    ]
