@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from kd_lightning.apps.cli import encoder_shorthand
+from kd_lightning.apps.shorthands import encoder_shorthand
 from kd_lightning.apps.trained_model import save_system
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file

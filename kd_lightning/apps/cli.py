@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import logging
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -18,24 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
 from kd_lightning.apps.early import check_early
-from kd_lightning.errors import UserError, did_you_mean
-
-CHECK_PATH = "check that the path is right, and that it can be written"
-
-
-def config_dir() -> str:
-    """Return where the shipped configs live: in the installed package, or beside it in a bare checkout."""
-    if find_spec("kd_lightning.conf") is not None:
-        return "pkg://kd_lightning.conf"
-    return str(Path(__file__).parents[2] / "conf")
+from kd_lightning.apps.one_line import one_line, os_error
+from kd_lightning.apps.shipped_conf import config_dir, options_with, setting_names
+from kd_lightning.apps.shorthands import encoder_shorthand, sweep_shorthand
+from kd_lightning.errors import UserError
 
 
 def _installed_folder(package: str, folder: str, extra: str) -> str:
@@ -61,50 +51,6 @@ OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=T
 OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
 
 
-def encoder_shorthand(argv: list[str]) -> list[str]:
-    """Return the arguments with ``encoder=OWNER/MODEL`` spelled out as ``encoder=pretrained encoder.path=...``.
-
-    A value with a ``/`` is taken for a name or a folder (``./mine`` for one in the working directory). In
-    ``kd-distill`` the teacher's encoder follows, unless it is chosen as well.
-    """
-    spelled = []
-    for argument in argv:
-        group, _, value = argument.partition("=")
-        if group in ("encoder", "encoder@teacher.encoder") and "/" in value and "," not in value:
-            node = "teacher.encoder" if "@" in group else "encoder"
-            spelled += [f"{group}=pretrained", f"{node}.path='{value}'"]
-            follows = not any(a.startswith(("encoder@teacher.encoder=", "teacher.encoder.path=")) for a in argv)
-            if node == "encoder" and follows and Path(argv[0]).name.startswith(("kd-distill", "distill")):
-                spelled.append(f"teacher.encoder.path='{value}'")
-        else:
-            spelled.append(argument)
-    return spelled
-
-
-def sweep_shorthand(argv: list[str]) -> list[str]:
-    """Return the arguments of a sweep in a form in which options that are swept over can have settings.
-
-    Of ``augmenter=masking,ngrams augmenter.n_iter=2`` Hydra puts the second into a configuration without the first,
-    where there is no such setting. As ``augmenter.n_iter=choice(2)``, a sweep over one value, it waits for the jobs.
-    """
-    if not {"-m", "--multirun"} & {*argv}:
-        return argv
-    swept = {group for group, _, value in (a.partition("=") for a in argv) if _is_swept(value)}
-    spelled = []
-    for argument in argv:
-        name, _, value = argument.partition("=")
-        inside = "." in name and name.lstrip("+").partition(".")[0] in swept
-        waits = inside and value and name[0] not in "-~" and not _is_swept(value)
-        spelled.append(f"{name}=choice({value})" if waits else argument)
-    return spelled
-
-
-def _is_swept(value: str) -> bool:
-    """Tell whether a value is several: ``a,b``, ``choice(a,b)``, ``range(1,3)``; a list in brackets is one."""
-    outside = re.sub(r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
-    return "," in outside or re.match(r"(choice|range|interval|glob)\(", value) is not None
-
-
 def quiet() -> None:
     """Keep other libraries' chatter out of our output, and idle threads off the processor; must precede their import.
 
@@ -122,122 +68,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
         logging.getLogger(name).propagate = False
-
-
-def setting_names(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the dotted names of all settings of the command ``kd-NAME`` under the options that it was given."""
-
-    def names(node: Any, prefix: str) -> Iterator[str]:
-        for key, value in node.items() if isinstance(node, dict) else ():
-            yield prefix + str(key)
-            yield from names(value, f"{prefix}{key}.")
-
-    with _composing():
-        groups = GlobalHydra.instance().config_loader().list_groups("")
-        options = [a for a in arguments if re.split("[@=]", a)[0] in groups and not _is_swept(a.partition("=")[2])]
-        try:
-            cfg = hydra.compose(name, overrides=[*_own_folder(arguments), *options])
-        except HydraException:
-            cfg = hydra.compose(name)
-        return list(names(OmegaConf.to_container(cfg, resolve=False), ""))
-
-
-def options_with(name: str, setting: str) -> list[str]:
-    """Return which options of its group have a setting of the command ``kd-NAME``, as ``GROUP=OPTION``."""
-    group = setting.partition(".")[0]
-    with _composing():
-        loader = GlobalHydra.instance().config_loader()
-        found: list[str] = []
-        for option in loader.get_group_options(group) if group in loader.list_groups("") else ():
-            with suppress(HydraException):
-                cfg = hydra.compose(name, overrides=[f"{group}={option}"])
-                found += [f"{group}={option}"] * (OmegaConf.select(cfg, setting, default=found) is not found)
-        return found
-
-
-@contextmanager
-def _composing() -> Iterator[None]:
-    """Let Hydra compose the shipped configurations."""
-    GlobalHydra.instance().clear()
-    where = config_dir()
-    start = hydra.initialize_config_module if where.startswith("pkg://") else hydra.initialize_config_dir
-    with start(where.removeprefix("pkg://"), version_base="1.3"):
-        yield
-
-
-def _own_folder(arguments: Sequence[str]) -> list[str]:
-    """Return what lets Hydra find the options of ``--config-dir FOLDER``."""
-    for i, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folder = value or "".join(arguments[i + 1 : i + 2])
-            return [f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
-    return [argument for argument in arguments if argument.startswith("hydra.searchpath=")]
-
-
-def one_line(
-    message: str,
-    settings: Callable[[], Iterable[str]] = tuple,
-    options: Callable[[str], Sequence[str]] = lambda setting: (),
-    arguments: Sequence[str] = (),
-) -> str:
-    """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near.
-
-    Args:
-        message: What Hydra says.
-        settings: Returns the names of the settings that there are; called only if one is not.
-        options: Returns which options have a setting; called only if the chosen ones have not.
-        arguments: Of the command.
-    """
-    text = message.split("Config search path:")[0].split("Set the environment variable")[0]
-    found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
-    if found is not None:
-        group, _, name = found[1].rpartition("/")
-        known = found[3].split()
-        near = difflib.get_close_matches(name, known, n=1)
-        own = f"; one of your own needs --config-dir FOLDER, with FOLDER/{group}/{name}.yaml"
-        told = (a.partition("=") for a in arguments)
-        key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)
-        hint = f"did you mean {key}={near[0]}?" if near else f"expected one of {', '.join(known)}{own}"
-        if group.startswith("encoder") and "-" in name:
-            hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
-        return f"no option '{name}' in the group {group}: {hint}"
-    found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
-    if found is not None:
-        return f"{found[1]}: {found[2]}; {CHECK_PATH}"
-    found = re.search(r"Could not override '(.+?)'", text)
-    if found is not None and found[1] == "experiment":
-        return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
-    if found is not None:
-        return f"there is no setting {_nearest(found[1], list(settings()), options)}"
-    if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
-        last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
-        text = text[last[-1].end() :] if last else text
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _nearest(name: str, known: Sequence[str], options: Callable[[str], Sequence[str]]) -> str:
-    """Return a setting that is not there, where it would be, and which was meant."""
-    group, last = name.partition(".")[0], name.rpartition(".")[2]
-    if name in known:  # so it is another job of the sweep that has none
-        return f"'{name}' with every option of {group} that this sweep takes: leave those out that have none"
-    inside = [one for one in known if one.startswith(f"{group}.") and not one.endswith("_")]
-    where = f" in the chosen option of {group}" if "." in name and group in known else ""
-    if where and (others := options(name)):
-        return f"'{name}'{where}; it is one of {', '.join(others)}"
-    if where:  # optimizer.optimizer.rho for optimizer.rho
-        by_last = {one.rpartition(".")[2]: one for one in inside}
-        meant = [f"; did you mean '{by_last[near]}'?" for near in difflib.get_close_matches(last, by_last, n=1)]
-    else:
-        meant = [did_you_mean(name, known)]
-    unknown = "; --help beside the same choices lists all (a new one needs a + in front)"
-    return f"'{name}'{where}{''.join(meant) or unknown}"
-
-
-def os_error(error: OSError) -> str:
-    """Return what the system refused, and where, as one line."""
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}; {CHECK_PATH}"
 
 
 @contextmanager

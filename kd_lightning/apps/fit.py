@@ -30,6 +30,7 @@ from kd_lightning.encoders import Encoder, EncoderSpec
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
+from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Fit:
         for task in self.inputs.tasks:
             if task.kind == "ranking":
                 check_single_task(task.name, self.cfg["batching"]["single_task"])
-                check_groups(task, "train", self.inputs.labelled_rows[task.name, "train"], batch // processes)
+                self._check_groups(task, batch // processes)
         tokenizer = self.inputs.tokenizer  # of a new vocabulary the real one: a file may have vectors of other words
         sparse = getattr(self.encoder_spec, "sparse", None)
         recipe = json.dumps([self.cfg["encoder"], sparse, tokenizer_fingerprint(tokenizer)], sort_keys=True)
@@ -107,6 +108,13 @@ class Fit:
             refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
         self.count_steps()
         return {name: tuple(weight.shape) for name, weight in system.heads.state_dict().items()}
+
+    def _check_groups(self, task: Task, batch_rows: int) -> None:
+        """Check a task's questions, once for all fits of the run."""
+        asked = f"questions of {task.name} in batches of {batch_rows}"
+        if asked not in self.shared.told:
+            check_groups(task, "train", self.inputs.labelled_rows[task.name, "train"], batch_rows)
+            self.shared.told.add(asked)
 
     def warn_of_few_steps(self) -> None:
         """Say so if the fit is too short to expect anything of it, and by which setting."""

@@ -56,8 +56,9 @@ def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     for (name, split), rows in wanted.items():
         task = by_name[name]
         logits = torch.stack([each[name, split][model.folder] for model in found.models[name]], dim=1)  # [N, T, C]
-        weights, regression = found.weights_of(name), task.kind == "regression"
-        mean = mean_logits(logits, mean=found.mean, weights=weights, scores=regression)
+        mean = mean_logits(
+            logits, mean=found.mean, weights=found.weights_of(name), scores=task.kind != "classification"
+        )
         scores[task.score_key(split)] = scores_from_logits(task, mean, rows)
     return scores
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from kd_lightning import __version__
-from kd_lightning.apps.cli import encoder_shorthand, one_line, sweep_shorthand
+from kd_lightning.apps.one_line import one_line
+from kd_lightning.apps.shorthands import encoder_shorthand, sweep_shorthand
 
 
 def call(command, *arguments):

@@ -104,3 +104,10 @@ def test_large_questions_are_told(kd, answers, caplog):
         "answers train: 30 of 60 questions have more candidates than the 4 rows of a batch, up to 5; batches are as "
         "large as their questions, and memory must hold them"
     ]
+
+
+def test_what_is_wrong_with_questions_is_told_once(kd, answers, caplog):
+    """The same line for each of five fits."""
+    with caplog.at_level("WARNING"):
+        kd("distill", *SHORT, "batching.batch_size=4", "teacher.batching.batch_size=4", "teacher.trainer.max_epochs=1")
+    assert len([message for message in caplog.messages if "more candidates" in message]) == 1

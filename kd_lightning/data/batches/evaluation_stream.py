@@ -36,8 +36,9 @@ class EvaluationStream:
         self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
         lengths = part.tokens.lengths(np.arange(len(part.tokens)))
         self._order = np.argsort(-lengths, kind="stable")[rank::world_size]
-        longest = lengths[self._order[::batch_size]].astype(np.int64)
-        self.total_tokens = int(longest @ np.bincount(np.arange(len(self._order)) // batch_size))
+        starts = np.arange(0, len(self._order), batch_size)
+        rows = np.minimum(batch_size, len(self._order) - starts)
+        self.total_tokens = int(lengths[self._order[starts]].astype(np.int64) @ rows)
 
     def __len__(self) -> int:
         """Return the number of batches."""

@@ -124,7 +124,8 @@ class TrainStream:
                 for part in self.parts:
                     part.tokens.release()
             part_of, rows = (x[place, self.rank :: self.world_size] for x in self._plan)
-            batch = collate(self.parts, part_of[rows >= 0], rows[rows >= 0], self.pad_id)
+            there = rows >= 0
+            batch = collate(self.parts, part_of[there], rows[there], self.pad_id)
             self._taken += 1
             yield batch
 

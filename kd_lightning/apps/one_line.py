@@ -1,0 +1,76 @@
+"""What Hydra and the system refuse, as one line for people."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from kd_lightning.errors import did_you_mean
+
+CHECK_PATH = "check that the path is right, and that it can be written"
+
+
+def one_line(
+    message: str,
+    settings: Callable[[], Iterable[str]] = tuple,
+    options: Callable[[str], Sequence[str]] = lambda setting: (),
+    arguments: Sequence[str] = (),
+) -> str:
+    """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near.
+
+    Args:
+        message: What Hydra says.
+        settings: Returns the names of the settings that there are; called only if one is not.
+        options: Returns which options have a setting; called only if the chosen ones have not.
+        arguments: Of the command.
+    """
+    text = message.split("Config search path:")[0].split("Set the environment variable")[0]
+    found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
+    if found is not None:
+        group, _, name = found[1].rpartition("/")
+        known = found[3].split()
+        near = difflib.get_close_matches(name, known, n=1)
+        own = f"; one of your own needs --config-dir FOLDER, with FOLDER/{group}/{name}.yaml"
+        told = (a.partition("=") for a in arguments)
+        key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)
+        hint = f"did you mean {key}={near[0]}?" if near else f"expected one of {', '.join(known)}{own}"
+        if group.startswith("encoder") and "-" in name:
+            hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
+        return f"no option '{name}' in the group {group}: {hint}"
+    found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
+    if found is not None:
+        return f"{found[1]}: {found[2]}; {CHECK_PATH}"
+    found = re.search(r"Could not override '(.+?)'", text)
+    if found is not None and found[1] == "experiment":
+        return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
+    if found is not None:
+        return f"there is no setting {_nearest(found[1], list(settings()), options)}"
+    if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
+        last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
+        text = text[last[-1].end() :] if last else text
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _nearest(name: str, known: Sequence[str], options: Callable[[str], Sequence[str]]) -> str:
+    """Return a setting that is not there, where it would be, and which was meant."""
+    group, last = name.partition(".")[0], name.rpartition(".")[2]
+    if name in known:  # so it is another job of the sweep that has none
+        return f"'{name}' with every option of {group} that this sweep takes: leave those out that have none"
+    inside = [one for one in known if one.startswith(f"{group}.") and not one.endswith("_")]
+    where = f" in the chosen option of {group}" if "." in name and group in known else ""
+    if where and (others := options(name)):
+        return f"'{name}'{where}; it is one of {', '.join(others)}"
+    if where:  # optimizer.optimizer.rho for optimizer.rho
+        by_last = {one.rpartition(".")[2]: one for one in inside}
+        meant = [f"; did you mean '{by_last[near]}'?" for near in difflib.get_close_matches(last, by_last, n=1)]
+    else:
+        meant = [did_you_mean(name, known)]
+    unknown = "; --help beside the same choices lists all (a new one needs a + in front)"
+    return f"'{name}'{where}{''.join(meant) or unknown}"
+
+
+def os_error(error: OSError) -> str:
+    """Return what the system refused, and where, as one line."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}; {CHECK_PATH}"
