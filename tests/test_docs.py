@@ -294,6 +294,12 @@ def test_every_link_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_ours_is_there(page):
+    for name in re.findall(r"`((?:kd_lightning|conf|tests|benchmarks|experiments)/[^` ]+)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_bilstm_of_the_page_is_the_student(tmp_path, caplog):
     """The lines that load it by hand give its logits, and so does what they export; no warning that it is no BERT."""
