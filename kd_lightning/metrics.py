@@ -111,18 +111,12 @@ def _ranks(values: Tensor) -> Tensor:
     return ranks.masked_fill(values.isnan(), float("nan"))
 
 
-def _ordered(relevance: Tensor, targets: Tensor) -> Tensor:
-    """Return scores above 0 in the same order, of equal ones the relevant candidates' last.
-
-    torchmetrics takes a candidate of another score for one not found, and orders equal ones by chance.
-    """
-    x = relevance.float()
-    scores = torch.where(x >= 0, x + 1, 1 / (1 - x))  # no exponential: of equal scores it gives some another last digit
-    return torch.where(targets.bool(), torch.nextafter(scores, torch.zeros_like(scores)), scores)
-
-
 class _OfQuestions(RetrievalMetric):
-    """What the metrics of questions share: how they are fed, and that questions without an answer do not count."""
+    """What the metrics of questions share: how they are fed, and that questions without an answer do not count.
+
+    torchmetrics takes a candidate with a score below 0 for one not found, and orders equal ones by chance. Here scores
+    become their places from below, of equal ones the relevant candidates' below the others'.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(empty_target_action="skip", **settings)
@@ -131,7 +125,12 @@ class _OfQuestions(RetrievalMetric):
         self, predictions: Tensor, targets: Tensor, *, relevance: Tensor, group: Tensor
     ) -> None:
         """Keep scores, labels (1 is relevant) and questions of candidates, ``[B]`` each."""
-        super().update(_ordered(relevance, targets), targets, group)
+        super().update(relevance.float(), targets, group)
+
+    def _metric(self, preds: Tensor, target: Tensor) -> Tensor:
+        """Return the metric of one question."""
+        _, place = torch.unique(preds, return_inverse=True)
+        return super()._metric((2 * place + 1 + (target == 0)).float(), target)  # type: ignore[safe-super]
 
 
 class MeanAveragePrecision(_OfQuestions, RetrievalMAP):

@@ -21,7 +21,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from kd_lightning.apps.shorthands import encoder_shorthand
+import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
+from kd_lightning.apps.early import check_early
+from kd_lightning.apps.shorthands import spelled_out
 from kd_lightning.apps.trained_model import save_system
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file
@@ -91,7 +93,7 @@ def check_kd(command, words, mine):
     """Parse the words as Hydra does, and compose every job that they ask for."""
     parser = get_args_parser()
     parser.exit_on_error = False
-    found = parser.parse_args(encoder_shorthand([f"kd-{command}", *words])[1:])
+    found = parser.parse_args(spelled_out([f"kd-{command}", *words])[1:])
     if found.shell_completion:
         assert re.fullmatch(r"(un)?install=(bash|zsh|fish)", found.overrides[0])
         return None
@@ -207,9 +209,11 @@ def test_mistakes_are_found(line, mine):
 def settings():
     """Yield (where, settings) of every ``name=value``, or several of them, between backticks."""
     for page in PAGES:
-        for found in re.findall(r"`([a-z_@.]+=[^`\s]+(?:\s+[a-z_@.]+=[^`\s]+)*)`", page.read_text()):
+        one = r"[a-z_@.]+=(?:\{[^`]+\}|[^`\s]+)"
+        for found in re.findall(rf"`({one}(?:\s+{one})*)`", page.read_text()):
             if found not in ("foo=1", "task=rtx"):  # the mistakes that startup.py makes
-                yield pytest.param(found.split(), id=f"{page.name}: {' '.join(found.split())}")
+                words = re.findall(one, found)
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
 
 
 @pytest.mark.parametrize("found", list(settings()))
@@ -218,12 +222,18 @@ def test_every_setting_exists(found, mine):
     failures = []
     for command in ("distill", "train", "predict", "evaluate"):
         try:
-            check_kd(command, ["-m", *encoder_shorthand(["kd", *found])[1:]], mine)
+            check_kd(command, ["-m", *found], mine)
         except HydraException as error:
             failures.append(error)
         else:
             return
     raise failures[0]
+
+
+@pytest.mark.parametrize("found", [one for one in settings() if one.id.startswith("mt_dnn_kd.md")])
+def test_the_settings_of_the_page_fit_its_recipe(found, mine):
+    """What the recipe has set already can be changed in the words of the page."""
+    check_early(check_kd("distill", ["experiment=mt_dnn_kd_glue", "data.root=.", *found], mine))
 
 
 def test_the_tasks_of_the_pages_are_tasks(mine):

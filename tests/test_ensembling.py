@@ -44,8 +44,23 @@ def test_weights_are_shares(mean):
 def test_scores_are_averaged_as_they_are():
     """The softmax of one score is 1: an ensemble of regressions that always says the same."""
     scores = torch.tensor([[[0.1], [0.5]], [[1.0], [0.0]]])
-    torch.testing.assert_close(mean_logits(scores, scores=True), torch.tensor([[0.3], [0.5]]))
-    torch.testing.assert_close(mean_logits(scores, scores=True, weights=[3, 1]), torch.tensor([[0.2], [0.75]]))
+    torch.testing.assert_close(mean_logits(scores), torch.tensor([[0.3], [0.5]]))
+    torch.testing.assert_close(mean_logits(scores, weights=[3, 1]), torch.tensor([[0.2], [0.75]]))
+
+
+@pytest.mark.parametrize("weights", [None, [2, 1, 1]])
+def test_probabilities_of_candidates_are_averaged(weights):
+    """The mean of scores lets the teacher of the largest scores decide alone; or other questions' candidates count."""
+    scores, group = LOGITS[:, :, :1] * torch.tensor([1.0, 5.0, 0.2]).view(1, 3, 1), torch.arange(20) % 4
+    share = torch.tensor([1.0, 1.0, 1.0] if weights is None else weights) / (3 if weights is None else 4)
+    found = mean_logits(scores, weights=weights, group=group)
+    assert found.shape == (20, 1)
+    for question in range(4):
+        expected = scores[group == question].double().softmax(0).mul(share.view(1, 3, 1)).sum(1)
+        torch.testing.assert_close(found[group == question].double().softmax(0), expected, atol=1e-6, rtol=1e-5)
+    equal = scores[:, :1].expand(-1, 3, -1)
+    torch.testing.assert_close(mean_logits(equal, weights=weights, group=group), scores[:, 0])
+    torch.testing.assert_close(mean_logits(scores, mean="logits", group=group), scores.mean(1))
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [0, 0, 0], [1, -1, 1], [1, float("nan"), 1], [1, float("inf"), 1]])

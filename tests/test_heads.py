@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from kd_lightning.heads import (
     san_head,
     siamese_head,
 )
+from kd_lightning.losses import logit_mse
 
 HIDDEN = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
 
@@ -135,15 +137,33 @@ def test_san_is_its_formula(texts, num_steps):
     head = lively_san(num_steps=num_steps).eval()
     found = head(texts)
     for row in range(6):
-        torch.testing.assert_close(found[row].exp(), plain_san(head, texts, row).mean(0))
+        torch.testing.assert_close(found[row].softmax(0), plain_san(head, texts, row).mean(0))
     assert found.std(0).min() > 0.01
 
 
-def test_san_gives_probabilities_in_training(texts):
-    """A mean over all steps of what some steps say is no distribution: distillation then pulls at its level."""
-    head = lively_san(dropout=0.0, prediction_dropout=0.6).train()
-    for _ in range(20):
-        torch.testing.assert_close(head(texts).exp().sum(-1), torch.ones(6))
+@pytest.mark.parametrize("level", [-5.0, 0.0, 40.0])
+def test_a_squared_error_of_logits_finds_the_teachers_probabilities(texts, level):
+    """Logarithms of probabilities have a level that is not free: the student moves its distribution to that level."""
+    head = lively_san(dropout=0.0, prediction_dropout=0.0)
+    teacher = torch.randn(6, 3, generator=torch.Generator().manual_seed(4)) + level
+    torch.testing.assert_close(head(texts).mean(1), torch.zeros(6), atol=1e-6, rtol=0)
+    states = texts.tokens.clone().requires_grad_()
+    learning = torch.optim.Adam([states, *head.parameters()], lr=0.02)
+    for _ in range(600):
+        learning.zero_grad()
+        logit_mse(head(replace(texts, tokens=states)), teacher).sum().backward()
+        learning.step()
+    found = head(replace(texts, tokens=states)).softmax(-1)
+    torch.testing.assert_close(found, teacher.softmax(-1), atol=0.02, rtol=0)
+
+
+def test_san_drops_states_and_features(texts):
+    """Rates that are taken and not used."""
+    head, seen = lively_san(num_steps=3, dropout=0.4).train(), []
+    head.dropout.register_forward_hook(lambda module, given, found: seen.append((given[0].shape[1], found)))
+    head(texts)
+    assert [width for width, _ in seen] == [64, 16, 64, 16, 64], "before each prediction, and each move of the state"
+    assert all((found == 0).float().mean() > 0.2 for _, found in seen)
 
 
 def test_prediction_dropout_leaves_some_steps_out(texts):
@@ -151,7 +171,7 @@ def test_prediction_dropout_leaves_some_steps_out(texts):
     head = lively_san(num_steps=2, dropout=0.0, prediction_dropout=0.5).train()
     both = torch.stack([plain_san(head, texts, row) for row in range(6)])  # [6, 2, 3]
     options = torch.stack([both[:, 0], both[:, 1], both.mean(1)])
-    drawn = torch.stack([head(texts).exp() for _ in range(400)])  # [400, 6, 3]
+    drawn = torch.stack([head(texts).softmax(-1) for _ in range(400)])  # [400, 6, 3]
     distance = (drawn.unsqueeze(1) - options).abs().amax(-1)  # [400, 3, 6]
     assert distance.amin(1).max() < 1e-5
     share = (distance.argmin(1).flatten().bincount(minlength=3) / drawn[..., 0].numel()).tolist()
@@ -162,7 +182,9 @@ def test_san_is_for_classes_of_pairs(toys):
     """MT-DNN keeps linear heads for single texts and scores; a second text that is not there is no question."""
     kinds = {name: type(san_head(toys[name].task, 16, sigmoid=False)) for name in ("mood", "nli", "near")}
     assert kinds == {"mood": ClassificationHead, "nli": SanHead, "near": RegressionHead}
-    assert not san_head(toys["near"].task, 16, sigmoid=False).sigmoid
+    plain = [san_head(toys[name].task, 16, dropout=0.3, sigmoid=False) for name in ("mood", "near")]
+    assert [head.dropout.p for head in plain] == [0.3, 0.3]
+    assert not plain[1].sigmoid
     head = san_head(toys["nli"].task, 16, num_steps=3, dropout=0.2, prediction_dropout=0.3)
     assert (head.num_steps, head.dropout.p, head.prediction_dropout) == (3, 0.2, 0.3)
 

@@ -337,6 +337,20 @@ def test_a_model_that_diverged_shows(metric):
     assert math.isnan(fed(task, predicted, np.array([0.1, 0.2, 0.3, 0.4], np.float32))[metric])
 
 
+@pytest.mark.parametrize("low", [1.1999998, -1e-30, 1e-8, -3e38])
+def test_the_nearest_scores_are_no_tie(low):
+    """One float apart: taken for equal, the order of the rows decides."""
+    task = next(task for task in shipped() if task.kind == "ranking")
+    high = np.nextafter(np.float32(low), np.float32(np.inf))
+    for place in (0, 1):
+        scores = torch.tensor([np.float32(low), high] if place else [high, np.float32(low)])
+        for relevant in (0, 1):
+            metrics, gold = task.build_metrics(), torch.tensor([1 - relevant, relevant])
+            metrics.update(scores, gold, relevance=scores, group=torch.zeros(2, dtype=torch.int64))
+            expected = 1.0 if relevant == place else 0.5
+            assert metrics.compute()["map"] == expected
+
+
 def test_metrics_keep_their_order():
     """The first metric is the task's score: in another order the table reports another one."""
     names = ["matthews_corrcoef", "f1", "accuracy"]

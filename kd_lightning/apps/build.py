@@ -99,7 +99,7 @@ def learns_from_teachers(cfg: Config) -> bool:
 
 
 def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
-    """Return a system's settings with whole heads under ``task_heads``: there, settings may differ from ``head``.
+    """Return a system's settings with whole heads under ``task_heads``: there they are what differs from ``head``.
 
     Args:
         node: The settings of a system.
@@ -107,11 +107,18 @@ def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
     """
     if "_target_" in (node.get("head") or {}):
         node = node | {"head": {"_partial_": True, **node["head"]}}
+    node = own_task_heads(node, tasks)
     if not node.get("task_heads"):
         return node
-    own = {name: head for name, head in node["task_heads"].items() if name in tasks}
-    whole = {name: head if "_target_" in head else node["head"] | head for name, head in own.items()}
-    return node | {"task_heads": {name: {"_partial_": True, **head} for name, head in whole.items()}}
+    return node | {"task_heads": {name: node["head"] | head for name, head in node["task_heads"].items()}}
+
+
+def own_task_heads(node: Config, tasks: Sequence[str]) -> Config:
+    """Return a system's settings without the ``task_heads`` of other tasks, and without those that are null."""
+    if "task_heads" not in node:
+        return node
+    heads = node["task_heads"] or {}
+    return node | {"task_heads": {n: head for n, head in heads.items() if head is not None and n in tasks} or None}
 
 
 def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSystem:

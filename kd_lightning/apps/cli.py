@@ -24,7 +24,7 @@ from kd_lightning import __version__
 from kd_lightning.apps.early import check_early
 from kd_lightning.apps.one_line import one_line, os_error
 from kd_lightning.apps.shipped_conf import config_dir, options_with, setting_names
-from kd_lightning.apps.shorthands import encoder_shorthand, sweep_shorthand
+from kd_lightning.apps.shorthands import spelled_out
 from kd_lightning.errors import UserError
 
 
@@ -166,7 +166,7 @@ def command(name: str, run: str) -> Callable[[], None]:
         if "--version" in sys.argv[1:]:
             print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
             return
-        sys.argv = sweep_shorthand(encoder_shorthand(sys.argv))
+        sys.argv = spelled_out(sys.argv)
         quiet()  # a user's own Hydra callbacks may import anything
         try:
             with composed_in_one_line(name, said):

@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.apps.build import Config, learns_from_teachers, refused_by
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.identity import SoftTargetMap, versions
-from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, tell_unused_heads
+from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, tell_unused_settings
 from kd_lightning.apps.latency import latency
 from kd_lightning.apps.report import distillation_rows, show_table, teacher_rows, write_report
-from kd_lightning.apps.scoring import mean_scores, score_ensemble
+from kd_lightning.apps.scoring import columns_by_id, mean_scores, score_ensemble
 from kd_lightning.apps.stage_settings import who_teaches
 from kd_lightning.apps.start import Shapes, check_kept_heads
 from kd_lightning.apps.summary import SummaryFile, add_groups, add_scores, new_summary
@@ -43,7 +43,7 @@ from kd_lightning.apps.teaching import stored_soft_targets
 from kd_lightning.apps.trained_model import TrainedModel, distinct, write_config
 from kd_lightning.apps.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
-from kd_lightning.data import SoftTargets, ensemble
+from kd_lightning.data import Rows, SoftTargets, ensemble
 from kd_lightning.encoders import Encoder
 from kd_lightning.tasks import Task, glue_average
 
@@ -87,7 +87,7 @@ class Plan:
     def of(cls, cfg: Config) -> Plan:
         """Return the plan of a configuration."""
         check_unlabelled(cfg)
-        tell_unused_heads(cfg)
+        tell_unused_settings(cfg)
         shared = Shared.of(cfg)
         learns = learns_from_teachers(cfg)
         untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
@@ -134,8 +134,9 @@ class Plan:
         encoders: dict[str, Encoder] = {}
         heads: dict[str, Shapes] = {}
         for fit in self:
-            refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
-            heads[fit.stage] = fit.check(encoders)
+            with fit.told_where():
+                refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
+                heads[fit.stage] = fit.check(encoders)
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
@@ -215,14 +216,19 @@ def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
             if teacher in found.models[name]:
                 by_folder[name, split][teacher.folder] = stored_soft_targets(teacher, by_name[name], split, rows)
         teacher.release()  # many large teachers fit neither beside each other nor beside the student
-    return {key: _joined(found, key[0], each) for key, each in by_folder.items()}
+    return {
+        (name, split): _joined(found, by_name[name], each, wanted[name, split])
+        for (name, split), each in by_folder.items()
+    }
 
 
-def _joined(found: Ensemble, task: str, by_folder: Mapping[Path, SoftTargets]) -> SoftTargets:
-    each = [by_folder[teacher.folder] for teacher in found.models[task]]
+def _joined(found: Ensemble, task: Task, by_folder: Mapping[Path, SoftTargets], rows: Rows) -> SoftTargets:
+    each = [by_folder[teacher.folder] for teacher in found.models[task.name]]
     if len(each) == 1:
         return each[0]
-    return refused_by("teacher.ensemble", ensemble, each, mean=found.mean, weights=found.weights_of(task))
+    group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
+    weights = found.weights_of(task.name)
+    return refused_by("teacher.ensemble", ensemble, each, mean=found.mean, weights=weights, group=group)
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:

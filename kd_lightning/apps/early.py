@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -62,12 +64,17 @@ NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "t
 """Setting of the trainer -> what it would leave nothing to."""
 
 
+OF_SYSTEMS = ("annealing", "distill_loss")
+"""Groups that not every system reads."""
+
+
 def check_early(cfg: DictConfig) -> None:
     """Resolve a configuration, make the paths of its data absolute, and check the values that are often wrong.
 
     Raises:
         UserError: If a value is missing, cannot be resolved, or is of the wrong kind.
     """
+    _check_is_read(cfg)
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too
         if missing:
@@ -94,6 +101,21 @@ def _places(cfg: DictConfig) -> list[str]:
         check_stages(plain)
     named = [f"teacher.members.{name}." for name in cfg.teacher.members or ()]
     return ["", "teacher.", *named, *(f"{where}." for where in WHERE_TUNED)]
+
+
+def _check_is_read(cfg: DictConfig) -> None:
+    """Check that the system reads what the command line chooses for it, before what it reads is filled in."""
+    if not HydraConfig.initialized() or not isinstance(cfg.get("system"), DictConfig):
+        return
+    read = OmegaConf.to_yaml(cfg.system, resolve=False)
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    for argument in given:
+        group = re.split(r"[=.@]", argument.lstrip("+~"))[0]
+        if group in OF_SYSTEMS and f"${{{group}" not in read:
+            system = str(cfg.system.get("_target_")).rpartition(".")[2]
+            weighs = "its weight of the labels is system.gold_weight"
+            why = weighs if "gold_weight" in cfg.system else "it learns from labels alone"
+            raise UserError(f"{argument}: {system} has no {group}, {why}")
 
 
 def _is_number(value: Any) -> bool:

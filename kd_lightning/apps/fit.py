@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +20,7 @@ from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.resume import read_checkpoint
 from kd_lightning.apps.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
+from kd_lightning.apps.stage_settings import OF_A_FIT
 from kd_lightning.apps.start import Shapes, Start
 from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
@@ -28,6 +32,7 @@ from kd_lightning.data.folders import write_json, write_text
 from kd_lightning.data.sampling import epoch_batches, probabilities
 from kd_lightning.encoders import Encoder, EncoderSpec
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
+from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
@@ -47,7 +52,8 @@ class Fit:
         cfg: Its configuration.
         shared: What it has in common with the other fits of the run.
         soft_targets: The teachers' logits, empty for a fit on gold labels.
-        prefix: Where its settings stand in the command's configuration, for messages: ``teacher.``, or nothing.
+        prefix: Where its settings stand in the command's configuration, for messages: ``teacher.members.a.``, or
+            nothing.
         start: The trained model that it goes on from; None begins with a new one.
         untaught: Its tasks that have no teacher.
     """
@@ -72,6 +78,17 @@ class Fit:
         if any(task.kind == "ranking" for task in self.inputs.tasks):
             more["processes"] = self.idle_trainer.world_size  # they have whole questions each
         return content_address(self.cfg, self.inputs, self.soft_targets, more)
+
+    @contextmanager
+    def told_where(self) -> Iterator[None]:
+        """Put the place of the fit's settings in front of what is wrong with one of them."""
+        try:
+            yield
+        except UserError as error:
+            setting = re.match(r"\w+", str(error))
+            if self.prefix and setting is not None and setting[0] in OF_A_FIT:
+                raise UserError(f"{self.prefix}{error}") from error
+            raise
 
     def check(self, encoders: dict[str, Encoder]) -> Shapes:
         """Build all that the fit is made of and throw it away, so that a mistake is told before hours of other work.

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from kd_lightning import __version__
-from kd_lightning.apps.build import Config
+from kd_lightning.apps.build import Config, own_task_heads
 from kd_lightning.apps.inputs import FitInputs
 from kd_lightning.apps.own_code import own_code
 from kd_lightning.apps.trainer import choose_precision
@@ -61,5 +61,6 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap,
         "version": __version__,
         "own_code": own_code([cfg[name] for name in (*PARTS, "encoder")] + callbacks),
         **{name: cfg[name] for name in (*PARTS, "seed")},
+        "system": own_task_heads(cfg["system"], [*cfg["task"]]),
     }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

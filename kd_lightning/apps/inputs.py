@@ -101,13 +101,18 @@ def check_unlabelled(cfg: Config) -> None:
             raise UserError(f"{system} learns from gold labels alone, and {rows} have none: set {instead}")
 
 
-def tell_unused_heads(cfg: Config) -> None:
-    """Log which ``task_heads`` are of tasks that the run has not: those of a recipe, or a misspelt name."""
-    systems = {"system": cfg["system"], "teacher.system": cfg.get("teacher", {}).get("system", {})}
-    for where, system in systems.items():
-        unused = [name for name in system.get("task_heads") or () if name not in cfg["task"]]
+def tell_unused_settings(cfg: Config) -> None:
+    """Log which settings by task are of tasks that the run has not: those of a recipe, or a misspelt name."""
+    teacher = cfg.get("teacher", {})
+    nodes = {
+        "system.task_heads": cfg["system"].get("task_heads"),
+        "teacher.system.task_heads": teacher.get("system", {}).get("task_heads"),
+        "teacher.tasks": teacher.get("tasks"),
+    }
+    for where, node in nodes.items():
+        unused = [name for name in node if name not in cfg["task"]] if isinstance(node, dict) else []
         if unused:
-            log.info("%s.task_heads: not in this run: %s", where, ", ".join(unused))
+            log.info("%s: not in this run: %s", where, ", ".join(unused))
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,8 @@ def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     for (name, split), rows in wanted.items():
         task = by_name[name]
         logits = torch.stack([each[name, split][model.folder] for model in found.models[name]], dim=1)  # [N, T, C]
-        mean = mean_logits(
-            logits, mean=found.mean, weights=found.weights_of(name), scores=task.kind != "classification"
-        )
+        group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
+        mean = mean_logits(logits, mean=found.mean, weights=found.weights_of(name), group=group)
         scores[task.score_key(split)] = scores_from_logits(task, mean, rows)
     return scores
 

@@ -5,6 +5,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+OPEN = ("system.task_heads",)
+"""Settings whose keys are names of the user's own: tasks, teachers, or the settings of a fit that differ."""
+
+OPEN_IN_DISTILL = (
+    "student.fine_tune",
+    "teacher.ensemble.weights",
+    "teacher.fine_tune",
+    "teacher.members",
+    "teacher.select",
+    "teacher.system.task_heads",
+    "teacher.tasks",
+)
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+    """Return the arguments of a command in the words that Hydra takes."""
+    return open_shorthand(sweep_shorthand(encoder_shorthand(argv)))
+
+
+def is_distill(argv: list[str]) -> bool:
+    """Tell whether the command is ``kd-distill``."""
+    return Path(argv[0]).name.startswith(("kd-distill", "distill"))
+
 
 def encoder_shorthand(argv: list[str]) -> list[str]:
     """Return the arguments with ``encoder=OWNER/MODEL`` spelled out as ``encoder=pretrained encoder.path=...``.
@@ -19,7 +42,7 @@ def encoder_shorthand(argv: list[str]) -> list[str]:
             node = "teacher.encoder" if "@" in group else "encoder"
             spelled += [f"{group}=pretrained", f"{node}.path='{value}'"]
             follows = not any(a.startswith(("encoder@teacher.encoder=", "teacher.encoder.path=")) for a in argv)
-            if node == "encoder" and follows and Path(argv[0]).name.startswith(("kd-distill", "distill")):
+            if node == "encoder" and follows and is_distill(argv):
                 spelled.append(f"teacher.encoder.path='{value}'")
         else:
             spelled.append(argument)
@@ -41,6 +64,20 @@ def sweep_shorthand(argv: list[str]) -> list[str]:
         inside = "." in name and name.lstrip("+").partition(".")[0] in swept
         waits = inside and value and name[0] not in "-~" and not is_swept(value)
         spelled.append(f"{name}=choice({value})" if waits else argument)
+    return spelled
+
+
+def open_shorthand(argv: list[str]) -> list[str]:
+    """Return the arguments with ``++`` in front of settings whose keys are free: Hydra asks for it where a key is new.
+
+    A mapping comes beside the one that is there: ``teacher.members={more: {...}}`` adds a teacher to a recipe's.
+    """
+    known = (*OPEN, *OPEN_IN_DISTILL) if is_distill(argv) else OPEN
+    spelled = []
+    for argument in argv:
+        name, equals, _ = argument.partition("=")
+        free = name in known or name.startswith(tuple(f"{one}." for one in known))
+        spelled.append(f"++{argument}" if equals and free else argument)  # else the value of an option: --package NAME
     return spelled
 
 

@@ -41,18 +41,20 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
     """Return task -> the names of its teachers, of the tasks that have some.
 
     Raises:
-        UserError: If ``teacher.tasks`` is none of all, a list of tasks, and all tasks with their teachers.
+        UserError: If ``teacher.tasks`` is neither all, nor says of each task who teaches it, or if nobody teaches.
     """
     where, asked, tasks, known = "teacher.tasks", cfg["teacher"]["tasks"], list(cfg["task"]), teachers(cfg["teacher"])
+    if asked == "all":
+        return {name: list(known) for name in tasks}
     if not isinstance(asked, Mapping):
-        found = {name: list(known) for name in chosen_tasks(where, asked, tasks)}
-    else:
-        chosen_tasks(where, list(asked), tasks)
-        if silent := [name for name in tasks if name not in asked]:
-            raise UserError(f"{where} says nothing of {silent[0]}: give it all, null, or its teachers")
-        found = {name: _of_task(f"{where}.{name}", asked[name], known) for name in tasks if asked[name] is not None}
+        example = f"{{{tasks[0]}: all, {tasks[-1]}: null}}"
+        raise UserError(f"{where} is {asked!r}, expected all, or who teaches each task: {where}={example}")
+    if silent := [name for name in tasks if name not in asked]:
+        near = next((f"; {name} is no task of this run" for name in asked if name not in tasks), "")
+        raise UserError(f"{where} says nothing of {silent[0]}: give it all, null, or a list of teachers{near}")
+    found = {name: _of_task(f"{where}.{name}", asked[name], known) for name in tasks if asked[name] is not None}
     if not found:
-        raise UserError(f"{where} leaves no task with a teacher, expected all, or the tasks that have one")
+        raise UserError(f"{where} leaves no task with a teacher, expected one for some of {_listed(tasks)}")
     return found
 
 
@@ -122,7 +124,7 @@ def tuned_tasks(cfg: Settings, where: str) -> list[str]:
         UserError: If a task has no teacher, or is none of the run's.
     """
     node = _node(cfg, where)
-    if not node:
+    if node is None:
         return []
     of_teachers = where.startswith("teacher")
     tasks = [name for name in cfg["task"] if name in who_teaches(cfg)] if of_teachers else list(cfg["task"])
@@ -138,8 +140,8 @@ def tuned_tasks(cfg: Settings, where: str) -> list[str]:
 
 
 def with_settings(base: Any, changes: Any) -> Any:
-    """Return settings with some of them changed, at any depth; what has a ``_target_`` of its own stands alone."""
-    if not isinstance(base, dict) or not isinstance(changes, dict) or "_target_" in changes:
+    """Return settings with some of them changed, at any depth, as the command line changes them."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
         return copy.deepcopy(changes)
     return {**base, **{name: with_settings(base.get(name), value) for name, value in changes.items()}}
 
@@ -156,6 +158,9 @@ def check_stages(cfg: Settings) -> None:
             raise UserError(f"{role}.scope is {cfg[role]['scope']!r}, expected {expected}")
     _check_members(cfg, cfg["teacher"]["members"])
     taught = who_teaches(cfg)
+    _check_idle(cfg, taught)
+    for where in ("system", "teacher.system"):
+        _check_heads(f"{where}.task_heads", _node(cfg, where).get("task_heads"))
     for where in WHERE_TUNED:
         node = _node(cfg, where)
         if node is not None:
@@ -178,6 +183,21 @@ def _check_members(cfg: Settings, named: Any) -> None:
             _check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
             if "seed" in changes and not is_whole(changes["seed"], 0):
                 raise UserError(f"{where}.seed is {changes['seed']!r}, expected a whole number of at least 0")
+
+
+def _check_idle(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
+    """Check that every teacher has something to teach."""
+    for name in teachers(cfg["teacher"]):
+        if not any(name in names for names in taught.values()):
+            raise UserError(f"teacher.tasks gives the teacher {name} no task: name it there, or leave it out")
+
+
+def _check_heads(where: str, heads: Any) -> None:
+    if not isinstance(heads, Mapping | None):
+        raise UserError(f"{where} is {heads!r}, expected settings by task: {{TASK: {{dropout: 0.3}}}}")
+    for name, head in (heads or {}).items():
+        if not isinstance(head, Mapping | None):
+            raise UserError(f"{where}.{name} is {head!r}, expected settings, as {{dropout: 0.3}}, or null")
 
 
 def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
@@ -222,7 +242,9 @@ def _check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]
     for group in OF_A_FIT:
         if group in changes and not isinstance(changes[group], Mapping):
             raise UserError(f"{where}.{group} is {changes[group]!r}, expected its settings, as {{NAME: VALUE}}")
-    _check_keys(f"{where}.batching", changes.get("batching", {}), cfg["batching"])
+    of_a_fit = [name for name in cfg["batching"] if name != "unlabelled"]  # it needs a teacher
+    _check_keys(f"{where}.batching", changes.get("batching", {}), of_a_fit)
+    _check_heads(f"{where}.system.task_heads", changes.get("system", {}).get("task_heads"))
 
 
 def _check_keys(where: str, node: Any, known: Iterable[str]) -> None:
@@ -240,5 +262,7 @@ def _listed(known: Iterable[str], word: str = "") -> str:
 
 
 def _node(cfg: Settings, where: str) -> Any:
-    role, _, name = where.partition(".")
-    return cfg[role][name]
+    node: Any = cfg
+    for name in where.split("."):
+        node = node[name]
+    return node

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from kd_lightning.apps.build import Config, learns_from_teachers
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.identity import SoftTargetMap, versions
-from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, swapped_copies, tell_unused_heads
+from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, swapped_copies, tell_unused_settings
 from kd_lightning.apps.report import show_scores, write_report
 from kd_lightning.apps.resume import claimed, find_checkpoint
 from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> float:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_unlabelled(plain)
-    tell_unused_heads(plain)
+    tell_unused_settings(plain)
     shared = Shared.of(plain)
     soft_targets = open_soft_targets(plain, FitInputs(plain, shared))
     fit = Fit(plain["name"], plain, shared, soft_targets)

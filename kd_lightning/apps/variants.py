@@ -11,6 +11,7 @@ from kd_lightning.apps.build import Config
 from kd_lightning.apps.fit import Fit
 from kd_lightning.apps.inputs import FitInputs, Shared
 from kd_lightning.apps.stage_settings import OF_A_FIT, tuned_tasks, who_teaches, with_settings
+from kd_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
     """Yield the teachers, one for each of ``teacher.members`` and each seed.
 
     They have the run's settings, with those under ``teacher`` in their place, and those of the member in theirs.
+
+    Raises:
+        UserError: If two of them are the same.
     """
     own, taught = cfg["teacher"], who_teaches(cfg)
     teacher = copy.deepcopy(cfg)
@@ -60,11 +64,17 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
             teacher[name] = {**kept, **own[name]}
     teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
     teacher["augmenter"] = {}
+    seen: list[tuple[str, Config]] = []
     for name, (member, seed) in stage_settings.teachers(own).items():
         settings = {**with_settings(teacher, stage_settings.members(own)[member]), "seed": seed}
+        for other, same in seen:
+            if same == settings:
+                raise UserError(f"teacher.members: {other} and {name} have the same settings, give one another seed")
+        seen.append((name, settings))
+        where = f"teacher.members.{member}." if member else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
         stages = scopes(settings, "teacher", own["scope"], tasks)
-        fits = tuple(Fit(f"{stage} {name}".strip(), fit, shared, {}, "teacher.") for stage, fit in stages)
+        fits = tuple(Fit(f"{stage} {name}".strip(), fit, shared, {}, where) for stage, fit in stages)
         tuned = [task for task in tuned_tasks(cfg, "teacher.fine_tune") if task in tasks]
         yield Member(name, fits, fine_tuned(settings, "teacher.fine_tune", f"teacher {name}".strip(), shared, tuned))
 

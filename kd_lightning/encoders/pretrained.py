@@ -20,8 +20,12 @@ from kd_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-"""What model configurations call the dropout rates of their layers: BERT's family, then DistilBERT's."""
+DROPOUT = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "dropout", "attention_dropout",
+    "embedding_dropout", "mlp_dropout",
+)  # fmt: skip
+"""What model configurations call the dropout rates of their layers: BERT's family, DistilBERT, ModernBERT."""
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",

@@ -31,8 +31,9 @@ class SanHead(nn.Module):
     A state begins as a summary of the second text (``a_j``: softmax over ``w_1 h_j``); each step looks at the first
     text with it (softmax over ``s W_2 p_j``), predicts from ``[s ; x ; |s - x| ; s * x]``, and moves on by a GRU.
 
-    The logits are the logarithms of the mean probabilities. In training, each step's prediction is left out with the
-    rate of ``prediction_dropout``, never all of them; the mean is that of the steps that stay.
+    The logits are the logarithms of the mean probabilities, less their mean: so a squared error of logits, too, is
+    least at the teacher's probabilities, whatever the level of its logits. In training, each step's prediction is left
+    out with the rate of ``prediction_dropout``, never all of them; the mean is that of the steps that stay.
 
     Args:
         input_dim: H.
@@ -74,7 +75,7 @@ class SanHead(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, texts: TokenStates) -> Tensor:
-        """Return log-probabilities ``[n, C]``."""
+        """Return logits ``[n, C]``, of mean 0 over the classes."""
         tokens = texts.tokens  # [n, L, H]
         state = attend(self.summary(tokens).squeeze(-1), tokens, texts.second)  # [n, H]
         steps = []
@@ -84,7 +85,8 @@ class SanHead(nn.Module):
             steps.append(self.output(self.dropout(features)).log_softmax(-1))
             if self.cell is not None and step + 1 < self.num_steps:
                 state = self.cell(found, self.dropout(state))
-        return self._mean(torch.stack(steps, dim=1))
+        logits = self._mean(torch.stack(steps, dim=1))
+        return logits - logits.mean(1, keepdim=True)
 
     def _mean(self, steps: Tensor) -> Tensor:
         """Return the logarithm of the mean probability of the steps, ``[n, K, C]`` to ``[n, C]``."""

@@ -10,11 +10,11 @@ from kd_lightning.losses.checks import check_candidates, check_shapes
 
 
 def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
-    """Return, for each candidate, the loss of its question.
+    """Return losses whose mean over the candidates is the mean over their questions.
 
-    The mean, over the relevant candidates A of a question, of ``-log(exp(s_A) / (exp(s_A) + sum_B exp(s_B)))`` with B
-    the irrelevant ones. Every candidate carries it, so that a mean over rows counts a question by its candidates; it
-    is 0 where all candidates are relevant, or none.
+    The loss of a question is the mean, over its relevant candidates A, of ``-log(exp(s_A) / (exp(s_A) + sum_B
+    exp(s_B)))`` with B the irrelevant ones. A question whose candidates are all relevant, or none, tells nothing: it
+    has a loss of 0, and does not count.
 
     Args:
         scores: ``[B, 1]``, unbounded.
@@ -22,12 +22,13 @@ def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
         group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
 
     Returns:
-        Loss per candidate, ``[B]``.
+        The same for each candidate of a question, ``[B]``.
 
     Raises:
         ValueError: If there is not one score, one label and one group for each candidate.
 
-    Source: Liu et al. 2019 (MT-DNN), arXiv:1901.11504, equations 5 and 6, with gamma = 1.
+    Source: Liu et al. 2019 (MT-DNN), arXiv:1901.11504, equations 5 and 6, with gamma = 1; questions count the same, as
+    in the paper's code.
 
     Example:
         >>> ranking_loss(torch.zeros(3, 1), torch.tensor([0, 1, 0]), torch.tensor([7, 7, 7]))
@@ -35,19 +36,19 @@ def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
     """
     check_candidates(scores, relevant, group)
     s, right = scores.float().squeeze(-1), relevant.bool()
-    place, count = _places(group)
-    others = _logsumexp(s.masked_fill(right, -torch.inf), place, count)  # [G]
+    place, count = places_of(group)
+    others = logsumexp_of(s.masked_fill(right, -torch.inf), place, count)  # [G]
     told = right & others.isfinite()[place]
     each = torch.where(told, F.softplus(torch.where(told, others[place] - s, 0.0)), 0.0)
     relevant_ones = torch.zeros_like(others).index_add(0, place, told.to(s.dtype))
     total = torch.zeros_like(others).index_add(0, place, each)
-    return (total / relevant_ones.clamp(min=1))[place]
+    return _of_questions(total / relevant_ones.clamp(min=1), relevant_ones > 0, place)
 
 
 def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-    """Return, for each candidate, the cross-entropy of its question: teacher's probabilities of candidates as target.
+    """Return losses whose mean over the candidates is the mean over their questions: cross-entropy with a teacher.
 
-    ``-sum_A softmax(teacher)_A log softmax(student)_A`` over the candidates A of a question; every one carries it.
+    The loss of a question is ``-sum_A softmax(teacher)_A log softmax(student)_A`` over its candidates A.
 
     Args:
         student: Scores ``[B, 1]``.
@@ -55,7 +56,7 @@ def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Te
         group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
 
     Returns:
-        Loss per candidate, ``[B]``.
+        The same for each candidate of a question, ``[B]``.
 
     Raises:
         ValueError: If there is not one score of each, and one group, for each candidate.
@@ -67,21 +68,30 @@ def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Te
     check_candidates(student, group)
     check_shapes(student, teacher, min_classes=1)
     s, t = student.float().squeeze(-1), teacher.detach().float().squeeze(-1)
-    place, count = _places(group)
-    target = (t - _logsumexp(t, place, count)[place]).exp()
-    each = -target * (s - _logsumexp(s, place, count)[place])
-    return torch.zeros(count, dtype=s.dtype, device=s.device).index_add(0, place, each)[place]
+    place, count = places_of(group)
+    target = (t - logsumexp_of(t, place, count)[place]).exp()
+    each = -target * (s - logsumexp_of(s, place, count)[place])
+    of_questions = torch.zeros(count, dtype=s.dtype, device=s.device).index_add(0, place, each)
+    return _of_questions(of_questions, torch.ones_like(of_questions, dtype=torch.bool), place)
 
 
-def _places(group: Tensor) -> tuple[Tensor, int]:
+def _of_questions(losses: Tensor, count: Tensor, place: Tensor) -> Tensor:
+    """Return the losses of questions ``[G]``, of those that count, on their candidates ``[B]``, with the same mean."""
+    candidates = torch.bincount(place, minlength=len(losses))
+    shares = count / (candidates * count.sum().clamp(min=1))
+    return (len(place) * shares * losses)[place]
+
+
+def places_of(group: Tensor) -> tuple[Tensor, int]:
     """Return the number of each row's group, from 0, ``[B]``, and how many there are."""
     found, place = torch.unique(group, return_inverse=True)
     return place, len(found)
 
 
-def _logsumexp(values: Tensor, place: Tensor, count: int) -> Tensor:
-    """Return ``log sum exp`` of the values of each group, ``[B]`` to ``[G]``; -inf where all of them are."""
-    top = torch.full((count,), -torch.inf, dtype=values.dtype, device=values.device)
-    top = top.scatter_reduce(0, place, values.detach(), "amax")
+def logsumexp_of(values: Tensor, place: Tensor, count: int) -> Tensor:
+    """Return ``log sum exp`` of the values of each group, ``[B, ...]`` to ``[G, ...]``; -inf where all of them are."""
+    top = torch.full((count, *values.shape[1:]), -torch.inf, dtype=values.dtype, device=values.device)
+    index = place.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    top = top.scatter_reduce(0, index, values.detach(), "amax")
     base = torch.where(top.isfinite(), top, 0.0)
     return torch.zeros_like(base).index_add(0, place, (values - base[place]).exp()).log() + base

@@ -116,7 +116,10 @@ class NLUSystem(pl.LightningModule):
         return {name: self.logits(name, hidden, rows["rows"]) for name, rows in batch["tasks"].items()}
 
     def reduce(self, losses: Sequence[Tensor]) -> Tensor:
-        """Return the batch's loss from losses per row ``[n]``; its gradient does not depend on the number of ranks."""
+        """Return the batch's loss from losses per row ``[n]``; its gradient does not depend on the number of ranks.
+
+        Of whole questions ranks have more or fewer rows: there, it is the mean of the ranks' own means.
+        """
         rows = torch.cat(list(losses))
         if self.reduction == "sum":  # the gradients of ranks, and of batches that share a step, are averaged
             return rows.sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf, open_dict
 import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
 from kd_lightning.apps.early import check_early
+from kd_lightning.apps.shorthands import spelled_out
 
 CONF = Path(__file__).parents[2] / "conf"
 RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "distill": distill.run}
@@ -93,7 +94,8 @@ def kd(workplace):
             common += ["teacher.encoder.num_layers=2", "teacher.optimizer.lr=2e-3"]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(command, overrides=[*common, *overrides], return_hydra_config=True)
+            arguments = spelled_out([f"kd-{command}", *common, *overrides])[1:]
+            cfg = compose(command, overrides=arguments, return_hydra_config=True)
             with open_dict(cfg):
                 cfg.hydra.runtime.output_dir = str(output)
             HydraConfig.instance().set_config(cfg)

@@ -7,7 +7,7 @@ import pytest
 
 from kd_lightning import __version__
 from kd_lightning.apps.one_line import one_line
-from kd_lightning.apps.shorthands import encoder_shorthand, sweep_shorthand
+from kd_lightning.apps.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
 
 
 def call(command, *arguments):
@@ -143,6 +143,30 @@ def test_an_encoder_by_name_or_folder():
     own = ["kd-train", "--config-dir", "mine", "encoder=my-bert.v2"]
     assert encoder_shorthand(own) == own
     assert encoder_shorthand(["kd-train", "encoder=tiny", "seed=1"]) == ["kd-train", "encoder=tiny", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "expected"),
+    [
+        ("kd-distill", "teacher.members={a: {}}", "++"),
+        ("kd-distill", "teacher.members.a.optimizer.lr=1", "++"),
+        ("kd-distill", "teacher.tasks={rte: all}", "++"),
+        ("kd-distill", "student.fine_tune.heads=new", "++"),
+        ("kd-distill", "system.task_heads={rte: {dropout: 0.3}}", "++"),
+        ("kd-train", "system.task_heads.rte.dropout=0.3", "++"),
+        ("kd-train", "teacher.members={a: {}}", ""),
+        ("kd-distill", "teacher.member={a: {}}", ""),
+        ("kd-distill", "teacher.members_of=1", ""),
+        ("kd-distill", "~teacher.members.a", ""),
+        ("kd-distill", "teacher.members", ""),
+        ("kd-distill", "+teacher.members={a: {}}", ""),
+        ("kd-distill", "teacher.seeds=[1]", ""),
+    ],
+)
+def test_free_keys_can_be_new(command, argument, expected):
+    """Hydra refuses a key that a recipe has not: a teacher beside its own, a task's head, a stage's setting."""
+    assert spelled_out([command, argument]) == [command, expected + argument]
+    assert spelled_out([command, "-m", argument])[2] == expected + argument
 
 
 @pytest.mark.parametrize(

@@ -464,7 +464,13 @@ def test_the_best_teach(kd, fits, workplace, caplog):
 
 def test_tasks_without_a_teacher_follow_their_labels(kd, workplace):
     """A teacher's guess for all tasks, or no training at all for some."""
-    folder = kd("distill", *TWO_TASKS, "system=mt_dnn_kd", "teacher.tasks=[beasts]", "batching.single_task=true")
+    folder = kd(
+        "distill",
+        *TWO_TASKS,
+        "system=mt_dnn_kd",
+        "teacher.tasks={animals: null, beasts: all}",
+        "batching.single_task=true",
+    )
     summary = read_json(folder / "summary.json")
     assert summary["tasks"]["animals"]["teacher"] is None
     assert summary["tasks"]["beasts"]["teacher"] is not None
@@ -491,9 +497,11 @@ def test_fine_tuning_goes_on_from_what_was_distilled(kd, fits, workplace):
         assert task["student_fine_tuned"] == pytest.approx(task["student"], abs=1e-6)
         assert task["baseline_fine_tuned"] == pytest.approx(task["baseline"], abs=1e-6)
     kd("distill", *TWO_TASKS, tuned[0].replace("1e-12", "1e-2"))
-    assert fits[-4:] == [
-        f"{role} {task} fine-tuned" for role in ("student", "baseline") for task in ("animals", "beasts")
-    ]
+    anew = [f"{role} {task} fine-tuned" for role in ("student", "baseline") for task in ("animals", "beasts")]
+    assert fits[-4:] == anew
+    fits.clear()
+    kd("distill", *TWO_TASKS, tuned[0].replace("1e-12", "1e-2").replace("kept", "new"))
+    assert fits == anew, "new heads and kept ones are not one model"
 
 
 def test_what_is_handed_over_is_fine_tuned(kd, workplace):
@@ -609,7 +617,17 @@ OTHER_HEAD = r"{}.fine_tune.heads is kept, but the head would have animals.atten
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["teacher.tasks=[animal]"], r"teacher.tasks names the task animal, .*did you mean 'animals'"),
+        (["teacher.tasks={animal: all, beasts: all}"], r"teacher.tasks says nothing of animals: .*; animal is no task"),
+        ([MEMBERS, "teacher.tasks={animals: [deep], beasts: [deep]}"], r"gives the teacher wide no task"),
+        (["teacher.members={a: {}, b: {}}"], r"teacher.members: a and b have the same settings"),
+        (["teacher.members={a: {optimizer: {lrr: 1}}}"], r"^teacher.members.a.optimizer: .*'lrr'"),
+        (["student.fine_tune={trainer: {max_epoch: 3}}"], r"^student.fine_tune.trainer: .*'max_epoch'"),
+        (
+            ["system=mt_dnn_kd", "annealing=constant"],
+            r"annealing=constant: MtDnnKdStudent has no annealing, .*gold_weight",
+        ),
+        (["system=teacher", "distill_loss=kl"], r"distill_loss=kl: Teacher has no distill_loss, it learns from labels"),
+        (["system.task_heads={animals: 0.3}"], r"system.task_heads.animals is 0.3, expected settings"),
         (["teacher.members={a: {trainer: {max_epochs: 0}}}"], r"teacher.members.a.trainer.max_epochs is 0, expected"),
         (["teacher.members={a: {encoder: {max_length: 1}}}"], r"teacher.members.a.encoder.max_length is 1, expected"),
         (["student.fine_tune={batching: {window: 0}}"], r"student.fine_tune.batching.window is 0, expected"),
@@ -624,7 +642,7 @@ def test_wrong_plans_are_told_before_anything_is_trained(kd, fits, settings, mes
     assert not fits
 
 
-def test_heads_of_single_tasks(kd, workplace, caplog):
+def test_heads_of_single_tasks(kd, fits, workplace, caplog):
     """Settings for one task that reach all, or none; and those of a misspelt one in silence."""
     caplog.set_level("INFO")
     san = "{_target_: kd_lightning.heads.san_head, num_steps: 2}"
@@ -633,4 +651,12 @@ def test_heads_of_single_tasks(kd, workplace, caplog):
     weights = load_file(store(workplace, "student") / "heads.safetensors")
     assert {name.partition(".")[0] for name in weights if "cell" in name} == {"animals"}
     assert "system.task_heads: not in this run: beast" in caplog.text
+    fits.clear()
+    kd(
+        "distill",
+        *TWO_TASKS,
+        f"system.task_heads={{animals: {san}, beasts: null, b: {{dropout: 1}}}}",
+        "baseline=false",
+    )
+    assert not fits, "heads of other tasks, or none, train it anew"
     assert set(student["scores"]) == {"animals", "beasts"}

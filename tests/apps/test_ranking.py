@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from kd_lightning.apps.fit import Fit
+from kd_lightning.apps.inputs import Shared
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
 
@@ -102,8 +107,33 @@ def test_large_questions_are_told(kd, answers, caplog):
     told = [message for message in caplog.messages if "more candidates" in message]
     assert told == [
         "answers train: 30 of 60 questions have more candidates than the 4 rows of a batch, up to 5; batches are as "
-        "large as their questions, and memory must hold them"
+        "large as their questions, and memory must hold them; an epoch reads each question 1.1 times"
     ]
+
+
+def test_questions_that_teach_nothing_are_told(kd, answers, caplog):
+    """All of a question's candidates relevant, or none: half of the data is there, and nothing comes of it."""
+    path = answers / "answers-train.csv"
+    told = ["q0,what is red,red cat,yes,900", "q900,what is red,red cat,yes,901", "q900,what is red,red dog,yes,902"]
+    path.write_text("\n".join([path.read_text().strip(), *told, "q901,what is red,blue dog,no,903", ""]))
+    with caplog.at_level("WARNING"):
+        kd("train", *SHORT, "trainer.max_epochs=-1", "trainer.max_steps=1")
+    assert (
+        "answers train: of 62 questions 2 have candidates of one kind alone: labels teach nothing there" in caplog.text
+    )
+
+
+def test_two_processes_have_a_fit_of_their_own(kd, answers):
+    """Whole questions are shared out: one process and two read other batches, and are two fits."""
+    folder = kd("train", *SHORT, "trainer.max_epochs=-1", "trainer.max_steps=1")
+    cfg: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    addresses = set()
+    for processes in (1, 1, 2):
+        fit = Fit("train", cfg, Shared.of(cfg), {})
+        fit.__dict__["idle_trainer"] = SimpleNamespace(world_size=processes)
+        addresses.add(fit.identity)
+    assert len(addresses) == 2
+    assert read_json(folder / "fit.json")["identity"] in addresses
 
 
 def test_what_is_wrong_with_questions_is_told_once(kd, answers, caplog):

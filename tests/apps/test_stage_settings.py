@@ -12,8 +12,10 @@ from kd_lightning.errors import UserError
 RUN = {
     "task": {name: {"metrics": ["accuracy", "f1"]} for name in ("rte", "cola", "mnli")},
     "batching": {"batch_size": 32, "window": 64},
+    "system": {"task_heads": None},
     "student": {"scope": "multi", "fine_tune": None},
     "teacher": {
+        "system": {"task_heads": None},
         "scope": "multi",
         "tasks": "all",
         "members": None,
@@ -61,7 +63,10 @@ def test_teachers_are_members_times_seeds(settings, expected):
     ("settings", "expected"),
     [
         ({}, {"rte": ["a", "b", "c"], "cola": ["a", "b", "c"], "mnli": ["a", "b", "c"]}),
-        ({"tasks": ["mnli", "rte"]}, {"rte": ["a", "b", "c"], "mnli": ["a", "b", "c"]}),
+        (
+            {"tasks": {"mnli": "all", "rte": "all", "cola": None, "x": "all"}},
+            {"rte": ["a", "b", "c"], "mnli": ["a", "b", "c"]},
+        ),
         ({"tasks": {"rte": "all", "cola": None, "mnli": ["c", "a"]}}, {"rte": ["a", "b", "c"], "mnli": ["a", "c"]}),
         (
             {"tasks": {"rte": ["a"], "cola": None, "mnli": ["b 2", "c"]}, "seeds": [1, 2]},
@@ -83,19 +88,20 @@ def test_selection_names_metrics():
 
 
 def test_only_tasks_with_a_teacher_have_one_to_be_fine_tuned():
-    cfg = run(tasks=["rte", "mnli"], fine_tune={"tasks": "all"})
+    cfg = run(tasks={"rte": "all", "mnli": "all", "cola": None}, fine_tune={"tasks": "all"})
     cfg["student"]["fine_tune"] = {"trainer": {"max_epochs": 1}}
     assert tuned_tasks(cfg, "teacher.fine_tune") == ["rte", "mnli"]
     assert tuned_tasks(cfg, "student.fine_tune") == ["rte", "cola", "mnli"]
     assert tuned_tasks(run(), "student.fine_tune") == []
+    assert tuned_tasks(run("student", fine_tune={}), "student.fine_tune") == ["rte", "cola", "mnli"]
 
 
 def test_settings_change_at_any_depth():
-    """A change that reaches its base, or takes the rest of a group away."""
-    base, changes = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"c": {"d": 5}}, "e": {"_target_": "x"}}
+    """A change that reaches its base, or takes the rest of a group away: another head, with its defaults."""
+    base, changes = {"a": {"b": 1, "c": {"d": 2}}, "e": {"f": 3}}, {"a": {"c": {"d": 5}}, "e": {"_target_": "x"}}
     found = with_settings(base, changes)
-    assert found == {"a": {"b": 1, "c": {"d": 5}}, "e": {"_target_": "x"}}
-    assert base == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert found == {"a": {"b": 1, "c": {"d": 5}}, "e": {"_target_": "x", "f": 3}}
+    assert base == {"a": {"b": 1, "c": {"d": 2}}, "e": {"f": 3}}
     found["e"]["_target_"] = "y"
     assert changes["e"] == {"_target_": "x"}
 
@@ -105,12 +111,16 @@ def test_settings_change_at_any_depth():
     [
         ("teacher", {"scope": "both"}, r"teacher.scope is 'both', expected single .* or multi"),
         ("student", {"scope": None}, r"student.scope is None, expected single .* or multi"),
-        ("teacher", {"tasks": ["cole"]}, r"teacher.tasks names the task cole, expected .*; did you mean 'cola'\?"),
-        ("teacher", {"tasks": []}, r"teacher.tasks leaves no task with a teacher"),
+        ("teacher", {"tasks": ["rte"]}, r"teacher.tasks is \['rte'\], expected all, or .*=\{rte: all, mnli: null\}"),
         ("teacher", {"tasks": dict.fromkeys(RUN["task"])}, r"teacher.tasks leaves no task with a teacher"),
-        ("teacher", {"tasks": "rte"}, r"teacher.tasks is 'rte', expected all, or a list of tasks: .*=\[rte,cola\]"),
+        ("teacher", {"tasks": "rte"}, r"teacher.tasks is 'rte', expected all, or who teaches each task"),
         ("teacher", {"tasks": {"rte": "all"}}, r"teacher.tasks says nothing of cola: give it all, null, or"),
-        ("teacher", {"tasks": {"rte": "all", "x": None}}, r"teacher.tasks names the task x"),
+        ("teacher", {"tasks": {"rte": "all", "x": None}}, r"says nothing of cola: .*; x is no task of this run"),
+        (
+            "teacher",
+            {"members": {"a": {}, "b": {}}, "tasks": {"rte": ["a"], "cola": ["a"], "mnli": None}},
+            r"teacher.tasks gives the teacher b no task: name it there, or leave it out",
+        ),
         ("teacher", {"tasks": {"rte": ["a"], "cola": None, "mnli": None}}, r"teacher.tasks.rte names the teacher a"),
         (
             "teacher",
@@ -162,11 +172,24 @@ def test_settings_change_at_any_depth():
             r"weights names teachers that teacher.select may not choose",
         ),
         ("teacher", {"fine_tune": {"heads": "fresh"}}, r"teacher.fine_tune.heads is 'fresh', expected kept"),
-        ("teacher", {"tasks": ["rte"], "fine_tune": {"tasks": ["cola"]}}, r"tasks names cola, which has no teacher"),
+        (
+            "teacher",
+            {"tasks": {"rte": "all", "cola": None, "mnli": None}, "fine_tune": {"tasks": ["cola"]}},
+            r"tasks names cola, which has no teacher",
+        ),
         ("student", {"fine_tune": {"tasks": []}}, r"student.fine_tune.tasks is \[\], expected all or some tasks"),
         ("student", {"fine_tune": {"optimiser": {}}}, r"student.fine_tune has optimiser, .*did you mean 'optimizer'"),
         ("student", {"fine_tune": {"encoder": {}}}, r"student.fine_tune has encoder, expected some of tasks, heads"),
         ("student", {"fine_tune": True}, r"student.fine_tune is True, expected settings"),
+        ("student", {"fine_tune": {"batching": {"unlabelled": True}}}, r"fine_tune.batching has unlabelled, expected"),
+        ("teacher", {"members": {"a": {"batching": {"unlabelled": True}}}}, r"a.batching has unlabelled, expected"),
+        (
+            "teacher",
+            {"system": {"task_heads": {"rte": 0.3}}},
+            r"teacher.system.task_heads.rte is 0.3, expected settings",
+        ),
+        ("teacher", {"system": {"task_heads": ["rte"]}}, r"task_heads is \['rte'\], expected settings by task"),
+        ("student", {"fine_tune": {"system": {"task_heads": {"rte": 1}}}}, r"fine_tune.system.task_heads.rte is 1"),
         ("student", {"fine_tune": {"batching": {"batch_sizes": 2}}}, r"fine_tune.batching has batch_sizes, .*mean"),
     ],
 )

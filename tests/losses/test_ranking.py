@@ -20,13 +20,25 @@ def scores():
 
 def test_it_is_the_papers_formula(scores):
     """Candidates of other questions, or other relevant ones, in the sum of the irrelevant."""
-    found = ranking_loss(scores, RELEVANT, GROUP)
+    found = ranking_loss(scores, RELEVANT, GROUP) * (GROUP.bincount()[GROUP] * 2 / 10)  # two questions tell
     for question in (5, 9):
         s, right = scores[question == GROUP].squeeze(-1), RELEVANT[question == GROUP].bool()
         wrong = s[~right].exp().sum()
         each = [-(s_a.exp() / (s_a.exp() + wrong)).log() for s_a in s[right]]
         torch.testing.assert_close(found[question == GROUP], torch.stack(each).mean().expand(len(s)))
     assert not found[(GROUP == 2) | (GROUP == 7)].any(), "there is nothing to rank"
+
+
+def test_the_mean_is_that_of_the_questions(scores):
+    """A question of a hundred candidates that counts a hundred times; or questions that tell nothing, and dilute."""
+    for loss in (
+        lambda s, q: ranking_loss(s, RELEVANT[q], GROUP[q]),
+        lambda s, q: ranking_cross_entropy(s, -s, GROUP[q]),
+    ):
+        every = torch.ones_like(GROUP, dtype=torch.bool)
+        own = [loss(scores[question == GROUP], question == GROUP).mean() for question in (5, 9, 2, 7)]
+        counting = own if loss(scores, every)[GROUP == 2].any() else own[:2]
+        torch.testing.assert_close(loss(scores, every).mean(), torch.stack(counting).mean())
 
 
 def test_it_depends_on_differences_alone(scores):
@@ -62,7 +74,7 @@ def test_the_order_of_rows_means_nothing(scores):
 
 def test_soft_targets_are_those_of_the_question(scores):
     teacher = torch.randn(10, 1)
-    found = ranking_cross_entropy(scores, teacher, GROUP)
+    found = ranking_cross_entropy(scores, teacher, GROUP) * (GROUP.bincount()[GROUP] * 4 / 10)
     for question in GROUP.unique():
         s, t = (x[question == GROUP].squeeze(-1) for x in (scores, teacher))
         expected = -(t.softmax(0) * F.log_softmax(s, 0)).sum()

@@ -43,10 +43,12 @@ def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
         )
     large = int((sizes > batch_rows).sum())
     if large:
+        passes = len(group) / batch_rows / packs_of(len(group), len(sizes), batch_rows)
         log.warning(
             "%s %s: %s of %s questions have more candidates than the %d rows of a batch, up to %s; batches are as "
-            "large as their questions, and memory must hold them",
+            "large as their questions, and memory must hold them%s",
             *(task.name, split, f"{large:,}", f"{len(sizes):,}", batch_rows, f"{int(sizes.max()):,}"),
+            f"; an epoch reads each question {passes:.1f} times" if passes > 1.05 else "",
         )
     relevant = np.bincount(place, weights=label)
     untold = int(((relevant == 0) | (relevant == sizes)).sum())
@@ -55,6 +57,11 @@ def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
             "%s %s: of %s questions %s have candidates of one kind alone: labels teach nothing there",
             *(task.name, split, f"{len(sizes):,}", f"{untold:,}"),
         )
+
+
+def packs_of(rows: int, groups: int, pack_rows: int) -> int:
+    """Return into how many packs a shuffle is cut: as many as its rows would fill, with one group each at least."""
+    return min(groups, max(1, round(rows / pack_rows)))
 
 
 class GroupWalk:
@@ -76,7 +83,7 @@ class GroupWalk:
         self._sizes = np.bincount(place)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._walk = Walk(len(self._sizes), seed=seed)
-        self.round_packs = min(len(self._sizes), max(1, round(len(place) / pack_rows)))
+        self.round_packs = packs_of(len(place), len(self._sizes), pack_rows)
         self._round, self._packs = -1, [np.empty(0, np.int64)]
 
     def packs(self, first: int, count: int) -> list[Ints]:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from kd_lightning.data.soft_targets.manifest import refusal, show
 from kd_lightning.data.soft_targets.table import SoftTargets
 from kd_lightning.ensembling import Mean, mean_logits
 
-MEAN_VERSION = 2
+MEAN_VERSION = 3
 """Of the mean; raise it when the same members give other logits."""
 
 
@@ -37,15 +38,25 @@ def stack(members: Sequence[SoftTargets]) -> SoftTargets:
 
 
 def ensemble(
-    members: Sequence[SoftTargets], *, mean: Mean = "probabilities", weights: Sequence[float] | None = None
+    members: Sequence[SoftTargets],
+    *,
+    mean: Mean = "probabilities",
+    weights: Sequence[float] | None = None,
+    group: Tensor | None = None,
 ) -> SoftTargets:
     """Return the mean of the teachers' predictions (see ``mean_logits``), one weight each.
+
+    Args:
+        members: Of the teachers.
+        mean: See ``mean_logits``.
+        weights: See ``mean_logits``.
+        group: The question of each row in order of example id, int64 ``[N]``, of a task that ranks.
 
     Raises:
         UserError: If the members do not belong together (see ``stack``).
         ValueError: If mean or weights are not valid.
     """
     stacked = stack(members)
-    logits = mean_logits(stacked.logits, mean=mean, weights=weights, scores=not stacked.manifest.labels)
+    logits = mean_logits(stacked.logits, mean=mean, weights=weights, group=group)
     recipe = json.dumps([MEAN_VERSION, mean, None if weights is None else list(weights), stacked.identity])
     return replace(stacked, logits=logits, identity=f"mean-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}")
