@@ -43,8 +43,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.trainer import choose_precision
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.data import Part, collate
 from kd_lightning.data.tokens import Ints
 from kd_lightning.encoders import BiLstmEncoder

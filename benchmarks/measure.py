@@ -117,7 +117,7 @@ def config(command: str, work: Path, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
+    import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 
     paths = [f"paths.{name}={work / name}" for name in ("output", "store", "cache")]
     with initialize_config_module("kd_lightning.conf", version_base="1.3"):
@@ -128,8 +128,8 @@ def config(command: str, work: Path, *overrides: str) -> dict[str, Any]:
 
 def fit(cfg: dict[str, Any], soft_targets: Mapping[tuple[str, str], Any] | None = None) -> Any:
     """Return the fit of a configuration, as the commands make it; nothing is read yet."""
-    from kd_lightning.apps.fit import Fit
-    from kd_lightning.apps.inputs import Shared
+    from kd_lightning.apps.fits.fit import Fit
+    from kd_lightning.apps.fits.inputs import Shared
 
     return Fit("benchmark", cfg, Shared.of(cfg), soft_targets or {})
 

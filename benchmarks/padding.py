@@ -22,7 +22,7 @@ import numpy as np
 from measure import Sample
 from scipy.stats import chisquare
 
-from kd_lightning.apps.build import build
+from kd_lightning.apps.fits.build import build
 from kd_lightning.batch import Batch
 from kd_lightning.data.batches.train_stream import TrainStream
 

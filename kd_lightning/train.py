@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_lightning.apps.cli import command
+from kd_lightning.apps.command_line.cli import command
 
 main = command("train", "kd_lightning.apps.train:run")
 

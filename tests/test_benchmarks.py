@@ -70,7 +70,7 @@ def test_make_bench_runs_what_the_page_says():
 
 def test_threads_wait_as_in_the_commands(measure, monkeypatch):
     """A benchmark in another environment measures something else than what people run."""
-    from kd_lightning.apps.cli import quiet
+    from kd_lightning.apps.command_line.cli import quiet
 
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # to have it restored

@@ -13,7 +13,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 import kd_lightning.train  # noqa: F401 - registers the resolvers
-from kd_lightning.apps.build import build, build_encoder, build_system, build_tasks
+from kd_lightning.apps.fits.build import build, build_encoder, build_system, build_tasks
 from kd_lightning.encoders.vocabulary import train_word_tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -21,10 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
-from kd_lightning.apps.early import check_early
-from kd_lightning.apps.shorthands import spelled_out
-from kd_lightning.apps.trained_model import save_system
+import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
+from kd_lightning.apps.command_line.early import check_early
+from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.fits.trained_model import save_system
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file
 from kd_lightning.encoders import NewBiLstm, NewTransformer, TrainingWords

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kd_lightning.apps.cli import _wandb_offline
+from kd_lightning.apps.command_line.cli import _wandb_offline
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -248,7 +248,7 @@ def test_libraries_are_told_to_be_quiet_before_they_are_loaded(command, tmp_path
     """Threads that spin while they wait, in every fit of a command: a second process takes ten times as long."""
     code = (
         f"import sys, types; sys.argv = ['kd-{command}']\n"
-        "from kd_lightning.apps import cli\n"
+        "from kd_lightning.apps.command_line import cli\n"
         "quiet, late = cli.quiet, []\n"
         "cli.quiet = lambda: (late.append('torch' in sys.modules), quiet())\n"
         f"from kd_lightning.{command} import main\n"

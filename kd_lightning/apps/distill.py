@@ -19,17 +19,19 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.build import Config, learns_from_teachers, refused_by
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.identity import SoftTargetMap, versions
-from kd_lightning.apps.inputs import FitInputs, Shared, check_unlabelled, tell_unused_settings
-from kd_lightning.apps.latency import latency
-from kd_lightning.apps.report import distillation_rows, show_table, teacher_rows, write_report
-from kd_lightning.apps.scoring import columns_by_id, mean_scores, score_ensemble
-from kd_lightning.apps.stage_settings import who_teaches
-from kd_lightning.apps.start import Shapes, check_kept_heads
-from kd_lightning.apps.summary import SummaryFile, add_groups, add_scores, new_summary
-from kd_lightning.apps.teachers import (
+from kd_lightning.apps.command_line.stage_settings import who_teaches
+from kd_lightning.apps.fits.build import Config, learns_from_teachers, refused_by
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.identity import SoftTargetMap, versions
+from kd_lightning.apps.fits.inputs import FitInputs, Shared, check_unlabelled, tell_unused_settings
+from kd_lightning.apps.fits.start import Shapes, check_kept_heads
+from kd_lightning.apps.fits.trained_model import TrainedModel, distinct, write_config
+from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
+from kd_lightning.apps.results.latency import latency
+from kd_lightning.apps.results.report import distillation_rows, show_table, teacher_rows, write_report
+from kd_lightning.apps.results.scoring import columns_by_id, mean_scores, score_ensemble
+from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.stages.teachers import (
     Ensemble,
     Models,
     TrainedMember,
@@ -39,10 +41,8 @@ from kd_lightning.apps.teachers import (
     train_all,
     train_members,
 )
-from kd_lightning.apps.teaching import stored_soft_targets
-from kd_lightning.apps.trained_model import TrainedModel, distinct, write_config
-from kd_lightning.apps.trainer import refuse_scripts, silence_libraries
-from kd_lightning.apps.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
+from kd_lightning.apps.stages.teaching import stored_soft_targets
+from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.data import Rows, SoftTargets, ensemble
 from kd_lightning.encoders import Encoder
 from kd_lightning.tasks import Task, glue_average

@@ -7,10 +7,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kd_lightning.apps.opened_run import OpenedRun
-from kd_lightning.apps.report import show_scores
-from kd_lightning.apps.scoring import score_ensemble
-from kd_lightning.apps.teachers import Ensemble
+from kd_lightning.apps.fits.opened_run import OpenedRun
+from kd_lightning.apps.results.report import show_scores
+from kd_lightning.apps.results.scoring import score_ensemble
+from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import glue_average
 

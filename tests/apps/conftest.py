@@ -11,10 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
+import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
-from kd_lightning.apps.early import check_early
-from kd_lightning.apps.shorthands import spelled_out
+from kd_lightning.apps.command_line.early import check_early
+from kd_lightning.apps.command_line.shorthands import spelled_out
 
 CONF = Path(__file__).parents[2] / "conf"
 RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "distill": distill.run}

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from kd_lightning import __version__
-from kd_lightning.apps.one_line import one_line
-from kd_lightning.apps.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
+from kd_lightning.apps.command_line.one_line import one_line
+from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
 
 
 def call(command, *arguments):
@@ -225,7 +225,7 @@ def test_other_messages_of_hydra_become_one_line():
 def test_what_the_hub_says_is_said_once():
     """Its library prints by itself, and Hydra's log would print it once more."""
     code = (
-        "import logging; from kd_lightning.apps.cli import quiet\n"
+        "import logging; from kd_lightning.apps.command_line.cli import quiet\n"
         "logging.basicConfig(format='%(message)s'); quiet()\n"
         "import datasets.utils.logging as data, huggingface_hub.utils.logging as hub\n"
         "hub.get_logger('huggingface_hub.x').warning('no network'); data.get_logger('datasets.x').warning('no data')"

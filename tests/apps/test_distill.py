@@ -13,8 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json

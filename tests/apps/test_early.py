@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-import kd_lightning.apps.cli  # noqa: F401  registers the resolvers
-from kd_lightning.apps.early import check_early
+import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
+from kd_lightning.apps.command_line.early import check_early
 from kd_lightning.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

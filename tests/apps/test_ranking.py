@@ -13,8 +13,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.inputs import Shared
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.inputs import Shared
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kd_lightning.apps.report import distillation_rows, gain, markdown, percent, write_report
-from kd_lightning.apps.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.results.report import distillation_rows, gain, markdown, percent, write_report
+from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
 

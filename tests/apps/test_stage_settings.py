@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from kd_lightning.apps.stage_settings import check_stages, selection, teachers, tuned_tasks, who_teaches, with_settings
+from kd_lightning.apps.command_line.stage_settings import (
+    check_stages,
+    selection,
+    teachers,
+    tuned_tasks,
+    who_teaches,
+    with_settings,
+)
 from kd_lightning.errors import UserError
 
 RUN = {
@@ -200,6 +207,7 @@ def test_what_is_wrong_is_told(role, settings, message):
 
 def test_nothing_heavy_is_loaded_for_it():
     """Five seconds of imports before a word that is misspelt."""
-    code = "import sys, kd_lightning.apps.early; print({'torch', 'transformers', 'pytorch_lightning'} & {*sys.modules})"
+    heavy = "{'torch', 'transformers', 'pytorch_lightning'}"
+    code = f"import sys, kd_lightning.apps.command_line.early; print({heavy} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -4,8 +4,8 @@ import os
 
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.summary import ROLES
-from kd_lightning.apps.sweep import SweepTable, sweep_rows, sweep_runs
+from kd_lightning.apps.results.summary import ROLES
+from kd_lightning.apps.results.sweep import SweepTable, sweep_rows, sweep_runs
 from kd_lightning.data.folders import write_json
 
 NONE = dict.fromkeys(ROLES)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.apps import teachers
-from kd_lightning.apps.build import own_task_heads, with_task_heads
-from kd_lightning.apps.inputs import Shared
-from kd_lightning.apps.start import Start
-from kd_lightning.apps.teachers import TrainedMember, best, ensemble_of, train_members
-from kd_lightning.apps.variants import Member, baseline_fits, fine_tuned, gold_only
-from kd_lightning.apps.variants import members as planned_members
+from kd_lightning.apps.fits.build import own_task_heads, with_task_heads
+from kd_lightning.apps.fits.inputs import Shared
+from kd_lightning.apps.fits.start import Start
+from kd_lightning.apps.stages import teachers
+from kd_lightning.apps.stages.teachers import TrainedMember, best, ensemble_of, train_members
+from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned, gold_only
+from kd_lightning.apps.stages.variants import members as planned_members
 from kd_lightning.errors import UserError
 from tests.apps.test_stage_settings import run
 
@@ -152,7 +152,9 @@ def test_the_baseline_is_the_student_without_a_teacher(monkeypatch):
     cfg = whole_run()
     found = gold_only(cfg)["system"]
     assert found == {"reduction": "mean", "head": HEAD, "task_heads": {"rte": {"dropout": 0.3}}}
-    monkeypatch.setattr("kd_lightning.apps.variants.FitInputs", lambda *args, **kwargs: SimpleNamespace(examples=99))
+    monkeypatch.setattr(
+        "kd_lightning.apps.stages.variants.FitInputs", lambda *args, **kwargs: SimpleNamespace(examples=99)
+    )
     (fit,) = baseline_fits(cfg, Shared(None), ())
     assert fit.cfg["system"] == found
     assert fit.cfg["batching"]["epoch_rows"] == 7

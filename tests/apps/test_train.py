@@ -9,9 +9,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from kd_lightning.apps import trainer as trainer_module
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.resume import claimed
+from kd_lightning.apps.fits import trainer as trainer_module
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
@@ -261,7 +261,7 @@ def test_a_requeue_that_failed_leaves_the_trained_weights(kd, slurm, monkeypatch
         trainer.callbacks.append(Requeued())
         return trainer
 
-    monkeypatch.setattr("kd_lightning.apps.fit.build_trainer", build_trainer)
+    monkeypatch.setattr("kd_lightning.apps.fits.fit.build_trainer", build_trainer)
     folder = kd("train", *settings)
     assert weights(folder) == weights(wanted)
     assert read_json(folder / "fit.json")["scores"] == read_json(wanted / "fit.json")["scores"]

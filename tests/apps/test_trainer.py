@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kd_lightning.apps.sparse_gradients import refuse_sparse_gradients
-from kd_lightning.apps.trainer import choose_precision
+from kd_lightning.apps.fits.sparse_gradients import refuse_sparse_gradients
+from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.errors import UserError
 
 

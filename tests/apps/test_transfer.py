@@ -272,7 +272,7 @@ def test_gradients_are_sparse_where_nothing_is_in_the_way(kd, monkeypatch, setti
             asked.append(self.sparse)
 
     monkeypatch.setattr("kd_lightning.encoders.new_bilstm.WordEmbedding", Watched)
-    monkeypatch.setattr("kd_lightning.apps.sparse_gradients.adds_up_sparse_gradients", lambda _: adds_up)
+    monkeypatch.setattr("kd_lightning.apps.fits.sparse_gradients.adds_up_sparse_gradients", lambda _: adds_up)
     kd("distill", *SMALL, *BILSTM, "baseline=false", *settings)
     assert asked[0] is any(asked) is sparse  # models that predict have no gradients
 
@@ -281,7 +281,7 @@ def test_sparse_gradients_that_cannot_be_are_told_first(kd, workplace, monkeypat
     """Before the teacher is trained."""
     with pytest.raises(UserError, match=r"encoder.sparse is true, but AdamW does not take"):
         kd("distill", *SMALL, *BILSTM, "encoder.sparse=true", "optimizer=adamw")
-    monkeypatch.setattr("kd_lightning.apps.sparse_gradients.adds_up_sparse_gradients", lambda _: False)
+    monkeypatch.setattr("kd_lightning.apps.fits.sparse_gradients.adds_up_sparse_gradients", lambda _: False)
     with pytest.raises(UserError, match=r"encoder.sparse=true: NCCL"):
         kd("distill", *SMALL, *BILSTM, "encoder.sparse=true")
     assert not (workplace / "outputs" / "store").exists()

@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from kd_lightning.apps.build import build_encoder
-from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.fits.build import build_encoder
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem

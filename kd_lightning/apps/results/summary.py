@@ -10,8 +10,8 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from kd_lightning.apps.build import Config
-from kd_lightning.apps.scoring import Scores
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.results.scoring import Scores
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import Task, glue_average
 

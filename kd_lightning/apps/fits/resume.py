@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from kd_lightning.apps.build import Config
+from kd_lightning.apps.fits.build import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.build import Config, build, build_tasks, learns_from_teachers, refused_by
-from kd_lightning.apps.own_code import own_code
+from kd_lightning.apps.fits.build import Config, build, build_tasks, learns_from_teachers, refused_by
+from kd_lightning.apps.fits.own_code import own_code
 from kd_lightning.data import Corpus, Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
 from kd_lightning.errors import UserError, did_you_mean

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.stage_settings import WHERE_TUNED, check_stages
+from kd_lightning.apps.command_line.stage_settings import WHERE_TUNED, check_stages
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.fields import is_whole
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from kd_lightning.apps.identity import versions
-from kd_lightning.apps.inputs import swapped_copies
-from kd_lightning.apps.trained_model import TrainedModel
-from kd_lightning.apps.trainer import choose_precision
+from kd_lightning.apps.fits.identity import versions
+from kd_lightning.apps.fits.inputs import swapped_copies
+from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.data import Manifest, Rows, SoftTargets
 from kd_lightning.data.folders import locked
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from kd_lightning.apps.build import Config, build, build_encoder, build_system, refused_by
-from kd_lightning.apps.identity import SoftTargetMap, content_address, versions
-from kd_lightning.apps.inputs import FitInputs, Shared
-from kd_lightning.apps.resume import read_checkpoint
-from kd_lightning.apps.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
-from kd_lightning.apps.stage_settings import OF_A_FIT
-from kd_lightning.apps.start import Shapes, Start
-from kd_lightning.apps.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
+from kd_lightning.apps.command_line.stage_settings import OF_A_FIT
+from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, refused_by
+from kd_lightning.apps.fits.identity import SoftTargetMap, content_address, versions
+from kd_lightning.apps.fits.inputs import FitInputs, Shared
+from kd_lightning.apps.fits.resume import read_checkpoint
+from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
+from kd_lightning.apps.fits.start import Shapes, Start
+from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
+from kd_lightning.apps.fits.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.grouping import check_groups
 from kd_lightning.data.batches.train_stream import check_shares, check_single_task

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import torch
 
-from kd_lightning.apps.inputs import FitInputs
-from kd_lightning.apps.trained_model import TrainedModel
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.data import Part, collate
 
 

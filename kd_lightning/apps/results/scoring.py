@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kd_lightning.apps.inputs import FitInputs
-from kd_lightning.apps.teachers import Ensemble
-from kd_lightning.apps.trained_model import TrainedModel, distinct
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.trained_model import TrainedModel, distinct
+from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.data import Rows
 from kd_lightning.ensembling import mean_logits
 from kd_lightning.tasks import Task

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from kd_lightning.apps.build import Config, build
+from kd_lightning.apps.fits.build import Config, build
 from kd_lightning.callbacks import LogProgress
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import UserError

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.build import Config, build, build_encoder, build_system, build_tasks, refused_by
-from kd_lightning.apps.inputs import token_table
-from kd_lightning.apps.trainer import build_trainer, interruptible, silence_libraries
+from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, build_tasks, refused_by
+from kd_lightning.apps.fits.inputs import token_table
+from kd_lightning.apps.fits.trainer import build_trainer, interruptible, silence_libraries
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
 from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
 from kd_lightning.encoders import EncoderSpec, load_tokenizer

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from kd_lightning.apps.build import refused_by
+from kd_lightning.apps.fits.build import refused_by
 from kd_lightning.data.folders import file_hash
 
 TRUSTED = {"kd_lightning", "torch", "pytorch_lightning", "torchmetrics", "transformers"}

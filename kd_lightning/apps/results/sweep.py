@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from kd_lightning.apps.report import Row
+    from kd_lightning.apps.results.report import Row
 
 
 class SweepTable(Callback):
@@ -21,7 +21,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the table, of the runs that have finished."""
-        from kd_lightning.apps.report import markdown, show_table
+        from kd_lightning.apps.results.report import markdown, show_table
         from kd_lightning.data.folders import write_text
 
         folder = Path(config.hydra.sweep.dir)
@@ -49,7 +49,7 @@ def sweep_runs(folder: Path, name: str) -> list[Path]:
 
 def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
     """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages."""
-    from kd_lightning.apps.report import columns
+    from kd_lightning.apps.results.report import columns
     from kd_lightning.data.folders import read_json
 
     told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]

@@ -14,14 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.shorthands import is_swept
+from kd_lightning.apps.command_line.shorthands import is_swept
 
 
 def config_dir() -> str:
     """Return where the shipped configs live: in the installed package, or beside it in a bare checkout."""
     if find_spec("kd_lightning.conf") is not None:
         return "pkg://kd_lightning.conf"
-    return str(Path(__file__).parents[2] / "conf")
+    return str(Path(__file__).parents[3] / "conf")
 
 
 def setting_names(name: str, arguments: Sequence[str]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kd_lightning.apps.build import Config
-from kd_lightning.apps.summary import GROUPS, ROLES
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.results.summary import GROUPS, ROLES
 from kd_lightning.data.folders import write_text
 
 Row = Sequence[str]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from kd_lightning.apps.build import Config
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.stage_settings import selection, who_teaches
-from kd_lightning.apps.start import Start
-from kd_lightning.apps.store import stored
-from kd_lightning.apps.trained_model import TrainedModel
-from kd_lightning.apps.variants import Member
+from kd_lightning.apps.command_line.stage_settings import selection, who_teaches
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.start import Start
+from kd_lightning.apps.fits.store import stored
+from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.stages.variants import Member
 from kd_lightning.ensembling import Mean
 from kd_lightning.tasks import Task
 

@@ -6,8 +6,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from kd_lightning.apps.fit import Fit
-from kd_lightning.apps.trained_model import TrainedModel, result_of
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.trained_model import TrainedModel, result_of
 from kd_lightning.callbacks import resume_path
 from kd_lightning.data.folders import locked
 
