@@ -90,6 +90,10 @@ class Plan:
         tell_unused_settings(cfg)
         shared = Shared.of(cfg)
         learns = learns_from_teachers(cfg)
+        if learns and all(
+            node["_target_"].endswith(".NewBiLstm") for node in (cfg["encoder"], cfg["teacher"]["encoder"])
+        ):
+            log.info("the teacher is a BiLSTM, too; encoder@teacher.encoder=minilm, for example, is another")
         untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
         return cls(
             FitInputs(cfg, shared, untaught=untaught),

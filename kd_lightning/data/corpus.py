@@ -67,7 +67,7 @@ class Corpus:
         """
         found = self.rows(task, split, labelled=labelled)
         if found is None:
-            hint = did_you_mean(split, task.files)
+            hint = ", or data.unlabelled=FILE" if split == "unlabelled" else did_you_mean(split, task.files)
             raise UserError(f"task {task.name} has no {split} split: expected it at {self.where(task, split)}{hint}")
         return found
 

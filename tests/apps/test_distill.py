@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from kd_lightning.apps.distill import Plan
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.callbacks import ResumeCheckpoint
@@ -216,7 +218,7 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
         "trainer.limit_train_batches=0.01": "expected at least one of the . batches of an epoch",
         "optimizer.optimizer._target_=torch.optim.Adamax": "unexpected keyword argument 'fused'",
         "optimizer.optimizer._target_=mine.Optimizer": "Error loading 'mine.Optimizer'|No module named 'mine'",
-        "batching.unlabelled=true": "task animals has no unlabelled split: expected it at",
+        "batching.unlabelled=true": "task animals has no unlabelled split: expected it at .*, or data.unlabelled=FILE",
         "distill_loss._target_=torch.nn.MSELoss ~distill_loss.temperature": r"distill_loss gives \(\) for logits",
     }
     for overrides, message in wrong.items():
@@ -238,6 +240,20 @@ def test_processes_that_start_the_command_again_are_refused(kd, fits):
     with pytest.raises(UserError, match="starts the whole command again"):
         kd("distill", *SMALL, *settings)
     assert fits == []
+
+
+def test_a_bilstm_that_teaches_a_bilstm_is_told(workplace, caplog):
+    """Who forgets the teacher's encoder has hours of a teacher that knows no more than its student."""
+    settings = ["data=files", "task=[animals]", "system=bilstm", "encoder=bilstm"]
+    for more, expected in (([], 1), (["encoder@teacher.encoder=tiny"], 0)):
+        caplog.clear()
+        with (
+            initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"),
+            caplog.at_level("INFO"),
+        ):
+            overrides = [f"hydra.searchpath=[file://{workplace}/mine]", *settings, *more]
+            Plan.of(OmegaConf.to_container(compose("distill", overrides=overrides), resolve=True))
+        assert caplog.text.count("the teacher is a BiLSTM, too") == expected
 
 
 def test_a_run_that_fails_says_so(kd, workplace, monkeypatch):
@@ -335,7 +351,7 @@ def test_an_ensemble_is_reported_beside_its_members(kd, fits):
     assert summary["tasks"]["animals"]["ensemble"] is not None
 
 
-def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch, workplace):
+def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch, workplace, caplog):
     """Killed inside the student: teachers are found, the student ends with the weights of a run in one piece."""
     kd("distill", *SMALL)
     whole = store(workplace, "student")
@@ -353,7 +369,9 @@ def test_an_interrupted_distillation_goes_on_where_it_was(kd, fits, monkeypatch,
         patch.setattr(ResumeCheckpoint, "save", save_and_die)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             kd("distill", *SMALL, often)
-    kd("distill", *SMALL, often)
+    with caplog.at_level("INFO"):
+        kd("distill", *SMALL, often)
+    assert ", from step 3 (" in caplog.text
     assert fits == ["teacher animals", "teacher beasts", "student", "student", "baseline"]
     resumed = store(workplace, "student")
     for name in ("encoder/model.safetensors", "heads.safetensors"):

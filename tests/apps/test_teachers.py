@@ -174,7 +174,7 @@ def test_members_have_their_settings_and_their_place():
 @pytest.mark.parametrize("members", [{"a": {}, "b": {}}, {"a": {"seed": 1}, "b": {"optimizer": {"lr": 2}}}])
 def test_members_that_are_the_same_are_refused(members):
     """An ensemble of one, under the names of two."""
-    with pytest.raises(UserError, match=r"teacher.members: a and b have the same settings, give one another seed"):
+    with pytest.raises(UserError, match=r"teacher.members: a and b have the same settings and the seed 1: change one"):
         list(planned_members(whole_run(members=members), Shared(None)))
 
 

@@ -57,10 +57,12 @@ def _nearest(name: str, known: Sequence[str], options: Callable[[str], Sequence[
     group, last = name.partition(".")[0], name.rpartition(".")[2]
     if name in known:  # so it is another job of the sweep that has none
         return f"'{name}' with every option of {group} that this sweep takes: leave those out that have none"
+    if group in ("teacher", "student") and not any(one.startswith(f"{group}.") for one in known):
+        return f"'{name}': {group}s are kd-distill's"
     inside = [one for one in known if one.startswith(f"{group}.") and not one.endswith("_")]
     where = f" in the chosen option of {group}" if "." in name and group in known else ""
     if where and (others := options(name)):
-        return f"'{name}'{where}; it is one of {', '.join(others)}"
+        return f"'{name}'{where}; {', '.join(others)} {'have' if len(others) > 1 else 'has'} it"
     if where:  # optimizer.optimizer.rho for optimizer.rho
         by_last = {one.rpartition(".")[2]: one for one in inside}
         meant = [f"; did you mean '{by_last[near]}'?" for near in difflib.get_close_matches(last, by_last, n=1)]

@@ -216,12 +216,12 @@ class Fit:
         trainer = build_trainer(self.cfg, folder, stage=self.stage, identity=self.identity)
         system = self.build_system()
         data = self.build_data()
-        self._prepare(folder, checkpoint)
+        begun = self._prepare(folder, checkpoint)
         data.trainer = trainer
         rows = sum(len(part.tokens) for part in data.train)
         batches, steps = len(data.train_dataloader()), data.total_steps
         how = f"{rows:,} examples, {batches:,} batches an epoch, {steps:,} steps, {trainer.precision}"
-        log.info("%s: %s%s", self.stage, how, f", from {checkpoint}" if checkpoint else "")
+        log.info("%s: %s%s", self.stage, how, f", from step {begun:,} ({checkpoint})" if checkpoint else "")
         for logger in trainer.loggers:
             logger.log_hyperparams(self.cfg)
         scores = train(system, trainer, data, checkpoint)
@@ -235,14 +235,15 @@ class Fit:
         log.info("%s: %s (%.0f s)", self.stage, shown, result["seconds"])
         return result
 
-    def _prepare(self, folder: Path, checkpoint: Path | None) -> None:
-        """Write what names the fit, and take away what an earlier run of the folder left behind the checkpoint."""
+    def _prepare(self, folder: Path, checkpoint: Path | None) -> int:
+        """Write what names the fit, take away what an earlier run left behind the checkpoint; return the first step."""
         folder.mkdir(parents=True, exist_ok=True)
         write_config(folder, self.cfg)
         write_text(folder / "identity", self.identity)
         remove_requeue_checkpoints(folder)
-        step = 0 if checkpoint is None else read_checkpoint(checkpoint, self.identity)["global_step"]
+        step: int = 0 if checkpoint is None else read_checkpoint(checkpoint, self.identity)["global_step"]
         MetricsCsv(str(folder)).truncate(step)
+        return step
 
     def _result(self, system: NLUSystem, data: MultiTaskData, scores: Config) -> Config:
         embeddings = sum(p.numel() for name, p in system.encoder.named_parameters() if not system.encoder.depth(name))

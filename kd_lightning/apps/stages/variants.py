@@ -69,7 +69,8 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
         settings = {**with_settings(teacher, stage_settings.members(own)[member]), "seed": seed}
         for other, same in seen:
             if same == settings:
-                raise UserError(f"teacher.members: {other} and {name} have the same settings, give one another seed")
+                same_as = f"{other} and {name} have the same settings and the seed {seed}"
+                raise UserError(f"teacher.members: {same_as}: change one of them, or leave it out")
         seen.append((name, settings))
         where = f"teacher.members.{member}." if member else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
