@@ -25,7 +25,7 @@ from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, Shared, check_unlabelled, tell_unused_settings
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
-from kd_lightning.apps.fits.trained_model import TrainedModel, distinct, write_config
+from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.results.latency import latency
 from kd_lightning.apps.results.report import distillation_rows, show_table, teacher_rows, write_report
@@ -213,21 +213,13 @@ def one_each(models: Models) -> dict[str, list[TrainedModel]]:
 def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
     """Return (task, split) -> soft targets on all rows of taught tasks; of several teachers, the ensemble's."""
     by_name = {task.name: task for task in inputs.tasks}
-    wanted = {key: rows for key, rows in inputs.training_rows.items() if key[0] in found.models}
-    by_folder: dict[tuple[str, str], dict[Path, SoftTargets]] = {key: {} for key in wanted}
-    for teacher in distinct(found.models):
-        for (name, split), rows in wanted.items():
-            if teacher in found.models[name]:
-                by_folder[name, split][teacher.folder] = stored_soft_targets(teacher, by_name[name], split, rows)
-        teacher.release()  # many large teachers fit neither beside each other nor beside the student
-    return {
-        (name, split): _joined(found, by_name[name], each, wanted[name, split])
-        for (name, split), each in by_folder.items()
-    }
+    asked = found.ask(
+        inputs.training_rows, lambda model, name, split, rows: stored_soft_targets(model, by_name[name], split, rows)
+    )
+    return {key: _joined(found, by_name[key[0]], each, inputs.training_rows[key]) for key, each in asked.items()}
 
 
-def _joined(found: Ensemble, task: Task, by_folder: Mapping[Path, SoftTargets], rows: Rows) -> SoftTargets:
-    each = [by_folder[teacher.folder] for teacher in found.models[task.name]]
+def _joined(found: Ensemble, task: Task, each: list[SoftTargets], rows: Rows) -> SoftTargets:
     if len(each) == 1:
         return each[0]
     group = columns_by_id(rows)["group"] if task.kind == "ranking" else None

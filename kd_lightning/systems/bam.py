@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.annealing import AnnealingSchedule
 from kd_lightning.batch import Batch
 from kd_lightning.systems.base import NLUSystem
-from kd_lightning.systems.task_losses import soft_losses
+from kd_lightning.systems.task_losses import counted, soft_losses, teacher_or_self
 
 
 class BamStudent(NLUSystem):
@@ -48,13 +48,9 @@ class BamStudent(NLUSystem):
         for name, rows in batch["tasks"].items():
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
             gold = self.gold_losses[name](student, rows["labels"], rows["group"])  # [n]
-            # A row without a teacher teaches itself: no gradient, and weight 0 below.
-            has_teacher, has_label = rows["has_teacher"], rows["has_label"]
-            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
-            soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
-            weight = torch.where(has_teacher, gold_weight * has_label, 1.0)  # [n]
+            soft = self.soft_losses[name](student, teacher_or_self(student, rows), rows["group"])  # [n]
+            weight = torch.where(rows["has_teacher"], gold_weight * rows["has_label"], 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
-            every = torch.ones_like(has_label)
-            losses[name] = {"gold_loss": (gold, has_label), "soft_loss": (soft, has_teacher), "loss": (loss, every)}
+            losses[name] = counted(rows, gold=gold, soft=soft, loss=loss)
         self.log_losses(losses, gold_weight=gold_weight)
         return self.reduce([task["loss"][0] for task in losses.values()])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.systems.base import NLUSystem
-from kd_lightning.systems.task_losses import soft_losses
+from kd_lightning.systems.task_losses import counted, soft_losses, teacher_or_self
 
 
 class BiLstmStudent(NLUSystem):
@@ -47,15 +47,13 @@ class BiLstmStudent(NLUSystem):
         losses = {}
         for name, rows in batch["tasks"].items():
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
-            # A row without a teacher teaches itself: no gradient, and weight 0 below.
-            has_teacher, has_label = rows["has_teacher"], rows["has_label"]
-            teacher = torch.where(has_teacher.unsqueeze(-1), rows["teacher_logits"], student.detach())
+            teacher = teacher_or_self(student, rows)
             found = teacher.squeeze(-1) if name in self.scored else teacher.argmax(-1)
-            gold = self.gold_losses[name](student, torch.where(has_label, rows["labels"], found), rows["group"])  # [n]
+            labels = torch.where(rows["has_label"], rows["labels"], found)
+            gold = self.gold_losses[name](student, labels, rows["group"])  # [n]
             soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
-            weight = torch.where(has_teacher, self.gold_weight, 1.0)  # [n]
+            weight = torch.where(rows["has_teacher"], self.gold_weight, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
-            every = torch.ones_like(has_label)
-            losses[name] = {"gold_loss": (gold, has_label), "soft_loss": (soft, has_teacher), "loss": (loss, every)}
+            losses[name] = counted(rows, gold=gold, soft=soft, loss=loss)
         self.log_losses(losses)
         return self.reduce([task["loss"][0] for task in losses.values()])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from kd_lightning.batch import TaskRows
 from kd_lightning.losses import gold_loss, logit_mse, ranking_cross_entropy, ranking_loss
 from kd_lightning.losses.checks import check_per_row
+from kd_lightning.systems.loss_means import CountedLosses
 from kd_lightning.tasks import Task
 
 GoldLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -46,3 +49,17 @@ def soft_losses(tasks: Sequence[Task], distill_loss: nn.Module) -> dict[str, Sof
 
     by_kind = {"classification": of_classes, "regression": of_scores, "ranking": ranking_cross_entropy}
     return {task.name: by_kind[task.kind] for task in tasks}
+
+
+def teacher_or_self(student: Tensor, rows: TaskRows) -> Tensor:
+    """Return the teacher's logits ``[n, C]``; a row without a teacher teaches itself: no gradient, and no NaN.
+
+    The loss of such a row must have the weight 0.
+    """
+    return torch.where(rows["has_teacher"].unsqueeze(-1), rows["teacher_logits"], student.detach())
+
+
+def counted(rows: TaskRows, *, gold: Tensor, soft: Tensor, loss: Tensor) -> dict[str, CountedLosses]:
+    """Return a task's losses ``[n]`` by name, each with the rows that count in its mean; ``loss`` is trained on."""
+    every = torch.ones_like(rows["has_label"])
+    return {"gold_loss": (gold, rows["has_label"]), "soft_loss": (soft, rows["has_teacher"]), "loss": (loss, every)}

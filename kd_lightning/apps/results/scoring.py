@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kd_lightning.apps.fits.inputs import FitInputs
-from kd_lightning.apps.fits.trained_model import TrainedModel, distinct
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.data import Rows
 from kd_lightning.ensembling import mean_logits
@@ -46,16 +45,12 @@ def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     """
     scores: Scores = {}
     by_name = {task.name: task for task in inputs.tasks}
-    wanted = {key: rows for key, rows in inputs.evaluation_rows.items() if key[0] in found.models}
-    each: dict[tuple[str, str], dict[Path, Tensor]] = {key: {} for key in wanted}
-    for model in distinct(found.models):
-        for (name, split), rows in wanted.items():
-            if model in found.models[name]:
-                each[name, split][model.folder] = model.logits(by_name[name], split, rows)[1]
-        model.release()
-    for (name, split), rows in wanted.items():
-        task = by_name[name]
-        logits = torch.stack([each[name, split][model.folder] for model in found.models[name]], dim=1)  # [N, T, C]
+    asked = found.ask(
+        inputs.evaluation_rows, lambda model, name, split, rows: model.logits(by_name[name], split, rows)[1]
+    )
+    for (name, split), each in asked.items():
+        task, rows = by_name[name], inputs.evaluation_rows[name, split]
+        logits = torch.stack(each, dim=1)  # [N, T, C]
         group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
         mean = mean_logits(logits, mean=found.mean, weights=found.weights_of(name), group=group)
         scores[task.score_key(split)] = scores_from_logits(task, mean, rows)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from kd_lightning.apps.command_line.stage_settings import selection, who_teaches
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.store import stored
-from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.fits.trained_model import TrainedModel, distinct
 from kd_lightning.apps.stages.variants import Member
+from kd_lightning.data import Rows
 from kd_lightning.ensembling import Mean
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 Models = dict[str, TrainedModel]
 """Task -> its model."""
@@ -65,6 +69,27 @@ class Ensemble:
     models: Mapping[str, Sequence[TrainedModel]]
     mean: Mean = "probabilities"
     weights: Mapping[str, Sequence[float] | None] | None = None
+
+    def ask(
+        self, rows: Mapping[tuple[str, str], Rows], question: Callable[[TrainedModel, str, str, Rows], Answer]
+    ) -> dict[tuple[str, str], list[Answer]]:
+        """Return (task, split) -> the answers of the task's teachers, in order; of the tasks that have some.
+
+        Each teacher is asked all at once and then released: many large ones fit neither beside each other nor beside
+        the student.
+
+        Args:
+            rows: (task, split) -> its rows.
+            question: (model, task, split, rows) -> answer.
+        """
+        wanted = {key: some for key, some in rows.items() if key[0] in self.models}
+        found: dict[tuple[str, str], dict[Path, Answer]] = {key: {} for key in wanted}
+        for model in distinct(self.models):
+            for (task, split), some in wanted.items():
+                if model in self.models[task]:
+                    found[task, split][model.folder] = question(model, task, split, some)
+            model.release()
+        return {key: [each[model.folder] for model in self.models[key[0]]] for key, each in found.items()}
 
     def weights_of(self, task: str) -> Sequence[float] | None:
         """Return the weights of a task's teachers; None for equal ones."""
