@@ -75,11 +75,11 @@ class LayerwiseOptimizer:
         self, optimizer: TorchOptimizer, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
     ) -> None:
         if not lr > 0:
-            raise ValueError(f"optimizer.lr is {lr}, expected a number above 0")
+            raise ValueError(f"lr is {lr}, expected a number above 0")
         if not 0 < layer_decay <= 1:
-            raise ValueError(f"optimizer.layer_decay is {layer_decay}, expected a number in (0, 1]")
+            raise ValueError(f"layer_decay is {layer_decay}, expected a number in (0, 1]")
         if not weight_decay >= 0:
-            raise ValueError(f"optimizer.weight_decay is {weight_decay}, expected a number of at least 0")
+            raise ValueError(f"weight_decay is {weight_decay}, expected a number of at least 0")
         self.optimizer = optimizer
         self.lr, self.layer_decay, self.weight_decay = lr, layer_decay, weight_decay
 

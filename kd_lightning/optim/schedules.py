@@ -26,7 +26,7 @@ class LinearWarmup:
 
     def __init__(self, warmup: float = 0.1, decay_from_start: bool = False) -> None:
         if not 0 <= warmup < 1:
-            raise ValueError(f"scheduler.warmup is {warmup}, expected a number in [0, 1)")
+            raise ValueError(f"warmup is {warmup}, expected a number in [0, 1)")
         self.warmup, self.decay_from_start = warmup, decay_from_start
 
     def __call__(self, progress: float) -> float:

@@ -91,11 +91,11 @@ def test_the_last_group_is_the_heads():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param({"lr": 0.0}, "optimizer.lr is 0.0", id="lr"),
-        pytest.param({"lr": float("nan")}, "optimizer.lr is nan", id="lr nan"),
-        pytest.param({"lr": 1.0, "layer_decay": 0.0}, "optimizer.layer_decay is 0.0", id="decay 0"),
-        pytest.param({"lr": 1.0, "layer_decay": 1.1}, "optimizer.layer_decay is 1.1", id="decay above 1"),
-        pytest.param({"lr": 1.0, "weight_decay": -0.1}, "optimizer.weight_decay is -0.1", id="weight decay"),
+        pytest.param({"lr": 0.0}, "lr is 0.0", id="lr"),
+        pytest.param({"lr": float("nan")}, "lr is nan", id="lr nan"),
+        pytest.param({"lr": 1.0, "layer_decay": 0.0}, "layer_decay is 0.0", id="decay 0"),
+        pytest.param({"lr": 1.0, "layer_decay": 1.1}, "layer_decay is 1.1", id="decay above 1"),
+        pytest.param({"lr": 1.0, "weight_decay": -0.1}, "weight_decay is -0.1", id="weight decay"),
     ],
 )
 def test_layerwise_refuses(settings, message):
@@ -210,5 +210,5 @@ def test_schedule_values(schedule, values):
 @pytest.mark.parametrize("warmup", [-0.1, 1.0, 100])
 def test_warmup_refuses(warmup):
     """A warm-up of 100 is meant as steps: as a share the rate never leaves 0."""
-    with pytest.raises(ValueError, match=r"scheduler.warmup is .*, expected a number in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"warmup is .*, expected a number in \[0, 1\)"):
         LinearWarmup(warmup)

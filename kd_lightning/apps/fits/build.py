@@ -57,8 +57,24 @@ def refused_by(name: str, make: Callable[..., Any], /, *args: Any, **values: Any
         if isinstance(cause, UserError):
             raise cause from error
         if isinstance(cause, REFUSALS):
-            raise UserError(f"{name}: {cause}") from error
+            raise UserError(_refusal(name, str(cause), _settings(make, args))) from error
         raise
+
+
+def _settings(make: Callable[..., Any], args: Sequence[Any]) -> list[str]:
+    """Return the names of the settings that a constructor is given: those of a node, or of a half-built object."""
+    nodes = [*[arg for arg in args if isinstance(arg, dict)], getattr(make, "keywords", {})]
+    return [str(name) for node in nodes for name in node]
+
+
+def _refusal(where: str, message: str, settings: Sequence[str]) -> str:
+    """Return a constructor's message with the place of the setting that it is about, in the words of settings."""
+    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
+    if unknown is not None:
+        made, name = unknown.groups()
+        return f"{where}: {made} has no setting '{name}'{did_you_mean(name, [n for n in settings if n != name])}"
+    setting = re.match(r"\w+", message)
+    return f"{where}.{message}" if setting is not None and setting[0] in settings else f"{where}: {message}"
 
 
 def build_tasks(cfg: Config) -> list[Task]:
