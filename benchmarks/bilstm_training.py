@@ -116,8 +116,8 @@ def new_bare(system: NLUSystem) -> BareNetwork:
     for layer, name in itertools.product(("hidden", "output"), ("weight", "bias")):
         state[f"{layer}.{name}"] = getattr(getattr(head, layer), name)
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
-        state[f"lstm.{name}"] = getattr(encoder.forwards, name)
-        state[f"lstm.{name}_reverse"] = getattr(encoder.backwards, name)
+        state[f"lstm.{name}"] = getattr(encoder.forward_lstm, name)
+        state[f"lstm.{name}_reverse"] = getattr(encoder.backward_lstm, name)
     model = BareNetwork(encoder.embedding.vocab_size, encoder.embedding.pad_id)
     model.load_state_dict(state)  # nothing is missing, nothing is left over
     return model

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric, MetricCollection
 
+Kind = Literal["classification", "regression", "ranking"]
+
 METRICS = {
     "classification": ("accuracy", "f1", "matthews_corrcoef", "map", "mrr"),
     "regression": ("pearson", "spearman"),
@@ -57,7 +59,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["classification", "regression", "ranking"]
+    kind: Kind
     texts: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: tuple[str, ...] = ()

@@ -35,8 +35,8 @@ class BiLstmEncoder(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.dropout = nn.Dropout(dropout)
-        self.forwards = nn.LSTM(embedding.output_dim, hidden_size, batch_first=True)
-        self.backwards = nn.LSTM(embedding.output_dim, hidden_size, batch_first=True)
+        self.forward_lstm = nn.LSTM(embedding.output_dim, hidden_size, batch_first=True)
+        self.backward_lstm = nn.LSTM(embedding.output_dim, hidden_size, batch_first=True)
         self.text_dim = 2 * hidden_size
         self.output_dim = 2 * self.text_dim
 
@@ -47,22 +47,25 @@ class BiLstmEncoder(nn.Module):
         mirrored = (lengths.unsqueeze(1) - 1 - column).clamp(min=0)  # [B, L]: the last token first
         reversed_words = words.gather(1, mirrored.unsqueeze(-1).expand_as(words))
         last = (lengths - 1).clamp(min=0).view(-1, 1, 1)
-        states = [self.forwards(words)[0], self.backwards(reversed_words)[0]]  # each [B, L, hidden_size]
+        states = [self.forward_lstm(words)[0], self.backward_lstm(reversed_words)[0]]  # each [B, L, hidden_size]
         ends = torch.cat([found.gather(1, last.expand(-1, 1, found.shape[2])).squeeze(1) for found in states], dim=1)
         return ends * (lengths > 0).unsqueeze(1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return ``[B, 4 x hidden_size]`` of token ids, mask and token types, each int64 ``[B, L]``."""
-        second = token_type_ids * attention_mask
-        ends = second.sum(1)
-        if not ends.any():
-            return F.pad(self.read(input_ids, attention_mask.sum(1)), (0, self.text_dim))
-        starts = attention_mask.sum(1) - ends
-        column = torch.arange(max(1, int(torch.maximum(starts, ends).max())), device=input_ids.device)
-        place = (starts.unsqueeze(1) + column).clamp(max=input_ids.shape[1] - 1)
-        texts = torch.cat([input_ids[:, : len(column)], input_ids.gather(1, place)])  # [2B, longest text]
-        both = self.read(texts, torch.cat([starts, ends]))  # one pass for both
-        return torch.cat(both.chunk(2), dim=1)
+        rows, longest = input_ids.shape
+        second = (token_type_ids * attention_mask).sum(1)
+        first = attention_mask.sum(1) - second
+        if not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()):  # no size of a graph may depend on its data
+            of_first, of_second = torch.stack([first.amax(), second.amax()]).tolist()
+            if of_second == 0:
+                return F.pad(self.read(input_ids, first), (0, self.text_dim))
+            longest = max(of_first, of_second)  # columns that neither text reaches cost time, and change nothing
+        place = first.unsqueeze(1) + torch.arange(longest, device=input_ids.device)
+        second_ids = input_ids.gather(1, place.clamp(max=input_ids.shape[1] - 1))
+        texts = torch.cat([input_ids[:, :longest], second_ids])  # [2B, longest text]
+        both = self.read(texts, torch.cat([first, second]))  # one pass for both
+        return torch.cat([both[:rows], both[rows:]], dim=1)
 
     def depth(self, name: str) -> int:
         """Return a parameter's depth: 0 the embeddings, 1 the LSTM."""

@@ -38,6 +38,12 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature is {temperature}, expected a number above 0")
 
 
+def check_gold_weight(gold_weight: float) -> None:
+    """Raise ValueError unless the share of the labels is in [0, 1]."""
+    if not 0 <= gold_weight <= 1:
+        raise ValueError(f"gold_weight is {gold_weight}, expected a number in [0, 1]")
+
+
 def check_per_row(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Raise ValueError unless a distillation loss gives one value per row.
 

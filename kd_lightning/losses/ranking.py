@@ -75,6 +75,30 @@ def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Te
     return _of_questions(of_questions, torch.ones_like(of_questions, dtype=torch.bool), place)
 
 
+def top_candidates(scores: Tensor, group: Tensor) -> Tensor:
+    """Return 1 for the candidate of each question with the highest score (for all of them, if several tie), else 0.
+
+    Args:
+        scores: ``[B, 1]``.
+        group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
+
+    Returns:
+        int64 ``[B]``.
+
+    Raises:
+        ValueError: If there is not one score, and one group, for each candidate.
+
+    Example:
+        >>> top_candidates(torch.tensor([[0.2], [0.9], [-1.0]]), torch.tensor([7, 7, 8]))
+        tensor([0, 1, 1])
+    """
+    check_candidates(scores, group)
+    s = scores.squeeze(-1)
+    place, count = places_of(group)
+    top = torch.full((count,), -torch.inf, dtype=s.dtype, device=s.device).scatter_reduce(0, place, s, "amax")
+    return (s == top[place]).long()
+
+
 def _of_questions(losses: Tensor, count: Tensor, place: Tensor) -> Tensor:
     """Return the losses of questions ``[G]``, of those that count, on their candidates ``[B]``, with the same mean."""
     candidates = torch.bincount(place, minlength=len(losses))

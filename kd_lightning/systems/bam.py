@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from kd_lightning.annealing import AnnealingSchedule
 from kd_lightning.batch import Batch
+from kd_lightning.losses.checks import check_per_row
 from kd_lightning.systems.base import NLUSystem
-from kd_lightning.systems.task_losses import counted, soft_losses, teacher_or_self
+from kd_lightning.systems.task_losses import loss_terms, task_gold_loss, task_soft_loss, teacher_or_self
 
 
 class BamStudent(NLUSystem):
@@ -37,8 +38,8 @@ class BamStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, annealing: AnnealingSchedule, **parts: Any) -> None:
         super().__init__(**parts)
+        check_per_row(distill_loss)
         self.distill_loss, self.annealing = distill_loss, annealing
-        self.soft_losses = soft_losses(self.tasks, distill_loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the annealed loss of the batch."""
@@ -46,11 +47,13 @@ class BamStudent(NLUSystem):
         hidden = self.encode(batch)  # [B, H]
         losses = {}
         for name, rows in batch["tasks"].items():
+            kind, group = self.kinds[name], rows["group"]
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
-            gold = self.gold_losses[name](student, rows["labels"], rows["group"])  # [n]
-            soft = self.soft_losses[name](student, teacher_or_self(student, rows), rows["group"])  # [n]
+            teacher = teacher_or_self(student, rows)  # [n, C]
+            gold = task_gold_loss(kind, student, rows["labels"], group)  # [n]
+            soft = task_soft_loss(kind, student, teacher, group, self.distill_loss)  # [n]
             weight = torch.where(rows["has_teacher"], gold_weight * rows["has_label"], 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
-            losses[name] = counted(rows, gold=gold, soft=soft, loss=loss)
+            losses[name] = loss_terms(rows, gold=gold, soft=soft, loss=loss)
         self.log_losses(losses, gold_weight=gold_weight)
         return self.reduce([task["loss"][0] for task in losses.values()])

@@ -16,7 +16,6 @@ from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
 from kd_lightning.systems.loss_means import CountedLosses, loss_means
-from kd_lightning.systems.task_losses import gold_losses
 from kd_lightning.tasks import Task, glue_average
 
 
@@ -81,7 +80,7 @@ class NLUSystem(pl.LightningModule):
                 "transformer, or system.head._target_=kd_lightning.heads.linear_head"
             )
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
-        self.gold_losses = gold_losses(tasks)
+        self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
         self._logged_step = -1

@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.losses.checks import check_gold_weight, check_per_row
 from kd_lightning.systems.base import NLUSystem
-from kd_lightning.systems.task_losses import counted, soft_losses, teacher_or_self
+from kd_lightning.systems.task_losses import (
+    loss_terms,
+    pseudo_labels,
+    task_gold_loss,
+    task_soft_loss,
+    teacher_or_self,
+)
 
 
 class BiLstmStudent(NLUSystem):
@@ -17,7 +24,8 @@ class BiLstmStudent(NLUSystem):
 
     ``gold_weight CE(y, student) + (1 - gold_weight) ||teacher - student||^2``; the paper's alpha is our gold weight,
     and 0 for its best model. A row without a gold label (unlabelled, or synthetic) has the class that its teacher
-    finds most likely as its label; of a score, the teacher's own. A row without a teacher follows its label alone.
+    finds most likely as its label; of a score, the teacher's own; of a question's candidates, the teacher's first.
+    A row without a teacher follows its label alone.
 
     Args:
         distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
@@ -35,25 +43,23 @@ class BiLstmStudent(NLUSystem):
 
     def __init__(self, *, distill_loss: nn.Module, gold_weight: float = 0.0, **parts: Any) -> None:
         super().__init__(**parts)
-        if not 0 <= gold_weight <= 1:
-            raise ValueError(f"gold_weight is {gold_weight}, expected a number in [0, 1]")
+        check_gold_weight(gold_weight)
+        check_per_row(distill_loss)
         self.distill_loss, self.gold_weight = distill_loss, gold_weight
-        self.soft_losses = soft_losses(self.tasks, distill_loss)
-        self.scored = {task.name for task in self.tasks if task.kind == "regression"}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of the batch against logits and labels."""
         hidden = self.encode(batch)  # [B, H]
         losses = {}
         for name, rows in batch["tasks"].items():
+            kind, group = self.kinds[name], rows["group"]
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
-            teacher = teacher_or_self(student, rows)
-            found = teacher.squeeze(-1) if name in self.scored else teacher.argmax(-1)
-            labels = torch.where(rows["has_label"], rows["labels"], found)
-            gold = self.gold_losses[name](student, labels, rows["group"])  # [n]
-            soft = self.soft_losses[name](student, teacher, rows["group"])  # [n]
+            teacher = teacher_or_self(student, rows)  # [n, C]
+            labels = torch.where(rows["has_label"], rows["labels"], pseudo_labels(kind, teacher, group))  # [n]
+            gold = task_gold_loss(kind, student, labels, group)  # [n]
+            soft = task_soft_loss(kind, student, teacher, group, self.distill_loss)  # [n]
             weight = torch.where(rows["has_teacher"], self.gold_weight, 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft
-            losses[name] = counted(rows, gold=gold, soft=soft, loss=loss)
+            losses[name] = loss_terms(rows, gold=gold, soft=soft, loss=loss)
         self.log_losses(losses)
         return self.reduce([task["loss"][0] for task in losses.values()])

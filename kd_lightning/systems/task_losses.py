@@ -1,54 +1,55 @@
-"""The losses that each task has by its kind: of classes, of scores, of the candidates of one question."""
+"""The losses that a task has by its kind: of classes, of scores, of the candidates of one question."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kd_lightning.batch import TaskRows
-from kd_lightning.losses import gold_loss, logit_mse, ranking_cross_entropy, ranking_loss
-from kd_lightning.losses.checks import check_per_row
+from kd_lightning.losses import gold_loss, logit_mse, ranking_cross_entropy, ranking_loss, top_candidates
 from kd_lightning.systems.loss_means import CountedLosses
-from kd_lightning.tasks import Task
-
-GoldLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(student logits ``[n, C]``, labels ``[n]``, group ``[n]``) -> loss per row ``[n]``."""
-
-SoftLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(student logits ``[n, C]``, teacher logits ``[n, C]``, group ``[n]``) -> loss per row ``[n]``."""
+from kd_lightning.tasks import Kind
 
 
-def gold_losses(tasks: Sequence[Task]) -> dict[str, GoldLoss]:
-    """Return task -> its loss against labels: cross-entropy, squared error, or that of whole questions."""
-
-    def of_rows(student: Tensor, labels: Tensor, group: Tensor) -> Tensor:
-        return gold_loss(student, labels)
-
-    return {task.name: ranking_loss if task.kind == "ranking" else of_rows for task in tasks}
-
-
-def soft_losses(tasks: Sequence[Task], distill_loss: nn.Module) -> dict[str, SoftLoss]:
-    """Return task -> its loss against a teacher: the chosen one of classes, squared error, or that of whole questions.
+def task_gold_loss(kind: Kind, student: Tensor, labels: Tensor, group: Tensor) -> Tensor:
+    """Return the loss of each row ``[n]`` against labels: cross-entropy, squared error, or that of whole questions.
 
     Args:
-        tasks: The tasks.
-        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]``, for classes.
-
-    Raises:
-        ValueError: If the distillation loss does not give one value per row.
+        kind: Of the task.
+        student: Logits ``[n, C]``.
+        labels: ``[n]``.
+        group: The question of each row, ``[n]``; read where candidates are ranked.
     """
-    check_per_row(distill_loss)
+    return ranking_loss(student, labels, group) if kind == "ranking" else gold_loss(student, labels)
 
-    def of_classes(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-        return distill_loss(student, teacher)
 
-    def of_scores(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-        return logit_mse(student, teacher)
+def task_soft_loss(kind: Kind, student: Tensor, teacher: Tensor, group: Tensor, distill_loss: nn.Module) -> Tensor:
+    """Return the loss of each row ``[n]`` against a teacher: the chosen one, squared error, or that of whole questions.
 
-    by_kind = {"classification": of_classes, "regression": of_scores, "ranking": ranking_cross_entropy}
-    return {task.name: by_kind[task.kind] for task in tasks}
+    Args:
+        kind: Of the task.
+        student: Logits ``[n, C]``.
+        teacher: Logits ``[n, C]``.
+        group: The question of each row, ``[n]``; read where candidates are ranked.
+        distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]``, for classes.
+    """
+    if kind == "ranking":
+        return ranking_cross_entropy(student, teacher, group)
+    loss: Tensor = logit_mse(student, teacher) if kind == "regression" else distill_loss(student, teacher)
+    return loss
+
+
+def pseudo_labels(kind: Kind, teacher: Tensor, group: Tensor) -> Tensor:
+    """Return what a teacher would label the rows ``[n]``: its likeliest class, its score, its first candidate.
+
+    Args:
+        kind: Of the task.
+        teacher: Logits ``[n, C]``.
+        group: The question of each row, ``[n]``; read where candidates are ranked.
+    """
+    if kind == "ranking":
+        return top_candidates(teacher, group)
+    return teacher.squeeze(-1) if kind == "regression" else teacher.argmax(-1)
 
 
 def teacher_or_self(student: Tensor, rows: TaskRows) -> Tensor:
@@ -59,7 +60,11 @@ def teacher_or_self(student: Tensor, rows: TaskRows) -> Tensor:
     return torch.where(rows["has_teacher"].unsqueeze(-1), rows["teacher_logits"], student.detach())
 
 
-def counted(rows: TaskRows, *, gold: Tensor, soft: Tensor, loss: Tensor) -> dict[str, CountedLosses]:
-    """Return a task's losses ``[n]`` by name, each with the rows that count in its mean; ``loss`` is trained on."""
+def loss_terms(rows: TaskRows, *, gold: Tensor, soft: Tensor, loss: Tensor) -> dict[str, CountedLosses]:
+    """Return a task's losses ``[n]`` by name, each with the rows that count in its logged mean.
+
+    ``gold_loss`` is that of the rows with a label of their own, ``soft_loss`` that of those with a teacher, ``loss``,
+    which is trained on, that of all.
+    """
     every = torch.ones_like(rows["has_label"])
     return {"gold_loss": (gold, rows["has_label"]), "soft_loss": (soft, rows["has_teacher"]), "loss": (loss, every)}

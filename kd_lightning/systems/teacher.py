@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.systems.base import NLUSystem
+from kd_lightning.systems.task_losses import task_gold_loss
 
 
 class Teacher(NLUSystem):
@@ -22,7 +23,7 @@ class Teacher(NLUSystem):
         losses, logged = [], {}
         for name, rows in batch["tasks"].items():
             logits = self.logits(name, hidden, rows["rows"])  # [n, C]
-            gold = self.gold_losses[name](logits, rows["labels"], rows["group"])  # [n]
+            gold = task_gold_loss(self.kinds[name], logits, rows["labels"], rows["group"])  # [n]
             losses.append(gold * rows["has_label"])
             logged[name] = {"gold_loss": (gold, rows["has_label"])}
         self.log_losses(logged)

@@ -5,6 +5,8 @@ A new system is one more line in SYSTEMS.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -590,6 +592,41 @@ def test_an_encoder_that_is_no_module_is_refused(build, spec, tokenizer, name):
     members = {key: getattr(encoder, key) for key in ("output_dim", "num_layers", "depth", "save", "named_parameters")}
     with pytest.raises(TypeError, match=r"the encoder is a SimpleNamespace, expected a torch\.nn\.Module"):
         build(name, encoder=SimpleNamespace(**members))
+
+
+@every_system
+def test_a_copy_is_the_same_system(build, batch_of, attach, taught, name):
+    """Processes that are spawned get their system by pickle; a copy that reads the original's loss is none."""
+    system = build(name)
+    for copied in (pickle.loads(pickle.dumps(system)), copy.deepcopy(system)):
+        batch = batch_of(taught, 3)
+        losses = [attach(quietly(one), step=4).training_step(batch, 0) for one in (system, copied)]
+        torch.testing.assert_close(*losses, rtol=0, atol=0)
+        losses[1].backward()
+        assert all(gradient is None for gradient in gradients_of(system).values())
+
+
+@every_system
+def test_logged_losses_are_of_the_rows_that_have_them(build, attach, taught, tokenizer, batch_of, name, monkeypatch):
+    """A gold loss over rows that have no label is one of made-up labels."""
+    system = attach(lively(build(name)), step=4)
+    batch = batch_of([part for part in taught if part.task.name == "mood"], 6)
+    rows, logits = batch["tasks"]["mood"], system(batch)["mood"].detach()
+    rows["has_label"] = torch.tensor([True, True, False, False, True, False])
+    rows["has_teacher"] = torch.tensor([True, False, True, True, True, True])
+    logged = {}
+    monkeypatch.setattr(system, "log_losses", lambda losses, **values: logged.update(losses["mood"]))
+    loss = system.training_step(batch, 0)
+    means = {key: value[counts].mean() for key, (value, counts) in logged.items()}
+    gold = F.cross_entropy(logits, rows["labels"], reduction="none")[rows["has_label"]]
+    torch.testing.assert_close(means["gold_loss"], gold.mean())
+    if name in LEARN_FROM_TEACHERS:
+        taught_rows, own = rows["has_teacher"], rows["teacher_logits"]
+        soft = torch.stack([soft_loss(logits[[row]], own[[row]]) for row in taught_rows.nonzero().flatten().tolist()])
+        if name == "bilstm":
+            soft = (logits - own).square().sum(1)[taught_rows]
+        torch.testing.assert_close(means["soft_loss"], soft.mean())
+        torch.testing.assert_close(means["loss"], loss)
 
 
 @distilled

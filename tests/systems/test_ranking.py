@@ -8,12 +8,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from kd_lightning.annealing import Constant
 from kd_lightning.data import Part, SoftTargets, collate, tokenise
 from kd_lightning.heads import linear_head
-from kd_lightning.losses import SoftCrossEntropy, ranking_cross_entropy, ranking_loss
+from kd_lightning.losses import SoftCrossEntropy, ranking_cross_entropy, ranking_loss, top_candidates
 from kd_lightning.optim import BertAdam, LayerwiseOptimizer, LinearWarmup
 from kd_lightning.systems import BamStudent, BiLstmStudent, MtDnnKdStudent, Teacher
 from kd_lightning.tasks import Task
@@ -92,6 +93,36 @@ def test_the_loss_is_that_of_whole_questions(build, attach, part, taught, tokeni
     soft = ranking_cross_entropy(scores, rows["teacher_logits"], rows["group"])
     torch.testing.assert_close(system.training_step(batch, 0), (0.25 * gold + 0.75 * soft).mean())
     torch.testing.assert_close(system.training_step(batch_of(part, tokenizer), 0), gold.mean())
+
+
+@pytest.mark.parametrize("gold_weight", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("name", ["bilstm", "mt_dnn_kd"])
+def test_a_question_without_labels_follows_its_teacher(build, attach, taught, tokenizer, name, gold_weight):
+    """Labels that are not there, read as irrelevant: the gold loss is 0, and takes its share from the teacher's.
+
+    Tang's student takes the candidate that its teacher puts first for the relevant one.
+    """
+    system = attach(build(partial(STUDENTS[name], gold_weight=gold_weight)), step=3)
+    batch = batch_of(taught, tokenizer)
+    rows, scores = batch["tasks"]["answers"], system(batch)["answers"].detach()
+    rows["has_label"] = torch.zeros_like(rows["has_label"])
+    rows["labels"] = torch.zeros_like(rows["labels"])
+    teacher, group = rows["teacher_logits"], rows["group"]
+    expected = ranking_cross_entropy(scores, teacher, group)
+    if name == "bilstm":
+        first = torch.cat([F.one_hot(part.squeeze(1).argmax(), 3) for part in teacher.split(3)])
+        assert first.sum() == 3
+        expected = gold_weight * ranking_loss(scores, first, group) + (1 - gold_weight) * expected
+    torch.testing.assert_close(system.training_step(batch, 0), expected.mean())
+
+
+def test_top_candidates():
+    """Of each question, wherever its candidates stand; -inf and ties have a first one, too."""
+    scores = torch.tensor([0.1, -2.0, 0.3, -1.0, 5.0, 5.0, -torch.inf]).unsqueeze(1)
+    group = torch.tensor([4, 9, 4, 9, 1, 1, 2])
+    assert top_candidates(scores, group).tolist() == [0, 0, 1, 1, 1, 1, 1]
+    with pytest.raises(ValueError, match=r"need scores \[B, 1\]"):
+        top_candidates(torch.zeros(7, 2), group)
 
 
 def test_a_teacher_learns_to_rank(build, part, tokenizer, make_trainer):
