@@ -56,7 +56,8 @@ class BiLstmEncoder(nn.Module):
         rows, longest = input_ids.shape
         second = (token_type_ids * attention_mask).sum(1)
         first = attention_mask.sum(1) - second
-        if not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()):  # no size of a graph may depend on its data
+        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        if not exporting:  # no size of a graph may depend on its data
             of_first, of_second = torch.stack([first.amax(), second.amax()]).tolist()
             if of_second == 0:
                 return F.pad(self.read(input_ids, first), (0, self.text_dim))
