@@ -20,6 +20,7 @@ from kd_lightning.augmentation.replacement import TaggedWords
 from kd_lightning.augmentation.rules import change_words, keep_ngrams
 from kd_lightning.augmentation.spellings import Spellings, TokenizedTexts, row_hashes, texts_of
 from kd_lightning.augmentation.tagging import PosTagger, pos_tagger, tagger_fingerprint
+from kd_lightning.fields import is_whole
 from kd_lightning.progress import track
 
 VERSION = 4
@@ -80,12 +81,10 @@ class RuleAugmenter:
             )
         if self.p_mask + self.p_pos + self.p_ng == 0:
             raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
-        for name in ("max_ngram", "n_iter", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number")
-        for name in ("max_ngram", "n_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name, low, high in (("max_ngram", 1, 10**9), ("n_iter", 1, 10**9), ("seed", 0, 2**63 - 1)):
+            value = getattr(self, name)
+            if not is_whole(value, low) or value > high:
+                raise ValueError(f"{name} is {value}, expected a whole number from {low} to {high}")
 
     def fingerprint(self) -> str:
         """Return a hash of the settings, and of the tagger.
@@ -98,6 +97,8 @@ class RuleAugmenter:
 
     def augment(self, rows: Rows, name: str) -> Iterator[pa.RecordBatch]:
         """Yield the synthetic rows; ``row_id`` is that of the example and the variant's number, ``ID.K``."""
+        if not rows.count:
+            return
         spellings, distinct, words = Spellings(), Distinct(), words_about(rows)
         tags, tagged = self._survey(rows, name, words, spellings, distinct)
         number, read = 0, [0, 0]

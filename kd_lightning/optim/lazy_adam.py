@@ -57,30 +57,28 @@ class LazyAdam(RowOptimizer):
             state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         state["step"] += 1
         step = int(state["step"])
-        if grad.is_sparse and grad.ndim == 1:
-            grad = grad.to_dense()
-        if not grad.is_sparse:
-            moved = grad.flatten(1).any(1) if grad.ndim > 1 else None
-            if moved is None or bool(moved.all()):
-                parameter.sub_(_delta(grad, state["m"], state["v"], step, group))
-                return
-            rows = moved.nonzero().squeeze(1)
-            values = grad[rows]
-        else:
-            grad = grad.coalesce()
-            values = grad.values()
-            moved = values.flatten(1).any(1)  # as the dense gradient would have it
-            rows, values = grad.indices()[0][moved], values[moved]
+        if not grad.is_sparse or grad.ndim == 1:
+            parameter.sub_(_delta(grad.to_dense(), state["m"], state["v"], step, group))
+            return
+        grad = grad.coalesce()
+        rows = grad.indices()[0]
         m, v = state["m"][rows], state["v"][rows]
-        parameter.index_add_(0, rows, _delta(values, m, v, step, group), alpha=-1)
+        parameter.index_add_(0, rows, _delta(grad.values(), m, v, step, group), alpha=-1)
         state["m"].index_copy_(0, rows, m)
         state["v"].index_copy_(0, rows, v)
 
 
 def _delta(grad: Tensor, m: Tensor, v: Tensor, step: int, group: dict[str, Any]) -> Tensor:
-    """Return by how much a gradient moves its parameter, and bring both moments up to date in place."""
+    """Return by how much a gradient moves its parameter, and bring both moments up to date in place.
+
+    Rows without a gradient are multiplied away rather than looked for, for which a GPU would have to be waited.
+    """
     b1, b2 = group["betas"]
-    m.lerp_(grad, 1 - b1)
-    v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+    moved: Tensor | float = 1.0
+    if grad.ndim > 1:
+        largest = grad.abs().flatten(1).amax(1)  # NaN if one is
+        moved = largest.ne(0).to(grad.dtype).view(-1, *[1] * (grad.ndim - 1))  # 0 or 1, [rows, 1, ...]
+    m.lerp_(grad, torch.as_tensor(moved * (1 - b1), dtype=grad.dtype, device=grad.device))
+    v.mul_(1 - moved * (1 - b2)).addcmul_(grad, grad, value=1 - b2)
     root = (v / (1 - b2**step)).sqrt_().add_(group["eps"])
-    return m.div(root).mul_(group["lr"] / (1 - b1**step))
+    return m.div(root).mul_(moved * (group["lr"] / (1 - b1**step)))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -279,10 +280,11 @@ def test_no_variant_is_an_example_or_twice(tagger):
         ({"p_mask": 1.5}, "p_mask is 1.5, expected a probability"),
         ({"p_mask": 0.6, "p_pos": 0.5}, "p_mask \\+ p_pos is 1.1, expected at most 1"),
         ({"p_mask": 0.0, "p_pos": 0.0, "p_ng": 0.0}, "nothing would change"),
-        ({"n_iter": 0}, "n_iter is 0, expected at least 1"),
+        ({"n_iter": 0}, "n_iter is 0, expected a whole number from 1"),
         ({"n_iter": 2.5}, "n_iter is 2.5, expected a whole number"),
         ({"seed": 1.7}, "seed is 1.7, expected a whole number"),
-        ({"max_ngram": 0}, "max_ngram is 0, expected at least 1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number from 0 to 9223372036854775807"),
+        ({"max_ngram": 0}, "max_ngram is 0, expected a whole number from 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -314,6 +316,11 @@ def test_other_texts_need_another_version(tagger, texts, expected):
     assert (rule_augmenter.VERSION, found) == (4, expected), why
 
 
+def test_no_rows_have_no_variants():
+    """The end of an iterator within a generator is a traceback of Python's."""
+    assert list(RuleAugmenter().augment(SimpleNamespace(count=0), "test")) == []
+
+
 def test_a_text_without_words_has_no_variants():
     """A pair with one side of control characters: half of it can still change."""
     texts = [("one two three", "\x7f"), ("four five six", "seven")]
@@ -330,6 +337,8 @@ def test_the_fingerprint_is_of_the_settings_and_the_tagger(tagger, monkeypatch):
     monkeypatch.setattr(rule_augmenter, "tagger_fingerprint", lambda: "a newer one")
     assert first != RuleAugmenter().fingerprint()
     assert masking == RuleAugmenter(p_pos=0.0).fingerprint()
+    monkeypatch.setattr(rule_augmenter, "VERSION", 0)
+    assert masking != RuleAugmenter(p_pos=0.0).fingerprint(), "texts of other code, under the same address"
 
 
 def test_what_is_absent_is_told(monkeypatch):

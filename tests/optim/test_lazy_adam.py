@@ -157,6 +157,14 @@ def test_a_row_without_a_gradient_rests(sparse):
     assert not torch.equal(still[moved], moments[moved])
 
 
+def test_a_gradient_that_is_not_finite_shows():
+    """A row that rests on NaN keeps a diverged model looking well."""
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    weight.grad = torch.tensor([[0.0, 0.0], [torch.nan, 0.0], [1.0, 0.0]])
+    LazyAdam([weight]).step()
+    assert weight.isfinite().all(1).tolist() == [True, False, True]
+
+
 def test_a_resumed_optimizer_goes_on():
     whole, half = parts(True), parts(True)
     optimizer = LazyAdam([p for part in whole for p in part.parameters()], lr=0.02)
