@@ -2,7 +2,6 @@
 
 import ast
 import configparser
-import json
 import os
 import re
 import shutil
@@ -11,13 +10,17 @@ import sys
 import tarfile
 import zipfile
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from kd_lightning.data.folders import write_json
 
 ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
@@ -106,11 +109,19 @@ def test_the_workflow_runs_what_is_there(tmp_path, monkeypatch):
     assert commands[:2] == ["bash .ci/run", "make quickstart"]
     (script,) = commands[2:]
     script = script.partition("<<'END'\n")[2].partition("END")[0]
-    for student, error in ((0.8, None), (0.7, AssertionError), (0.6, AssertionError)):
-        (tmp_path / "outputs" / "quickstart" / "now").mkdir(parents=True, exist_ok=True)
-        summary = json.dumps({"average": {"student": student, "baseline": 0.7}})
-        (tmp_path / "outputs" / "quickstart" / "now" / "summary.json").write_text(summary)
-        with pytest.raises(error) if error else nullcontext():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for number, name in enumerate(("quickstart", "quickstart_bilstm")):
+            told = [f"experiment={name}", f"hydra.job.num={number}", f"paths.output={tmp_path}/outputs"]
+            sweep = compose("distill", told, return_hydra_config=True).hydra.sweep
+            folder = Path(sweep.dir, str(sweep.subdir))
+            folder.mkdir(parents=True)
+            write = partial(write_json, folder / "summary.json")
+            with pytest.raises(ValueError, match="not enough values") if number == 0 else nullcontext():
+                write({"average": {"student": 0.8, "baseline": 0.7}})
+                exec(script, {})
+    for student in (0.7, 0.6):
+        write({"average": {"student": student, "baseline": 0.7}})
+        with pytest.raises(AssertionError, match="quickstart_bilstm"):
             exec(script, {})
 
 
