@@ -22,9 +22,9 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
-from kd_lightning.apps.command_line.early import check_early
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.fits.trained_model import save_system
+from kd_lightning.apps.settings.early import check_early
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file
 from kd_lightning.encoders import NewBiLstm, NewTransformer, TrainingWords

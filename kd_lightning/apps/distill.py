@@ -19,7 +19,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.stage_settings import who_teaches
 from kd_lightning.apps.fits.build import Config, learns_from_teachers, refused_by
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
@@ -31,6 +30,7 @@ from kd_lightning.apps.results.latency import latency
 from kd_lightning.apps.results.report import distillation_rows, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import columns_by_id, mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.settings.stages import who_teaches
 from kd_lightning.apps.stages.teachers import (
     Ensemble,
     Models,

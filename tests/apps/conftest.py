@@ -13,8 +13,8 @@ from omegaconf import OmegaConf, open_dict
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
-from kd_lightning.apps.command_line.early import check_early
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.settings.early import check_early
 
 CONF = Path(__file__).parents[2] / "conf"
 RUN = {"train": train.run, "predict": predict.run, "evaluate": evaluate.run, "distill": distill.run}

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
-from kd_lightning.apps.command_line.early import check_early
+from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

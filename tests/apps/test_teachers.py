@@ -16,7 +16,7 @@ from kd_lightning.apps.stages.teachers import TrainedMember, best, ensemble_of, 
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned, gold_only
 from kd_lightning.apps.stages.variants import members as planned_members
 from kd_lightning.errors import UserError
-from tests.apps.test_stage_settings import run
+from tests.apps.test_stages import run
 
 TASKS = [SimpleNamespace(name=name, metric="accuracy") for name in ("rte", "cola", "mnli")]
 THREE = {"a": {}, "b": {"seed": 2}, "c": {"seed": 3}}

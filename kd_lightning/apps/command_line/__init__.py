@@ -1,1 +1,1 @@
-"""What is said of a command before anything heavy is imported: its arguments, its settings, what is wrong with them."""
+"""What a command does with its arguments before anything heavy is imported, and what it says of wrong ones."""

@@ -21,10 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
-from kd_lightning.apps.command_line.early import check_early
 from kd_lightning.apps.command_line.one_line import one_line, os_error
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from kd_lightning.apps.command_line.stage_settings import OF_A_FIT
 from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, refused_by
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address, versions
 from kd_lightning.apps.fits.inputs import FitInputs, Shared
@@ -24,6 +23,7 @@ from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients, ref
 from kd_lightning.apps.fits.start import Shapes, Start
 from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.fits.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
+from kd_lightning.apps.settings.stages import OF_A_FIT
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.grouping import check_groups
 from kd_lightning.data.batches.train_stream import check_shares, check_single_task

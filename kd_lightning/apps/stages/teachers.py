@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from kd_lightning.apps.command_line.stage_settings import selection, who_teaches
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.store import stored
 from kd_lightning.apps.fits.trained_model import TrainedModel, distinct
+from kd_lightning.apps.settings.stages import selection, who_teaches
 from kd_lightning.apps.stages.variants import Member
 from kd_lightning.data import Rows
 from kd_lightning.ensembling import Mean

@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.command_line.stage_settings import WHERE_TUNED, check_stages
+from kd_lightning.apps.settings.stage_checks import check_stages
+from kd_lightning.apps.settings.stages import WHERE_TUNED
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.fields import is_whole
 

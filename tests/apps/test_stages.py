@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from kd_lightning.apps.command_line.stage_settings import (
-    check_stages,
+from kd_lightning.apps.settings.stage_checks import check_stages
+from kd_lightning.apps.settings.stages import (
     selection,
     teachers,
     tuned_tasks,
@@ -208,6 +208,6 @@ def test_what_is_wrong_is_told(role, settings, message):
 def test_nothing_heavy_is_loaded_for_it():
     """Five seconds of imports before a word that is misspelt."""
     heavy = "{'torch', 'transformers', 'pytorch_lightning'}"
-    code = f"import sys, kd_lightning.apps.command_line.early; print({heavy} & {{*sys.modules}})"
+    code = f"import sys, kd_lightning.apps.settings.early; print({heavy} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -1,0 +1,1 @@
+"""What settings may hold, and what those of the stages mean: read and checked before anything heavy is imported."""

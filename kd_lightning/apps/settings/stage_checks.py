@@ -1,0 +1,131 @@
+"""What can be wrong with the settings of a distillation's stages: names that are not there, values of another kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kd_lightning.apps.settings.stages import (
+    OF_A_FIT,
+    WHERE_TUNED,
+    Settings,
+    listed,
+    node_at,
+    selection,
+    teachers,
+    tuned_tasks,
+    who_teaches,
+)
+from kd_lightning.errors import UserError
+from kd_lightning.fields import is_whole
+
+
+def check_stages(cfg: Settings) -> None:
+    """Check the settings of ``kd-distill`` that have no fixed keys.
+
+    Raises:
+        UserError: If one names what there is not, or is of the wrong kind.
+    """
+    for role in ("teacher", "student"):
+        if cfg[role]["scope"] not in ("single", "multi"):
+            expected = "single (one model per task) or multi (one of all tasks)"
+            raise UserError(f"{role}.scope is {cfg[role]['scope']!r}, expected {expected}")
+    _check_members(cfg, cfg["teacher"]["members"])
+    taught = who_teaches(cfg)
+    _check_idle(cfg, taught)
+    for where in ("system", "teacher.system"):
+        _check_heads(f"{where}.task_heads", node_at(cfg, where).get("task_heads"))
+    for where in WHERE_TUNED:
+        node = node_at(cfg, where)
+        if node is not None:
+            _check_changes(cfg, where, node, ("tasks", "heads", *OF_A_FIT[1:]))
+            if node.get("heads", "kept") not in ("kept", "new"):
+                raise UserError(f"{where}.heads is '{node['heads']}', expected kept (they go on) or new")
+            tuned_tasks(cfg, where)
+    _check_selection(cfg, taught)
+    _check_ensemble(cfg)
+
+
+def _check_members(cfg: Settings, named: Any) -> None:
+    if named is not None and not isinstance(named, Mapping):
+        raise UserError(f"teacher.members is {named!r}, expected {{NAME: {{encoder: {{dropout: 0.2}}}}, ...}}")
+    for name, changes in (named or {}).items():
+        where = f"teacher.members.{name}"
+        if not re.fullmatch(r"[\w-]+", str(name)):
+            raise UserError(f"{where}: expected a name of letters, digits, _ and -")
+        if changes is not None:
+            _check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
+            if "seed" in changes and not is_whole(changes["seed"], 0):
+                raise UserError(f"{where}.seed is {changes['seed']!r}, expected a whole number of at least 0")
+
+
+def _check_idle(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
+    """Check that every teacher has something to teach."""
+    for name in teachers(cfg["teacher"]):
+        if not any(name in names for names in taught.values()):
+            raise UserError(f"teacher.tasks gives the teacher {name} no task: name it there, or leave it out")
+
+
+def _check_heads(where: str, heads: Any) -> None:
+    if not isinstance(heads, Mapping | None):
+        raise UserError(f"{where} is {heads!r}, expected settings by task: {{TASK: {{dropout: 0.3}}}}")
+    for name, head in (heads or {}).items():
+        if not isinstance(head, Mapping | None):
+            raise UserError(f"{where}.{name} is {head!r}, expected settings, as {{dropout: 0.3}}, or null")
+
+
+def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
+    own, select, count = cfg["teacher"], cfg["teacher"]["select"], len(teachers(cfg["teacher"]))
+    if select is None:
+        return
+    _check_keys("teacher.select", select, ("best", "by"))
+    if own["scope"] != "multi":
+        raise UserError("teacher.select chooses among models of all tasks: add teacher.scope=multi")
+    if not is_whole(select.get("best"), 1) or select["best"] > count:
+        raise UserError(f"teacher.select.best is {select.get('best')}, expected 1 to {count}, the number of teachers")
+    if select["best"] < count and any(len(names) < count for names in taught.values()):
+        raise UserError("teacher.tasks names teachers that teacher.select may not choose: expected all for each task")
+    selection(cfg)
+
+
+def _check_ensemble(cfg: Settings) -> None:
+    own, names = cfg["teacher"], list(teachers(cfg["teacher"]))
+    _check_keys("teacher.ensemble", own["ensemble"], ("mean", "weights"))
+    mean, weights, where = own["ensemble"]["mean"], own["ensemble"]["weights"], "teacher.ensemble.weights"
+    if mean not in ("probabilities", "logits"):
+        raise UserError(f"teacher.ensemble.mean is {mean!r}, expected probabilities or logits")
+    if not isinstance(weights, Mapping):
+        if weights not in ("equal", "score"):
+            raise UserError(f"{where} is {weights!r}, expected equal, score, or {{TEACHER: WEIGHT}}")
+        return
+    told = {str(name): weight for name, weight in weights.items()}
+    if set(told) != set(names):
+        raise UserError(f"{where} has {', '.join(told)}, expected one for each teacher: {listed(names)}")
+    for name, weight in told.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise UserError(f"{where}.{name} is {weight!r}, expected a number above 0")
+    if own["select"] and own["select"]["best"] < len(names):
+        raise UserError(f"{where} names teachers that teacher.select may not choose: use equal or score")
+
+
+def _check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]) -> None:
+    """Check that settings are some of a fit's."""
+    if not isinstance(changes, Mapping):
+        raise UserError(f"{where} is {changes!r}, expected settings, as {{trainer: {{max_epochs: 3}}}}")
+    _check_keys(where, changes, known)
+    for group in OF_A_FIT:
+        if group in changes and not isinstance(changes[group], Mapping):
+            example = "{path: OWNER/MODEL}" if group == "encoder" else "{NAME: VALUE}"
+            raise UserError(f"{where}.{group} is {changes[group]!r}, expected its settings, as {example}")
+    of_a_fit = [name for name in cfg["batching"] if name != "unlabelled"]  # it needs a teacher
+    _check_keys(f"{where}.batching", changes.get("batching", {}), of_a_fit)
+    _check_heads(f"{where}.system.task_heads", changes.get("system", {}).get("task_heads"))
+
+
+def _check_keys(where: str, node: Any, known: Iterable[str]) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(f"{where} is {node!r}, expected settings: {', '.join(known)}")
+    for name in node:
+        if name not in known:
+            raise UserError(f"{where} has {name}, expected some of {listed(known, str(name))}")
