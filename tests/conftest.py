@@ -119,6 +119,15 @@ def make_rows(folder: Path, task: Task, columns: Mapping[str, Any], *, labelled:
 
 
 @pytest.fixture
+def glue() -> Path:
+    """Return the folder with real data of GLUE, TASK/SPLIT.parquet, if there is one."""
+    folder = Path(os.environ.get("KD_GLUE", Path(__file__).parents[2] / "shared" / "data" / "glue"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data under {folder}: set KD_GLUE to a folder with TASK/SPLIT.parquet")
+    return folder
+
+
+@pytest.fixture
 def nltk_data() -> Path:
     """Return the folder with NLTK's tagger: ``$NLTK_DATA``, or that beside the checkout."""
     found = Path(os.environ.get("NLTK_DATA", Path(__file__).parents[2] / "shared" / "data" / "nltk_data"))

@@ -23,7 +23,6 @@ from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
 ROOT = Path(__file__).parents[2]
-GLUE = Path(os.environ.get("KD_GLUE", ROOT.parent / "shared" / "data" / "glue"))
 
 
 def classification(*texts: str, labels: tuple[str, ...] = ("negative", "positive"), **more: Any) -> Task:
@@ -517,11 +516,11 @@ def test_the_shipped_tasks_are_glues(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_real_data_comes_back_row_for_row(name: str) -> None:
+def test_real_data_comes_back_row_for_row(name: str, glue: Path) -> None:
     """Whatever GLUE holds (repeated phrases, raw quotes, U+FFFD) is a row."""
-    files = sorted(GLUE.glob(f"{name}/*.parquet"))
+    files = sorted(glue.glob(f"{name}/*.parquet"))
     if not files:
-        pytest.skip(f"no real data under {GLUE / name}: set KD_GLUE to a folder with TASK/SPLIT.parquet")
+        pytest.skip(f"no real data under {glue / name}: set KD_GLUE to a folder with TASK/SPLIT.parquet")
     task = shipped(name)
     for path in files:
         labelled = path.stem != "test"

@@ -1,0 +1,157 @@
+"""Compare students row by row: means over seeds, and whether one group of them is better than another.
+
+    python experiments/compare.py join plain/1=FILE.csv plain/2=FILE.csv rules/1=FILE.csv ... > predictions.csv
+    python experiments/compare.py test predictions.csv LABELS.parquet rules-plain --metric accuracy
+
+`join` puts files of kd-predict beside each other: a row for each example, a column GROUP/SEED for each student, in it
+a class (its number, from 0) or a score. `test` prints two tables: each group, and each difference of two groups, over
+their common seeds, with intervals of 95 %: over seeds (paired t) and over rows (bootstrap of the mean over seeds), and,
+of accuracies, the p of a sign-flip test over rows. Intervals over rows leave the chance of teachers out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+SAMPLES, FLIPS, BLOCK = 10_000, 20_000, 500
+
+
+def predicted(path: Path) -> pd.Series:
+    """Return the classes, or the scores, in a file of kd-predict, by the id of the row."""
+    table = pd.read_csv(path, dtype={"id": str}).set_index("id")
+    classes = [name for name in map(str, table) if name.startswith("p_")]
+    return pd.Series(table[classes].to_numpy().argmax(1), table.index) if classes else table["prediction"]
+
+
+def join(files: list[str]) -> pd.DataFrame:
+    """Return the predictions of several files, told as ``GROUP/SEED=FILE``, beside each other."""
+    columns = {name: predicted(Path(path)) for name, _, path in (one.partition("=") for one in files)}
+    table = pd.DataFrame(columns)
+    if table.isna().to_numpy().any():
+        sys.exit("the files do not have the same rows: predict the same split with each student")
+    return table.rename_axis("id")
+
+
+def accuracy(found: Array, labels: Array) -> Array:
+    """Return the share of hits, in percent, of predictions ``[..., N]``."""
+    return 100 * (found == labels).mean(-1)
+
+
+def pearson(found: Array, labels: Array) -> Array:
+    """Return Pearson's correlation, times 100, of predictions ``[..., N]``."""
+    x, y = found - found.mean(-1, keepdims=True), labels - labels.mean(-1, keepdims=True)
+    return 100 * (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+METRICS: dict[str, Callable[[Array, Array], Array]] = {"accuracy": accuracy, "pearson": pearson}
+
+
+def over_seeds(differences: Array) -> tuple[float, float]:
+    """Return the interval of 95 % of the mean of paired differences ``[S]``, by Student's t."""
+    if len(differences) < 2:
+        return np.nan, np.nan
+    mean, half = differences.mean(), stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    return mean - half, mean + half
+
+
+def over_rows(metric: str, one: Array, other: Array, labels: Array, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the interval of 95 % of the mean difference of students ``[S, N]`` over samples of rows."""
+    found, score = [], METRICS[metric]
+    for _ in range(SAMPLES // BLOCK):
+        rows = rng.integers(0, len(labels), (BLOCK, len(labels)))
+        students = zip(one, other, strict=True)
+        found.append(np.mean([score(a[rows], labels[rows]) - score(b[rows], labels[rows]) for a, b in students], 0))
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
+    return low, high
+
+
+def sign_flips(one: Array, other: Array, labels: Array, rng: np.random.Generator) -> float:
+    """Return the p of students ``[S, N]`` that are as often right: rows change sides."""
+    rows = (one == labels).mean(0) - (other == labels).mean(0)
+    seen = abs(rows.mean()) - 1e-12
+    blocks = (np.abs(rng.choice([-1.0, 1.0], (BLOCK, len(rows))) @ rows) / len(rows) for _ in range(FLIPS // BLOCK))
+    return float(np.mean([block >= seen for block in blocks]))
+
+
+def seeds_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return group -> the seeds of its students."""
+    found: dict[str, list[str]] = {}
+    for name in map(str, table):
+        group, _, seed = name.partition("/")
+        found.setdefault(group, []).append(seed)
+    return found
+
+
+def predictions_of(table: pd.DataFrame, group: str, seeds: list[str]) -> Array:
+    """Return the predictions of a group's students, ``[S, N]``."""
+    return table[[f"{group}/{seed}" for seed in seeds]].to_numpy(float).T
+
+
+def groups_table(table: pd.DataFrame, labels: Array, metric: str) -> list[str]:
+    """Return the rows of a table: each group, its students, their mean and deviation."""
+    lines = ["| group | seeds | scores | mean | sd |", "| --- | --- | --- | ---: | ---: |"]
+    for group, seeds in seeds_of(table).items():
+        scores = METRICS[metric](predictions_of(table, group, seeds), labels)
+        shown = ", ".join(f"{score:.1f}" for score in scores)
+        spread = f"{scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
+        lines.append(f"| {group} | {', '.join(seeds)} | {shown} | {scores.mean():.1f} | {spread} |")
+    return lines
+
+
+def differences_table(table: pd.DataFrame, labels: Array, metric: str, pairs: list[str]) -> list[str]:
+    """Return the rows of a table: each ``GROUP-GROUP``, over the seeds that both have."""
+    lines = ["| difference | seeds | mean | over seeds | over rows | p |", "| --- | ---: | ---: | --- | --- | ---: |"]
+    known = seeds_of(table)
+    for pair in pairs:
+        one, _, other = pair.partition("-")
+        seeds = [seed for seed in known.get(one, []) if seed in known.get(other, [])]
+        if not seeds:
+            sys.exit(f"{pair}: no seed of both, expected two of the groups {', '.join(known)}: GROUP-GROUP")
+        a, b = (predictions_of(table, group, seeds) for group in (one, other))
+        rng = np.random.default_rng(0)
+        of_seeds = METRICS[metric](a, labels) - METRICS[metric](b, labels)
+        intervals = [over_seeds(of_seeds), over_rows(metric, a, b, labels, rng)]
+        shown = ["" if np.isnan(low) else f"{low:+.1f} to {high:+.1f}" for low, high in intervals]
+        p = ""
+        if metric == "accuracy":
+            share = sign_flips(a, b, labels, rng)
+            p = f"{share:.4f}" if share else f"< {1 / FLIPS:.5f}"
+        lines.append(f"| {one} - {other} | {len(seeds)} | {of_seeds.mean():+.1f} | {' | '.join(shown)} | {p} |")
+    return lines
+
+
+def main() -> None:
+    """Join files, or test groups of students."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    joining = commands.add_parser("join", help="put files of kd-predict beside each other")
+    joining.add_argument("files", nargs="+", metavar="GROUP/SEED=FILE.csv")
+    testing = commands.add_parser("test", help="compare groups of students")
+    testing.add_argument("predictions", type=Path, help="what join wrote")
+    testing.add_argument("labels", type=Path, help="the parquet file of the split, with a column `label`")
+    testing.add_argument("pairs", nargs="*", metavar="GROUP-GROUP")
+    testing.add_argument("--metric", choices=METRICS, default="accuracy")
+    told = parser.parse_args()
+    if told.command == "join":
+        join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
+        return
+    table = pd.read_csv(told.predictions, dtype={"id": str}).set_index("id")
+    known = pd.read_parquet(told.labels)
+    ids = known.get("idx", known.index)
+    by_id = pd.Series(known["label"].to_numpy(float), ids.astype(str))
+    labels = by_id.loc[table.index].to_numpy()
+    print("\n".join(groups_table(table, labels, told.metric)), end="\n\n")
+    print("\n".join(differences_table(table, labels, told.metric, told.pairs)))
+
+
+if __name__ == "__main__":
+    main()
