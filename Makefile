@@ -61,6 +61,7 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/bilstm_training.py --vocabulary pieces$(ON)
 	$(BIN)/python benchmarks/bilstm_training.py --vocabulary words$(ON)
 	$(BIN)/python benchmarks/bilstm_training.py --quality$(ON)
+	$(BIN)/python benchmarks/bilstm_training.py --quality --vocabulary pieces$(ON)
 	$(BIN)/python benchmarks/bilstm_inference.py$(ON)
 	$(BIN)/python benchmarks/augmentation.py$(ON)
 

@@ -129,8 +129,8 @@ def differences_table(table: pd.DataFrame, labels: Array, metric: str, pairs: li
     return lines
 
 
-def main() -> None:
-    """Join files, or test groups of students."""
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     joining = commands.add_parser("join", help="put files of kd-predict beside each other")
@@ -140,7 +140,12 @@ def main() -> None:
     testing.add_argument("labels", type=Path, help="the parquet file of the split, with a column `label`")
     testing.add_argument("pairs", nargs="*", metavar="GROUP-GROUP")
     testing.add_argument("--metric", choices=METRICS, default="accuracy")
-    told = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Join files, or test groups of students."""
+    told = parser().parse_args()
     if told.command == "join":
         join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
         return

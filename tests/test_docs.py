@@ -120,11 +120,11 @@ def check_make(words):
         assert re.search(rf"^{name} \?=" if equals else rf"^{name}:.*##", MAKEFILE, flags=re.MULTILINE), word
 
 
-def benchmark(script):
-    """Return a benchmark as a module."""
+def script(path):
+    """Return a benchmark, or a script of the experiments, as a module."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        spec = importlib.util.spec_from_file_location(f"benchmark_{Path(script).stem}", ROOT / script)
+        spec = importlib.util.spec_from_file_location(f"script_{Path(path).stem}", ROOT / path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # its dataclasses look there
         spec.loader.exec_module(module)
@@ -168,8 +168,8 @@ def test_every_command_is_one(words, mine):
         check_pip(rest)
     elif command == "nltk.downloader":
         assert f"python -m nltk.downloader {rest[0]}" in (ROOT / "kd_lightning/augmentation/tagging.py").read_text()
-    elif command == "python" and rest[0].startswith("benchmarks/"):
-        benchmark(rest[0]).parser().parse_args(rest[1:])
+    elif command == "python" and rest[0].startswith(("benchmarks/", "experiments/")):
+        script(rest[0]).parser().parse_args(rest[1:])
     else:
         pytest.fail(f"no check for {words}; if it is not a command, make its block a ```text")
 
