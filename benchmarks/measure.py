@@ -129,7 +129,7 @@ def config(command: str, work: Path, *overrides: str) -> dict[str, Any]:
 def fit(cfg: dict[str, Any], soft_targets: Mapping[tuple[str, str], Any] | None = None) -> Any:
     """Return the fit of a configuration, as the commands make it; nothing is read yet."""
     from kd_lightning.apps.fits.fit import Fit
-    from kd_lightning.apps.fits.inputs import Shared
+    from kd_lightning.apps.fits.shared import Shared
 
     return Fit("benchmark", cfg, Shared.of(cfg), soft_targets or {})
 

@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kd_lightning.apps.fits.inputs import Shared
 from kd_lightning.apps.fits.opened_run import OpenedRun
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.stages.teaching import write_soft_targets
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Rows

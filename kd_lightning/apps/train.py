@@ -14,8 +14,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from kd_lightning.apps.fits.build import Config, learns_from_teachers
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
-from kd_lightning.apps.fits.inputs import FitInputs, Shared, check_unlabelled, swapped_copies, tell_unused_settings
+from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies, tell_unused_settings
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary

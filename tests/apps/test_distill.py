@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from kd_lightning.apps.distill import Plan
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.inputs import Shared
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kd_lightning.apps.fits.build import own_task_heads, with_task_heads
-from kd_lightning.apps.fits.inputs import Shared
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.stages import teachers
 from kd_lightning.apps.stages.teachers import TrainedMember, best, ensemble_of, train_members

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -16,9 +15,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, refused_by
-from kd_lightning.apps.fits.identity import SoftTargetMap, content_address, versions
-from kd_lightning.apps.fits.inputs import FitInputs, Shared
+from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.result import fit_result
 from kd_lightning.apps.fits.resume import read_checkpoint
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
 from kd_lightning.apps.fits.start import Shapes, Start
 from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
@@ -225,7 +226,7 @@ class Fit:
         for logger in trainer.loggers:
             logger.log_hyperparams(self.cfg)
         scores = train(system, trainer, data, checkpoint)
-        result = self._result(system, data, scores)
+        result = fit_result(self.stage, self.identity, self.inputs, system, data, scores)
         result["seconds"] = round(time.perf_counter() - started, 1)
         if trainer.is_global_zero:
             save_system(system, self.inputs.tokenizer, folder)
@@ -244,29 +245,3 @@ class Fit:
         step: int = 0 if checkpoint is None else read_checkpoint(checkpoint, self.identity)["global_step"]
         MetricsCsv(str(folder)).truncate(step)
         return step
-
-    def _result(self, system: NLUSystem, data: MultiTaskData, scores: Config) -> Config:
-        embeddings = sum(p.numel() for name, p in system.encoder.named_parameters() if not system.encoder.depth(name))
-        parameters = sum(p.numel() for p in system.parameters())
-        return {
-            "stage": self.stage,
-            "identity": self.identity,
-            "scores": scores,
-            "parameters": parameters,
-            "parameters_without_embeddings": parameters - embeddings,
-            "steps": data.total_steps,
-            "tokenizer": tokenizer_fingerprint(self.inputs.tokenizer),
-            "data": self._data_facts(),
-            "versions": versions(),
-        }
-
-    def _data_facts(self) -> Config:
-        """Return, for each task, the rows of each split and one fingerprint of all of them."""
-        facts: Config = {}
-        for (task, split), rows in self.inputs.rows.items():
-            entry = facts.setdefault(
-                task, dict.fromkeys(("train", "validation", "unlabelled", "synthetic"), 0) | {"fingerprint": ""}
-            )
-            entry[split if split in entry else "validation"] += rows.count
-            entry["fingerprint"] = hashlib.sha256((entry["fingerprint"] + rows.fingerprint).encode()).hexdigest()[:16]
-        return facts

@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.inputs import FitInputs, Shared
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task

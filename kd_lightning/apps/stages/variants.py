@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.inputs import FitInputs, Shared
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
 from kd_lightning.apps.settings.stages import OF_A_FIT, tuned_tasks, who_teaches, with_settings
 from kd_lightning.errors import UserError

@@ -1,0 +1,115 @@
+"""What a distillation trains, in order, and the checks of all of it before the first fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kd_lightning.apps.fits.build import Config, learns_from_teachers
+from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, tell_unused_settings
+from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.fits.start import Shapes, check_kept_heads
+from kd_lightning.apps.fits.trainer import refuse_scripts
+from kd_lightning.apps.settings.stages import who_teaches
+from kd_lightning.apps.stages.teachers import keeps_heads
+from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
+from kd_lightning.encoders import Encoder
+from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The fits of a distillation, in the order in which they are trained.
+
+    Args:
+        inputs: Settings, tasks and rows of the whole run.
+        teachers: The members of the ensemble, or the only teacher; none of a system that learns from labels alone.
+        students: One per task, or one of all tasks; their soft targets are still to come.
+        fine_tuned: Task -> the fit that goes on from its student, on this task alone.
+    """
+
+    inputs: FitInputs
+    teachers: list[Member]
+    students: list[Fit]
+    fine_tuned: dict[str, Fit]
+
+    @classmethod
+    def of(cls, cfg: Config) -> Plan:
+        """Return the plan of a configuration."""
+        check_unlabelled(cfg)
+        tell_unused_settings(cfg)
+        shared = Shared.of(cfg)
+        learns = learns_from_teachers(cfg)
+        if learns and all(
+            node["_target_"].endswith(".NewBiLstm") for node in (cfg["encoder"], cfg["teacher"]["encoder"])
+        ):
+            log.info("the teacher is a BiLSTM, too; encoder@teacher.encoder=minilm, for example, is another")
+        untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
+        return cls(
+            FitInputs(cfg, shared, untaught=untaught),
+            list(members(cfg, shared)) if learns else [],
+            list(student_fits(cfg, shared, untaught)),
+            fine_tuned_students(cfg, "student", shared),
+        )
+
+    @cached_property
+    def baselines(self) -> list[Fit]:
+        """The students without a teacher; none without teachers. Their budget counts the synthetic rows: write them."""
+        inputs = self.inputs
+        wanted = self.teachers and inputs.cfg["baseline"]
+        return list(baseline_fits(inputs.cfg, inputs.shared, inputs.untaught)) if wanted else []
+
+    @cached_property
+    def fine_tuned_baselines(self) -> dict[str, Fit]:
+        """Task -> the fit that goes on from its baseline."""
+        return fine_tuned_students(self.inputs.cfg, "baseline", self.inputs.shared) if self.baselines else {}
+
+    @property
+    def taught(self) -> list[Task]:
+        """The tasks that have a teacher."""
+        return [task for task in self.inputs.tasks if self.teachers and task.name not in self.inputs.untaught]
+
+    def __iter__(self) -> Iterator[Fit]:
+        """Yield the fits, the baselines last."""
+        for member in self.teachers:
+            yield from member.fits
+            yield from member.fine_tuned.values()
+        yield from self.students
+        yield from self.fine_tuned.values()
+        yield from self.baselines
+        yield from self.fine_tuned_baselines.values()
+
+    def check(self) -> None:
+        """Tell mistakes of any fit before the first is trained.
+
+        Raises:
+            UserError: If data or settings of a fit are wrong.
+        """
+        encoders: dict[str, Encoder] = {}
+        heads: dict[str, Shapes] = {}
+        for fit in self:
+            with fit.told_where():
+                refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
+                heads[fit.stage] = fit.check(encoders)
+        for begun, tuned, where in self._continued():
+            if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
+                check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
+        for fit in [*(fit for member in self.teachers for fit in member.fits), *self.students]:
+            fit.warn_of_few_steps()
+
+    def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
+        """Yield each fit that another goes on from, that other, and whose settings these are."""
+        stages: list[tuple[str, Iterable[Fit], Mapping[str, Fit]]] = [
+            *(("teacher", member.fits, member.fine_tuned) for member in self.teachers),
+            ("student", self.students, self.fine_tuned),
+            ("student", self.baselines, self.fine_tuned_baselines),
+        ]
+        for where, fits, fine_tuned in stages:
+            begun = {task.name: fit for fit in fits for task in fit.inputs.tasks}
+            for task, tuned in fine_tuned.items():
+                yield begun[task], tuned, where
