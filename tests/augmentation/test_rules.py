@@ -429,7 +429,8 @@ def test_no_process_outlives_the_command(nltk_data, tmp_path, how):
     """Taggers of 260 MB each that no one waits for, and their tracebacks after Ctrl-C."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import multiprocessing, os, time\n"
+        "import multiprocessing, os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
         "os.sched_getaffinity = lambda _: {0, 1}\n"
         "from kd_lightning.augmentation.tagging import pos_tagger, WORDS_PER_PROCESS\n"
         "if __name__ == '__main__':\n"
