@@ -18,14 +18,16 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its type if it has none.
+    """Return the first line of an error's message, with the next if it is a heading, or the name of its type.
 
     Example:
         >>> first_line(ValueError("bad" + chr(10) + "worse")), first_line(TimeoutError())
         ('bad', 'TimeoutError')
+        >>> first_line(RuntimeError("Errors in loading:" + chr(10) + "  no 'weight'" + chr(10) + "  no 'bias'"))
+        "Errors in loading: no 'weight'"
     """
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

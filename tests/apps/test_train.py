@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from kd_lightning.apps.fits import identity
 from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.resume import claimed
@@ -362,6 +363,15 @@ def test_two_processes_share_sparse_gradients(kd, plain_descent, optimizer):
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert one["train/loss"].diff().abs().mean() > 0.02, "a curve that is flat bends nowhere"
     assert two["train/loss"].to_numpy() == pytest.approx(one["train/loss"].to_numpy(), abs=1e-4, nan_ok=True)
+
+
+def test_a_fit_of_another_format_is_another(kd, monkeypatch):
+    """Weights of other code, under the same address: a student that is found and cannot be loaded."""
+    once = ["task=animals", "trainer.max_epochs=-1", "trainer.max_steps=1"]
+    addresses = {read_json(kd("train", *once) / "fit.json")["identity"] for _ in range(2)}
+    monkeypatch.setattr(identity, "FORMAT", 0)
+    addresses.add(read_json(kd("train", *once) / "fit.json")["identity"])
+    assert len(addresses) == 2
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(kd):

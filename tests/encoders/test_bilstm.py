@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from kd_lightning.apps.fits.identity import FORMAT
 from kd_lightning.encoders import BiLstmEncoder, NewBiLstm, TrainingWords, WordEmbedding
 from kd_lightning.encoders.vocabulary import train_word_tokenizer
 from kd_lightning.errors import UserError
@@ -194,9 +196,20 @@ def test_saved_comes_back(tmp_path, channels):
     assert again.tokenizer([]).get_vocab() == tokenizer.get_vocab()
     assert again.fingerprint() != recipe.fingerprint()
     assert again.saved(tmp_path).fingerprint() == again.fingerprint()
+    older = {name.replace("forward_lstm", "forwards"): weight for name, weight in model.state_dict().items()}
+    save_file(older, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"of a BiLSTM of this version \(RuntimeError: .*\"forward_lstm.weight_ih_l0\""):
+        again.build(tokenizer)
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match="of a BiLSTM"):
         again.build(tokenizer)
+
+
+def test_other_names_of_weights_need_another_format():
+    """A student that is stored with names of before has the address of the one with names of now."""
+    names = {name.partition(".")[0] for name in encoder("both").state_dict()}
+    why = "what is stored cannot be read any more: raise identity.FORMAT, and only then write the new names here"
+    assert (FORMAT, names) == (2, {"embedding", "forward_lstm", "backward_lstm"}), why
 
 
 def test_words_are_of_the_training_texts():

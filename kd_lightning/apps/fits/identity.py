@@ -21,6 +21,9 @@ from kd_lightning.data import SoftTargets
 SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
 """(task, split) -> the soft targets of its teacher."""
 
+FORMAT = 2
+"""Version of what a fit trains and keeps; raise it when weights get other names, or the same settings other results."""
+
 NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "precision"}
 """Trainer settings that do not belong to a fit's identity; the chosen precision enters by itself."""
 
@@ -58,7 +61,7 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap,
         "precision": choose_precision(cfg),
         "batching": {**batching, "epoch_rows": cfg["batching"]["epoch_rows"] or inputs.examples},
         "more": dict(more),
-        "version": __version__,
+        "version": [__version__, FORMAT],
         "own_code": own_code([cfg[name] for name in (*PARTS, "encoder")] + callbacks),
         **{name: cfg[name] for name in (*PARTS, "seed")},
         "system": own_task_heads(cfg["system"], [*cfg["task"]]),
