@@ -6,12 +6,14 @@
 `join` puts files of kd-predict beside each other: a row for each example, a column GROUP/SEED for each student, in it
 a class (its number, from 0) or a score. `test` prints two tables: each group, and each difference of two groups, over
 their common seeds, with intervals of 95 %: over seeds (paired t) and over rows (bootstrap of the mean over seeds), and,
-of accuracies, the p of a sign-flip test over rows. Intervals over rows leave the chance of teachers out.
+of accuracies, the p of a sign-flip test over rows. Intervals over rows leave the chance of teachers out. Students that
+have one teacher, told as teacher/SEED=FILE.csv, are compared with what it says, too, in the last column.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,24 +23,67 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from kd_lightning.errors import UserError
+
 Array = NDArray[np.float64]
 SAMPLES, FLIPS, BLOCK = 10_000, 20_000, 500
 
 
+def by_id(path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a file's table by a column of ids, each of which stands there once.
+
+    Raises:
+        UserError: If the column is not there, or an id twice.
+    """
+    if column not in table:
+        raise UserError(f"{path}: found the columns {', '.join(map(str, table))}, expected '{column}' among them")
+    table = table.set_index(table[column].astype(str)).drop(columns=column)
+    again = table.index[table.index.duplicated()]
+    if len(again):
+        raise UserError(f"{path}: the id '{again[0]}' stands there {list(table.index).count(again[0])} times")
+    return table
+
+
 def predicted(path: Path) -> pd.Series:
     """Return the classes, or the scores, in a file of kd-predict, by the id of the row."""
-    table = pd.read_csv(path, dtype={"id": str}).set_index("id")
+    table = by_id(path, pd.read_csv(path, dtype={"id": str}), "id")
     classes = [name for name in map(str, table) if name.startswith("p_")]
+    if not classes and "prediction" not in table:
+        raise UserError(f"{path} has no column prediction: expected a file of kd-predict")
     return pd.Series(table[classes].to_numpy().argmax(1), table.index) if classes else table["prediction"]
 
 
 def join(files: list[str]) -> pd.DataFrame:
-    """Return the predictions of several files, told as ``GROUP/SEED=FILE``, beside each other."""
-    columns = {name: predicted(Path(path)) for name, _, path in (one.partition("=") for one in files)}
-    table = pd.DataFrame(columns)
-    if table.isna().to_numpy().any():
-        sys.exit("the files do not have the same rows: predict the same split with each student")
-    return table.rename_axis("id")
+    """Return the predictions of several files, told as ``GROUP/SEED=FILE``, beside each other.
+
+    Raises:
+        UserError: If a file is not told so, or does not have the rows of the others.
+    """
+    columns: dict[str, pd.Series] = {}
+    for one in files:
+        name, _, path = one.partition("=")
+        if not path or not re.fullmatch(r"[^/-]+/[^/]+", name) or name in columns:
+            raise UserError(f"found '{one}', expected GROUP/SEED=FILE.csv, each once, and no - in the group")
+        columns[name] = predicted(Path(path))
+        first = next(iter(columns.values()))
+        if set(columns[name].index) != set(first.index):
+            raise UserError(
+                f"{path} does not have the rows of the first file: predict the same split with each student"
+            )
+    return pd.DataFrame(columns).loc[next(iter(columns.values())).index].rename_axis("id")
+
+
+def labels_of(table: pd.DataFrame, path: Path) -> Array:
+    """Return the labels of a table's rows, from the file of their split.
+
+    Raises:
+        UserError: If the file has other rows.
+    """
+    known = pd.read_parquet(path)
+    known = by_id(path, known if "idx" in known else known.assign(idx=range(len(known))), "idx")
+    if set(known.index) != set(table.index):
+        raise UserError(f"{path} has {len(known)} rows, the predictions {len(table)}, expected the same ids in both")
+    return known["label"].loc[table.index].to_numpy(float)
 
 
 def accuracy(found: Array, labels: Array) -> Array:
@@ -96,26 +141,39 @@ def predictions_of(table: pd.DataFrame, group: str, seeds: list[str]) -> Array:
     return table[[f"{group}/{seed}" for seed in seeds]].to_numpy(float).T
 
 
+def common_seeds(table: pd.DataFrame, pair: str) -> tuple[str, str, list[str]]:
+    """Return both groups of ``GROUP-GROUP`` and the seeds that both have.
+
+    Raises:
+        UserError: If there is none.
+    """
+    known, (one, _, other) = seeds_of(table), pair.partition("-")
+    seeds = [seed for seed in known.get(one, []) if seed in known.get(other, [])]
+    if not seeds:
+        raise UserError(f"{pair}: no seed of both, expected two of the groups {', '.join(known)}, as GROUP-GROUP")
+    return one, other, seeds
+
+
 def groups_table(table: pd.DataFrame, labels: Array, metric: str) -> list[str]:
-    """Return the rows of a table: each group, its students, their mean and deviation."""
-    lines = ["| group | seeds | scores | mean | sd |", "| --- | --- | --- | ---: | ---: |"]
+    """Return the rows of a table: each group, its students, their mean, deviation, and agreement with a teacher."""
+    taught = [name for name in map(str, table) if name.partition("/")[0] == "teacher"]
+    lines = ["| group | seeds | scores | mean | sd | teacher |", "| --- | --- | --- | ---: | ---: | ---: |"]
     for group, seeds in seeds_of(table).items():
-        scores = METRICS[metric](predictions_of(table, group, seeds), labels)
+        found = predictions_of(table, group, seeds)
+        scores = METRICS[metric](found, labels)
+        agreement = [METRICS[metric](found, table[name].to_numpy(float)).mean() for name in taught]
+        agrees = f"{agreement[0]:.1f}" if len(taught) == 1 and group != "teacher" else ""
         shown = ", ".join(f"{score:.1f}" for score in scores)
         spread = f"{scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
-        lines.append(f"| {group} | {', '.join(seeds)} | {shown} | {scores.mean():.1f} | {spread} |")
+        lines.append(f"| {group} | {', '.join(seeds)} | {shown} | {scores.mean():.1f} | {spread} | {agrees} |")
     return lines
 
 
 def differences_table(table: pd.DataFrame, labels: Array, metric: str, pairs: list[str]) -> list[str]:
     """Return the rows of a table: each ``GROUP-GROUP``, over the seeds that both have."""
     lines = ["| difference | seeds | mean | over seeds | over rows | p |", "| --- | ---: | ---: | --- | --- | ---: |"]
-    known = seeds_of(table)
     for pair in pairs:
-        one, _, other = pair.partition("-")
-        seeds = [seed for seed in known.get(one, []) if seed in known.get(other, [])]
-        if not seeds:
-            sys.exit(f"{pair}: no seed of both, expected two of the groups {', '.join(known)}: GROUP-GROUP")
+        one, other, seeds = common_seeds(table, pair)
         a, b = (predictions_of(table, group, seeds) for group in (one, other))
         rng = np.random.default_rng(0)
         of_seeds = METRICS[metric](a, labels) - METRICS[metric](b, labels)
@@ -143,19 +201,31 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def test(told: argparse.Namespace) -> list[str]:
+    """Return both tables.
+
+    Raises:
+        UserError: If a file is of other rows, or the metric of other tasks.
+    """
+    table = by_id(told.predictions, pd.read_csv(told.predictions, dtype={"id": str}), "id")
+    labels = labels_of(table, told.labels)
+    if told.metric == "accuracy" and (table.to_numpy(float) % 1).any():
+        raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson")
+    differences = differences_table(table, labels, told.metric, told.pairs)
+    return [*groups_table(table, labels, told.metric), "", *differences]
+
+
 def main() -> None:
     """Join files, or test groups of students."""
     told = parser().parse_args()
-    if told.command == "join":
-        join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
-        return
-    table = pd.read_csv(told.predictions, dtype={"id": str}).set_index("id")
-    known = pd.read_parquet(told.labels)
-    ids = known.get("idx", known.index)
-    by_id = pd.Series(known["label"].to_numpy(float), ids.astype(str))
-    labels = by_id.loc[table.index].to_numpy()
-    print("\n".join(groups_table(table, labels, told.metric)), end="\n\n")
-    print("\n".join(differences_table(table, labels, told.metric, told.pairs)))
+    try:
+        if told.command == "join":
+            join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
+        else:
+            print("\n".join(test(told)))
+    except (UserError, OSError) as error:
+        print(f"compare.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

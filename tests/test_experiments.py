@@ -34,21 +34,24 @@ def parts():
 
 @pytest.fixture
 def students(tmp_path):
-    """Return labels, predictions of two groups, and the files of kd-predict that hold them."""
+    """Return labels, predictions of two groups, and the files of kd-predict that hold them, each in its own order.
+
+    The groups have two seeds in common, in another order, and the split's file has a third order.
+    """
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 400)
-    hits = {"good": 0.9, "poor": 0.75}
     found, files = {}, []
-    for group, share in hits.items():
-        for seed in (1, 2, 3):
+    for group, share, seeds in (("good", 0.9, (1, 2, 3)), ("poor", 0.75, (3, 4, 2))):
+        for seed in seeds:
             own = np.where(rng.random(400) < share, labels, 1 - labels)
             found[f"{group}/{seed}"] = own
             path = tmp_path / f"{group}{seed}.csv"
             names = np.array(["no", "yes"])[own]
             table = {"id": range(400), "prediction": names, "p_no": 1.0 - own, "p_yes": own}
-            pd.DataFrame(table).to_csv(path, index=False)
+            pd.DataFrame(table).sample(frac=1, random_state=len(files)).to_csv(path, index=False)
             files.append(f"{group}/{seed}={path}")
-    pd.DataFrame({"idx": range(400), "label": labels}).to_parquet(tmp_path / "labels.parquet")
+    known = pd.DataFrame({"idx": range(400), "label": labels}).sample(frac=1, random_state=9)
+    known.to_parquet(tmp_path / "labels.parquet")
     return labels, found, files
 
 
@@ -56,15 +59,33 @@ def test_students_are_compared(compare, students, tmp_path):
     """Numbers of the wrong rows, or of another seed; checked against scipy."""
     labels, found, files = students
     joined = tmp_path / "predictions.csv"
-    joined.write_text(compare("join", *files))
+    teacher = files[0].replace("good/1", "teacher/1")
+    joined.write_text(compare("join", *files, teacher))
     said = compare("test", joined, tmp_path / "labels.parquet", "good-poor", "good-good")
     scores = {name: 100 * (own == labels).mean() for name, own in found.items()}
-    good, poor = (np.array([scores[f"{group}/{seed}"] for seed in (1, 2, 3)]) for group in ("good", "poor"))
+    good = np.array([scores[f"good/{seed}"] for seed in (1, 2, 3)])
     shown = ", ".join(f"{score:.1f}" for score in good)
-    assert f"| good | 1, 2, 3 | {shown} | {good.mean():.1f} | {good.std(ddof=1):.1f} |" in said
-    low, high = stats.ttest_rel(good, poor).confidence_interval()
-    assert f"| good - poor | 3 | {(good - poor).mean():+.1f} | {low:+.1f} to {high:+.1f} |" in said
+    agreement = 100 * np.mean([found[f"good/{seed}"] == found["good/1"] for seed in (1, 2, 3)])
+    assert f"| good | 1, 2, 3 | {shown} | {good.mean():.1f} | {good.std(ddof=1):.1f} | {agreement:.1f} |" in said
+    a, b = (np.array([scores[f"{group}/{seed}"] for seed in (2, 3)]) for group in ("good", "poor"))
+    low, high = stats.ttest_rel(a, b).confidence_interval()
+    assert f"| good - poor | 2 | {(a - b).mean():+.1f} | {low:+.1f} to {high:+.1f} |" in said
     assert "| good - good | 3 | +0.0 | +0.0 to +0.0 | +0.0 to +0.0 | 1.0000 |" in said
+
+
+def test_scores_are_compared(compare, tmp_path):
+    """A regression has no column of a class."""
+    rng = np.random.default_rng(2)
+    labels = rng.normal(size=50)
+    own = labels + rng.normal(size=50)
+    pd.DataFrame({"id": range(50), "prediction": own}).to_csv(tmp_path / "one.csv", index=False)
+    pd.DataFrame({"label": labels}).to_parquet(tmp_path / "labels.parquet")
+    joined = tmp_path / "predictions.csv"
+    joined.write_text(compare("join", f"a/1={tmp_path / 'one.csv'}"))
+    said = compare("test", joined, tmp_path / "labels.parquet", "--metric", "pearson")
+    assert f"| a | 1 | {100 * np.corrcoef(own, labels)[0, 1]:.1f} |" in said
+    with pytest.raises(SystemExit):
+        compare("test", joined, tmp_path / "labels.parquet")
 
 
 def test_intervals_over_rows(parts):
@@ -92,25 +113,86 @@ def test_sign_flips_find_what_is_there_and_no_more(parts):
     assert parts["sign_flips"](rng.random((1, 300)) < 0.1, rng.random((1, 300)) < 0.4, labels, rng) < 0.001
 
 
-def test_files_of_other_rows_are_refused(compare, students, tmp_path):
+def test_a_sign_flip_is_a_sign_test(parts):
+    """Of two students the rows that one alone has right are tosses of a coin; one side would halve p."""
+    labels = np.ones(200)
+    one, other = np.ones((1, 200)), np.ones((1, 200))
+    one[0, :14], other[0, 14:40] = 0, 0
+    expected = stats.binomtest(14, 40).pvalue
+    assert parts["sign_flips"](one, other, labels, np.random.default_rng(5)) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "\n".join(text.splitlines()[:-1]), "does not have the rows of the first file"),
+        (lambda text: "\n".join([*text.splitlines(), text.splitlines()[-1]]), "stands there 2 times"),
+        (lambda text: text.replace("id,", "number,", 1), "expected 'id' among them"),
+    ],
+    ids=["other rows", "a row twice", "no id"],
+)
+def test_files_of_other_rows_are_refused(compare, students, capsys, change, message):
     """Joined by position, each student would have the labels of other rows."""
     _, _, files = students
-    short = tmp_path / "good1.csv"
-    short.write_text("\n".join(short.read_text().splitlines()[:-1]))
-    with pytest.raises(SystemExit, match="the files do not have the same rows"):
+    path = Path(files[3].partition("=")[2])
+    path.write_text(change(path.read_text()))
+    with pytest.raises(SystemExit) as left:
         compare("join", *files)
+    found = capsys.readouterr()
+    assert left.value.code == 2
+    assert found.out == ""
+    assert found.err.count("\n") == 1
+    assert message in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["join", "good1.csv"], "found 'good1.csv', expected GROUP/SEED=FILE.csv"),
+        (["join", "good/1=absent.csv"], "absent.csv"),
+        (["join", "good/1=good1.csv", "good/1=good2.csv"], "each once"),
+        (
+            ["test", "predictions.csv", "labels.parquet", "good-por"],
+            "good-por: no seed of both, expected two of the groups",
+        ),
+        (["test", "predictions.csv", "more.parquet"], "more.parquet has 401 rows, the predictions 400"),
+    ],
+    ids=["no name", "no file", "twice", "no group", "other labels"],
+)
+def test_mistakes_are_told_in_one_line(compare, students, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("predictions.csv").write_text(compare("join", *students[2]))
+    pd.DataFrame({"label": np.zeros(401)}).to_parquet("more.parquet")
+    with pytest.raises(SystemExit) as left:
+        compare(*arguments)
+    found = capsys.readouterr()
+    assert left.value.code == 2
+    assert found.out == ""
+    assert message in found.err
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "experiments").glob("*/predictions.csv")), ids=lambda p: p.parent.name)
-def test_a_page_shows_what_its_predictions_score(page, glue, parts):
-    """Scores on a page that nobody can compute again."""
-    table = pd.read_csv(page, dtype={"id": str}).set_index("id")
-    task = page.parent.name.partition("_")[2]
-    known = pd.read_parquet(glue / task / "validation.parquet")
-    labels = pd.Series(known["label"].to_numpy(float), known["idx"].astype(str)).loc[table.index].to_numpy()
-    metric = parts["METRICS"]["pearson" if task == "stsb" else "accuracy"]
-    text = (page.parent / "README.md").read_text()
-    for group in {name.partition("/")[0] for name in table}:
-        own = [name for name in table if name.partition("/")[0] == group]
-        scores = ", ".join(f"{metric(table[name].to_numpy(float), labels):.1f}" for name in own)
-        assert re.search(rf"\b{re.escape(scores)}\b", text), f"{group}: {scores}"
+def test_a_page_shows_what_its_predictions_score(page, glue, compare):
+    """Scores on a page that nobody can compute again; each group and each difference, by the page's own command."""
+    text = (page.parent / "README.md").read_text().replace("**", "")
+    (command,) = re.findall(r"^python experiments/compare.py (test .+)$", text, flags=re.MULTILINE)
+    arguments = command.replace("PATH/glue", str(glue)).replace("experiments/", f"{ROOT}/experiments/").split()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in compare(*arguments).splitlines() if line]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    shown = (
+        {tuple(line[2:]) for line in lines}
+        | {tuple(line[2:5]) for line in lines}
+        | {tuple(line[1:4]) for line in lines}
+    )
+    begin = next(number for number, row in enumerate(rows) if row[0] == "difference")
+    groups, differences = rows[2:begin], rows[begin + 2 :]
+    assert len(groups) > 3
+    assert len(differences) == len([word for word in arguments[3:] if "-" in word[1:] and not word.startswith("--")])
+    for name, _, scores, mean, sd, agreement in groups:
+        if name == "teacher":
+            assert scores in text
+        else:
+            own = (scores, mean if sd else "", sd)
+            assert (*own, agreement) in shown or (own in shown and sd), f"{name}: {own}"
+    for name, _, mean, over_seeds, over_rows, _ in differences:
+        assert (mean, over_seeds, over_rows) in shown, name

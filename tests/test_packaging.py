@@ -10,7 +10,6 @@ import sys
 import tarfile
 import zipfile
 from contextlib import nullcontext
-from functools import partial
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -109,20 +108,24 @@ def test_the_workflow_runs_what_is_there(tmp_path, monkeypatch):
     assert commands[:2] == ["bash .ci/run", "make quickstart"]
     (script,) = commands[2:]
     script = script.partition("<<'END'\n")[2].partition("END")[0]
+    paths = {}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for number, name in enumerate(("quickstart", "quickstart_bilstm")):
             told = [f"experiment={name}", f"hydra.job.num={number}", f"paths.output={tmp_path}/outputs"]
             sweep = compose("distill", told, return_hydra_config=True).hydra.sweep
             folder = Path(sweep.dir, str(sweep.subdir))
             folder.mkdir(parents=True)
-            write = partial(write_json, folder / "summary.json")
+            paths[name] = folder / "summary.json"
             with pytest.raises(ValueError, match="not enough values") if number == 0 else nullcontext():
-                write({"average": {"student": 0.8, "baseline": 0.7}})
+                write_json(paths[name], {"average": {"student": 0.8, "baseline": 0.7}})
                 exec(script, {})
-    for student in (0.7, 0.6):
-        write({"average": {"student": student, "baseline": 0.7}})
-        with pytest.raises(AssertionError, match="quickstart_bilstm"):
-            exec(script, {})
+    exec(script, {})
+    for name, path in paths.items():
+        for student in (0.7, 0.6):
+            write_json(path, {"average": {"student": student, "baseline": 0.7}})
+            with pytest.raises(AssertionError, match=rf"/{name}/"):
+                exec(script, {})
+        write_json(path, {"average": {"student": 0.8, "baseline": 0.7}})
 
 
 def closure(names):

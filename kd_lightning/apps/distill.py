@@ -18,10 +18,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import Config, refused_by
+from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.results.latency import latency
@@ -126,7 +127,7 @@ def _joined(found: Ensemble, task: Task, each: list[SoftTargets], rows: Rows) ->
         return each[0]
     group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
     weights = found.weights_of(task.name)
-    return refused_by("teacher.ensemble", ensemble, each, mean=found.mean, weights=weights, group=group)
+    return refused_by("teacher.ensemble", {}, ensemble, each, mean=found.mean, weights=weights, group=group)
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:

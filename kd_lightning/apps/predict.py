@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.apps.stages.teaching import write_soft_targets
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Rows
@@ -54,13 +55,16 @@ def run(cfg: DictConfig) -> None:
             rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
         if cfg.format == "soft_targets":
             target = output / f"{task.name}-{split}"
+            replaced = target.exists()
             write_soft_targets(model, target, task, split, rows)
         else:
             target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
+            replaced = target.exists()
             ids, logits = model.logits(task, split, rows)
             mask = masked_as(model.tokenizer) if split == "synthetic" and rows.augmenter else None
             write_predictions(target, task, rows, ids, logits, mask)
-        log.info("%s %s: %s rows, %s", task.name, cfg.file or split, f"{rows.count:,}", target)
+        where, precision = f"{target} (replaced)" if replaced else target, choose_precision(model.cfg)
+        log.info("%s %s: %s rows, %s, %s", task.name, cfg.file or split, f"{rows.count:,}", precision, where)
 
 
 def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:

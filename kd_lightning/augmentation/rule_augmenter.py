@@ -81,10 +81,12 @@ class RuleAugmenter:
             )
         if self.p_mask + self.p_pos + self.p_ng == 0:
             raise ValueError("p_mask, p_pos and p_ng are all 0, expected one above it: nothing would change")
-        for name, low, high in (("max_ngram", 1, 10**9), ("n_iter", 1, 10**9), ("seed", 0, 2**63 - 1)):
+        for name, low in (("max_ngram", 1), ("n_iter", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not is_whole(value, low) or value > high:
-                raise ValueError(f"{name} is {value}, expected a whole number from {low} to {high}")
+            if not is_whole(value, low):
+                raise ValueError(f"{name} is {value}, expected a whole number of at least {low}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}, expected a whole number below {2**63}")
 
     def fingerprint(self) -> str:
         """Return a hash of the settings, and of the tagger.

@@ -103,7 +103,7 @@ class SavedBiLstm:
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise UserError(
                 f"encoder '{self.path}' cannot be loaded: expected a folder with the config.json and model.safetensors "
-                f"of a BiLSTM of this version ({type(error).__name__}: {first_line(error)})"
+                f"of a BiLSTM of this version ({type(error).__name__}: {first_line(error)}); train it again"
             ) from error
         return encoder
 

@@ -71,14 +71,20 @@ class LazyAdam(RowOptimizer):
 def _delta(grad: Tensor, m: Tensor, v: Tensor, step: int, group: dict[str, Any]) -> Tensor:
     """Return by how much a gradient moves its parameter, and bring both moments up to date in place.
 
-    Rows without a gradient are multiplied away rather than looked for, for which a GPU would have to be waited.
+    Rows without a gradient are masked rather than looked for, for which a GPU would have to be waited.
     """
     b1, b2 = group["betas"]
-    moved: Tensor | float = 1.0
-    if grad.ndim > 1:
+    if grad.ndim == 1:
+        m.lerp_(grad, 1 - b1)
+        v.mul_(b2)
+        rests = None
+    else:
         largest = grad.abs().flatten(1).amax(1)  # NaN if one is
-        moved = largest.ne(0).to(grad.dtype).view(-1, *[1] * (grad.ndim - 1))  # 0 or 1, [rows, 1, ...]
-    m.lerp_(grad, torch.as_tensor(moved * (1 - b1), dtype=grad.dtype, device=grad.device))
-    v.mul_(1 - moved * (1 - b2)).addcmul_(grad, grad, value=1 - b2)
+        rests = largest.eq(0).view(-1, *[1] * (grad.ndim - 1))  # [rows, 1, ...]
+        moved = (~rests).to(grad.dtype)
+        m.lerp_(grad, moved * (1 - b1))
+        v.mul_(1 - moved * (1 - b2))
+    v.addcmul_(grad, grad, value=1 - b2)
     root = (v / (1 - b2**step)).sqrt_().add_(group["eps"])
-    return m.div(root).mul_(moved * (group["lr"] / (1 - b1**step)))
+    delta = m.div(root).mul_(group["lr"] / (1 - b1**step))
+    return delta if rests is None else delta.masked_fill_(rests, 0)  # 0 / 0 where eps is 0, as 1e-8 is in float16

@@ -31,6 +31,42 @@ def test_help_teaches_and_needs_nothing_heavy(command):
     assert done.stdout.rstrip().endswith("HEAVY []")
 
 
+BEFORE_A_JOB = """
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+ConfigLoaderImpl.load_sweep_config = lambda *args, **values: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
+"""
+IN_AN_IMPORT = """
+class Swallows:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            except KeyboardInterrupt:
+                raise ImportError("no torch, it seems")
+sys.meta_path.insert(0, Swallows())
+"""
+
+
+@pytest.mark.parametrize("moment", [BEFORE_A_JOB, IN_AN_IMPORT], ids=["before a job", "in an import"])
+def test_an_interrupt_is_one_line_whenever_it_comes(moment, tmp_path):
+    """Hydra's traceback, or that of a library which takes it for a missing package."""
+    arguments = ["-m"] * (moment is BEFORE_A_JOB) + ["experiment=quickstart", f"paths.output={tmp_path}"]
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
+        f"sys.argv = ['kd-distill', *{arguments}]\n{moment}"
+        "from kd_lightning.distill import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "kd-distill: interrupted; the same command goes on from the last checkpoint"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
@@ -56,7 +92,7 @@ def test_help_teaches_and_needs_nothing_heavy(command):
         ),
         pytest.param(
             ["data=embedded", "task=toy_sentiment", "encoder=bilstm_pieces"],
-            "error: encoder.words: model is null, since the teacher's encoder is not pre-trained",
+            "error: encoder.words.model is null, since the teacher's encoder is not pre-trained",
             id="setting further inside that is refused",
         ),
         pytest.param(["augmenter=rules", "augmenter.n_iter=0"], "augmenter.n_iter is 0, expected", id="no variants"),

@@ -207,16 +207,22 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
     """After hours of training teachers."""
     wrong = {
         "annealing=constant annealing.gold_weight=2": "gold_weight is 2",
-        "distill_loss.temperature=0": "temperature is 0",
+        "distill_loss.temperature=0": r"^system.distill_loss.temperature is 0",
         "encoder.num_heads=3": "32",
         "student.scope=both": "scope is 'both', expected single",
         "system.reduction=average": "reduction is 'average'",
         "+optimizer.optimizer.speed=2": "speed",
         "accelerator=gpu": "gpu",
-        "task_sampler.exponent=2": "exponent is 2",
+        "task_sampler.exponent=2": r"^task_sampler.exponent is 2",
         "accelerator=ddp_cpu batching.batch_size=31": "31, expected a multiple of the 2 processes",
         "trainer.limit_train_batches=0.01": "expected at least one of the . batches of an epoch",
         "optimizer.optimizer._target_=torch.optim.Adamax": r"optimizer.*: Adamax has no setting 'fused'",
+        "+optimizer.optimizer.zzz=2": r"^optimizer.optimizer: AdamW has no setting 'zzz'$",
+        "+optimizer.optimizer.capturabl=true": r"^optimizer.optimizer: AdamW has .*; did you mean 'capturable'\?$",
+        "+system.reductio=mean": r"^system: (BamStudent|Teacher) has no setting 'reductio'; did you mean 'reduction'\?$",
+        "+distill_loss.gold_weight=2": r"^system.distill_loss: SoftCrossEntropy has no setting 'gold_weight'$",
+        "+system.head.dropot=1": r"^system.head: linear_head has no setting 'dropot'; did you mean 'dropout'\?$",
+        "system.head.dropout=7": r"^system.*dropout",
         "optimizer.optimizer._target_=mine.Optimizer": "Error loading 'mine.Optimizer'|No module named 'mine'",
         "batching.unlabelled=true": "task animals has no unlabelled split: expected it at .*, or data.unlabelled=FILE",
         "distill_loss._target_=torch.nn.MSELoss ~distill_loss.temperature": r"distill_loss gives \(\) for logits",
@@ -661,7 +667,14 @@ OTHER_HEAD = r"{}.fine_tune.heads is kept, but the head would have animals.atten
             ["student.fine_tune={tasks: all, heads: kept, optimizer: {lr: -1}}"],
             r"^student.fine_tune.optimizer.lr is -1",
         ),
-        (["teacher.members={a: {encoder: minilm}}"], r"a.encoder is 'minilm', expected .*\{path: OWNER/MODEL\}"),
+        (["teacher.members={a: {encoder: minilm}}"], r"a.encoder is 'minilm', expected .*\{NAME: VALUE\}"),
+        (
+            [
+                "teacher.members={a: {encoder: minilm}}",
+                "+teacher.encoder.path=nowhere",
+            ],
+            r"a.encoder is 'minilm', expected .*\{path: OWNER/MODEL\}",
+        ),
     ],
 )
 def test_wrong_plans_are_told_before_anything_is_trained(kd, fits, settings, message):

@@ -1,10 +1,13 @@
 """The table: who scored what, what was gained, what it costs."""
 
 import json
+from functools import partial
 
 import pytest
+from rich.console import Console
 
-from kd_lightning.apps.results.report import distillation_rows, gain, markdown, percent, write_report
+from kd_lightning.apps.results import report
+from kd_lightning.apps.results.report import distillation_rows, gain, markdown, percent, show_table, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
@@ -141,3 +144,24 @@ def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     assert "baseline" not in report
     assert "gain" not in report
     assert "are those of one model" not in report
+
+
+def test_a_table_in_a_log_is_whole(capsys, monkeypatch):
+    """A log of 80 columns lost the numbers of a sweep."""
+    monkeypatch.setenv("COLUMNS", "80")
+    name = " ".join(f"setting.number_{i}={i}" for i in range(9))
+    show_table("of a sweep", ["run", *(f"column {i}" for i in range(6))], [[name, *(f"{i}.1234567" for i in range(6))]])
+    said = capsys.readouterr().out
+    assert name in said
+    assert all(f"{i}.1234567" in said for i in range(6))
+    assert max(map(len, said.splitlines())) < len(name) + 100
+
+
+def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch):
+    """What a run was told may take several lines, its scores may not."""
+    monkeypatch.setattr(report, "Console", partial(Console, width=80, force_terminal=True, color_system=None))
+    name = " ".join(f"setting.number_{i}={i}" for i in range(9))
+    show_table("of a sweep", ["run", *(f"column {i}" for i in range(4))], [[name, *(f"{i}.1234567" for i in range(4))]])
+    said = capsys.readouterr().out
+    assert all(f" {i}.1234567 " in said for i in range(4))
+    assert max(map(len, said.splitlines())) <= 80

@@ -83,6 +83,16 @@ def test_a_file_to_predict_needs_no_labels(kd):
     assert len(pd.read_csv(kd("predict", f"run={folder}", "file=new.csv") / "animals-new.csv")) == 32
 
 
+def test_predictions_say_how_they_came_about(kd, caplog):
+    """Six decimals of bf16, and a table of before that is gone without a word."""
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    for precision, replaced in (("32-true", ""), ("bf16-mixed", " (replaced)")):
+        with caplog.at_level("INFO"):
+            kd("predict", f"run={folder}", "output=found", f"trainer.precision={precision}")
+        where = f"found/animals-validation.csv{replaced}"
+        assert caplog.messages[-1] == f"animals validation: 32 rows, {precision}, {where}"
+
+
 def test_a_task_of_other_labels_is_not_given_to_the_head(kd, workplace):
     """Labels in another order: every prediction is the opposite."""
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
@@ -215,7 +225,7 @@ def test_a_checkpoint_is_of_the_same_settings(kd):
     """Another system, rate or annealing has the same tensors: it would go on as if nothing were."""
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    with pytest.raises(UserError, match="is of a fit with other settings or data"):
+    with pytest.raises(UserError, match="is of a fit with other settings, data or code"):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", f"ckpt_path={checkpoint}")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match="is no whole checkpoint"):
@@ -372,6 +382,16 @@ def test_a_fit_of_another_format_is_another(kd, monkeypatch):
     monkeypatch.setattr(identity, "FORMAT", 0)
     addresses.add(read_json(kd("train", *once) / "fit.json")["identity"])
     assert len(addresses) == 2
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn_find_unused_parameters_false"])
+def test_processes_that_wait_for_all_heads_are_refused(kd, strategy):
+    """Torch's traceback at the first batch without one of the tasks."""
+    settings = ["accelerator=ddp_cpu", f"trainer.strategy={strategy}", "trainer.max_epochs=-1", "trainer.max_steps=1"]
+    instead = strategy.partition("_find")[0] + "_find_unused_parameters_true"
+    with pytest.raises(UserError, match=rf"trainer.strategy is {strategy}, .* one of 2 tasks: use {instead}$"):
+        kd("train", "task=[animals,beasts]", *settings)
+    kd("train", "task=animals", *settings)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(kd):

@@ -280,11 +280,11 @@ def test_no_variant_is_an_example_or_twice(tagger):
         ({"p_mask": 1.5}, "p_mask is 1.5, expected a probability"),
         ({"p_mask": 0.6, "p_pos": 0.5}, "p_mask \\+ p_pos is 1.1, expected at most 1"),
         ({"p_mask": 0.0, "p_pos": 0.0, "p_ng": 0.0}, "nothing would change"),
-        ({"n_iter": 0}, "n_iter is 0, expected a whole number from 1"),
+        ({"n_iter": 0}, "n_iter is 0, expected a whole number of at least 1"),
         ({"n_iter": 2.5}, "n_iter is 2.5, expected a whole number"),
         ({"seed": 1.7}, "seed is 1.7, expected a whole number"),
-        ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number from 0 to 9223372036854775807"),
-        ({"max_ngram": 0}, "max_ngram is 0, expected a whole number from 1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number below 9223372036854775808"),
+        ({"max_ngram": 0}, "max_ngram is 0, expected a whole number of at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

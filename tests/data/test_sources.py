@@ -70,7 +70,7 @@ def test_hidden_labels_cannot_be_evaluated(corpus, own):
     """GLUE hides test labels behind -1, which is no class."""
     task = own(test="text,label\na,-1\n")
     message = refusal(corpus.require, task, "test", labelled=True)
-    assert "test.csv, line 2, column 'label': found the unknown label '-1', expected one of no, yes" in message
+    assert "test.csv, line 2, column 'label': found the unknown label '-1', expected one of 'no', 'yes'" in message
 
 
 @pytest.mark.parametrize("split", ["validation", "train", "test"])

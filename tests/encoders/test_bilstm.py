@@ -205,6 +205,14 @@ def test_saved_comes_back(tmp_path, channels):
         again.build(tokenizer)
 
 
+def test_texts_of_pairs_are_read_at_their_own_lengths(monkeypatch):
+    """At the length of both together: twice the work for the same states."""
+    model, read = encoder(), []
+    monkeypatch.setattr(model, "read", lambda ids, lengths: read.append(ids.shape) or torch.zeros(len(ids), 2 * H))
+    model(**pairs(([3, 4, 5], [6]), ([7], [8, 9, 10, 11]), length=12))
+    assert read == [(4, 4)]
+
+
 def test_other_names_of_weights_need_another_format():
     """A student that is stored with names of before has the address of the one with names of now."""
     names = {name.partition(".")[0] for name in encoder("both").state_dict()}

@@ -157,6 +157,17 @@ def test_a_row_without_a_gradient_rests(sparse):
     assert not torch.equal(still[moved], moments[moved])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_row_rests_in_half_precision(dtype):
+    """In float16 the usual eps is 0: a row that rests would be 0 / 0."""
+    parameter = torch.nn.Parameter(torch.ones(3, 2, dtype=dtype))
+    optimizer = LazyAdam([parameter], lr=0.5)
+    parameter.grad = torch.tensor([[1.0, -1.0], [0.0, 0.0], [0.0, 2.0]], dtype=dtype)
+    optimizer.step()
+    assert parameter[1].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(parameter[0], torch.tensor([0.5, 1.5], dtype=dtype))
+
+
 def test_a_gradient_that_is_not_finite_shows():
     """A row that rests on NaN keeps a diverged model looking well."""
     weight = torch.nn.Parameter(torch.ones(3, 2))

@@ -695,9 +695,10 @@ def test_scores_learn_by_the_squared_error(build, batch_of, attach, teach, parts
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
-def test_a_gold_weight_out_of_range_is_refused(build, weight):
+@pytest.mark.parametrize("name", ["bilstm", "mt_dnn_kd"])
+def test_a_gold_weight_out_of_range_is_refused(build, name, weight):
     with pytest.raises(ValueError, match=rf"gold_weight is {weight}, expected a number in \[0, 1\]"):
-        build("bilstm", gold_weight=weight)
+        build(name, gold_weight=weight)
 
 
 def test_a_siamese_head_needs_texts_that_were_read_apart(build):

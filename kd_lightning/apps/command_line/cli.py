@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
+from kd_lightning.apps.command_line.interrupts import held_back, interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line, os_error
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
@@ -66,23 +67,16 @@ def quiet() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # its counts, at the end
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
         logging.getLogger(name).propagate = False
 
 
 @contextmanager
 def told_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
-
-    An interrupt (Ctrl-C) is one line, too, and exit code 130, as shells count it.
-    """
+    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk."""
     try:
         yield
-    except KeyboardInterrupt:
-        where = "goes on from the last checkpoint"
-        how = {"distill": f"; the same command {where}", "train": f"; ckpt_path=last {where}"}
-        print(f"kd-{name}: interrupted{how.get(name, '')}", file=sys.stderr)
-        sys.exit(130)
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -156,11 +150,13 @@ def command(name: str, run: str) -> Callable[[], None]:
     def task(cfg: DictConfig) -> Any:
         if sys.stderr is said:
             sys.stderr = sys.__stderr__
-        with told_in_one_line(name), no_litter():
+        with interrupt_in_one_line(name), told_in_one_line(name), no_litter():
             check_early(cfg)
             quiet()  # in a launcher's process, too
             module, function = run.split(":")
-            return getattr(importlib.import_module(module), function)(cfg)
+            with held_back():
+                imported = importlib.import_module(module)
+            return getattr(imported, function)(cfg)
 
     def main() -> None:
         if "--version" in sys.argv[1:]:
@@ -169,7 +165,7 @@ def command(name: str, run: str) -> Callable[[], None]:
         sys.argv = spelled_out(sys.argv)
         quiet()  # a user's own Hydra callbacks may import anything
         try:
-            with composed_in_one_line(name, said):
+            with interrupt_in_one_line(name), composed_in_one_line(name, said):
                 task()
                 sys.stdout.flush()
         except BrokenPipeError:  # who read our output has gone, as `| head` does

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from transformers import PreTrainedTokenizerBase
 
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.systems import NLUSystem
@@ -19,9 +17,6 @@ from kd_lightning.tasks import Task
 
 Config = dict[str, Any]
 """A resolved configuration in plain containers."""
-
-REFUSALS = (UserError, ValueError, TypeError, ImportError, AssertionError, MisconfigurationException)
-"""How constructors refuse their arguments."""
 
 
 def build(node: Any, where: str, /, **values: Any) -> Any:
@@ -37,44 +32,7 @@ def build(node: Any, where: str, /, **values: Any) -> Any:
     """
     if not node or "_target_" not in node:
         raise UserError(f"{where}: found the settings {node or 'none'} without a _target_, expected an option of it")
-    return refused_by(where, instantiate, node, **values, _convert_="all")
-
-
-def refused_by(name: str, make: Callable[..., Any], /, *args: Any, **values: Any) -> Any:
-    """Return ``make(*args, **values)``.
-
-    Raises:
-        UserError: If it refuses the values; the message begins with ``name``, unless it is for the user already.
-    """
-    try:
-        return make(*args, **values)
-    except (InstantiationException, *REFUSALS) as error:
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            inside = re.search(r"^full_key: (.+)$", str(cause), flags=re.MULTILINE)
-            name = f"{name}.{inside[1]}" if inside else name
-            cause = cause.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        if isinstance(cause, REFUSALS):
-            raise UserError(_refusal(name, str(cause), _settings(make, args))) from error
-        raise
-
-
-def _settings(make: Callable[..., Any], args: Sequence[Any]) -> list[str]:
-    """Return the names of the settings that a constructor is given: those of a node, or of a half-built object."""
-    nodes = [*[arg for arg in args if isinstance(arg, dict)], getattr(make, "keywords", {})]
-    return [str(name) for node in nodes for name in node]
-
-
-def _refusal(where: str, message: str, settings: Sequence[str]) -> str:
-    """Return a constructor's message with the place of the setting that it is about, in the words of settings."""
-    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
-    if unknown is not None:
-        made, name = unknown.groups()
-        return f"{where}: {made} has no setting '{name}'{did_you_mean(name, [n for n in settings if n != name])}"
-    setting = re.match(r"\w+", message)
-    return f"{where}.{message}" if setting is not None and setting[0] in settings else f"{where}: {message}"
+    return refused_by(where, node, instantiate, node, **values, _convert_="all")
 
 
 def build_tasks(cfg: Config) -> list[Task]:
@@ -110,7 +68,7 @@ def _check_fields(key: str, node: Config) -> None:
 
 def learns_from_teachers(cfg: Config) -> bool:
     """Tell whether the configuration's system needs soft targets."""
-    found: type[NLUSystem] = refused_by("system._target_", get_class, cfg["system"]["_target_"])
+    found: type[NLUSystem] = refused_by("system._target_", {}, get_class, cfg["system"]["_target_"])
     return found.learns_from_teachers
 
 
@@ -142,6 +100,7 @@ def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSys
     make = build(with_task_heads(cfg["system"], [task.name for task in tasks]), "system")
     system: NLUSystem = refused_by(
         "system",
+        cfg["system"],
         make,
         encoder=encoder,
         tasks=tasks,
@@ -155,5 +114,6 @@ def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSys
 
 def build_encoder(spec: Any, tokenizer: PreTrainedTokenizerBase) -> Encoder:
     """Return the encoder of a recipe, with its pre-trained or with new weights."""
-    encoder: Encoder = refused_by("encoder", spec.build, tokenizer)
+    settings = asdict(spec) if is_dataclass(spec) and not isinstance(spec, type) else {}
+    encoder: Encoder = refused_by("encoder", settings, spec.build, tokenizer)
     return encoder

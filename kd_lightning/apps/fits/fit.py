@@ -14,16 +14,23 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, refused_by
+from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.result import fit_result
 from kd_lightning.apps.fits.resume import read_checkpoint
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
 from kd_lightning.apps.fits.start import Shapes, Start
 from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
-from kd_lightning.apps.fits.trainer import build_trainer, remove_requeue_checkpoints, silence_libraries, train
+from kd_lightning.apps.fits.trainer import (
+    build_trainer,
+    refuse_waiting_heads,
+    remove_requeue_checkpoints,
+    silence_libraries,
+    train,
+)
 from kd_lightning.apps.settings.stages import OF_A_FIT
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.grouping import check_groups
@@ -108,6 +115,7 @@ class Fit:
         log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
         batch, processes = self.cfg["batching"]["batch_size"], self.idle_trainer.world_size
         check_shares(batch, processes)
+        refuse_waiting_heads(self.cfg, processes)
         for task in self.inputs.tasks:
             if task.kind == "ranking":
                 check_single_task(task.name, self.cfg["batching"]["single_task"])
@@ -120,10 +128,10 @@ class Fit:
             encoders[recipe] = build_encoder(self.encoder_spec, tokenizer)
         system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
         refuse_sparse_gradients(self.idle_trainer, system.encoder)
-        refused_by("optimizer", system.make_optimizer, system.encoder, system.heads)
+        refused_by("optimizer", self.cfg["optimizer"], system.make_optimizer, system.encoder, system.heads)
         sampler = build(self.cfg["task_sampler"], "task_sampler")
         for progress in (0.0, 1.0):
-            refused_by("task_sampler", probabilities, sampler, self.inputs.sizes, progress)
+            refused_by("task_sampler", self.cfg["task_sampler"], probabilities, sampler, self.inputs.sizes, progress)
         self.count_steps()
         return {name: tuple(weight.shape) for name, weight in system.heads.state_dict().items()}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.fits.build import Config, build, build_tasks, learns_from_teachers, refused_by
+from kd_lightning.apps.fits.build import Config, build, build_tasks, learns_from_teachers
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.data import Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
@@ -170,7 +171,7 @@ class FitInputs:
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:
             texts = (text for some in rows for text in some.texts())
-            self.shared.tokenizers[key] = refused_by("encoder", self.spec.tokenizer, texts)
+            self.shared.tokenizers[key] = refused_by("encoder", self.cfg["encoder"], self.spec.tokenizer, texts)
         return self.shared.tokenizers[key]
 
     def tokens(self, task: Task, split: str) -> TokenTable:

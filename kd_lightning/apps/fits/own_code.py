@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from kd_lightning.apps.fits.build import refused_by
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.data.folders import file_hash
 
 TRUSTED = {"kd_lightning", "torch", "pytorch_lightning", "torchmetrics", "transformers"}
@@ -29,7 +29,7 @@ def own_code(node: Any) -> dict[str, str]:
         inside = [own_code(value) for value in node.values()]
         named = node.get("_target_")
         if isinstance(named, str) and named.partition(".")[0] not in TRUSTED | sys.stdlib_module_names:
-            module = sys.modules.get(getattr(refused_by("_target_", get_object, named), "__module__", ""))
+            module = sys.modules.get(getattr(refused_by("_target_", {}, get_object, named), "__module__", ""))
             source = getattr(module, "__file__", None)
             inside.append({named: file_hash(Path(source))} if source else {})
     else:

@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, identity: str) -> Config:
     """Return the content of a checkpoint of a fit; its tensors stay on disk.
 
     Raises:
-        UserError: If it is damaged, or of other settings or data.
+        UserError: If it is damaged, or of other settings, data or code.
     """
     try:
         state: Config = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, identity: str) -> Config:
         ) from error
     if found != identity:
         raise UserError(
-            f"{path} is of a fit with other settings or data (identity {found}, expected {identity}); "
+            f"{path} is of a fit with other settings, data or code (identity {found}, expected {identity}); "
             "leave ckpt_path out to start anew"
         )
     return state

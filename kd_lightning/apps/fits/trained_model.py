@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, build_tasks, refused_by
+from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, build_tasks
 from kd_lightning.apps.fits.inputs import token_table
+from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trainer import build_trainer, interruptible, silence_libraries
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
 from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
@@ -96,7 +97,8 @@ class TrainedModel:
                 raise UserError(
                     f"{folder} holds no {name}, expected the folder of a finished run (of kd-train or kd-distill)"
                 )
-        cfg: Any = OmegaConf.to_container(refused_by(f"{folder}/config.yaml", OmegaConf.load, folder / "config.yaml"))
+        file = folder / "config.yaml"
+        cfg: Any = OmegaConf.to_container(refused_by(str(file), {}, OmegaConf.load, file))
         return cls(folder, {**cfg, **settings})
 
     @cached_property

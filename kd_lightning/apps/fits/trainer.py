@@ -102,6 +102,21 @@ def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:
         )
 
 
+def refuse_waiting_heads(cfg: Config, processes: int) -> None:
+    """Refuse a strategy that waits for the gradients of all heads: a batch of several tasks may lack one of them.
+
+    Raises:
+        UserError: If there are several tasks and processes, and the strategy does so.
+    """
+    strategy, looks = str(cfg["trainer"]["strategy"]), "_find_unused_parameters_true"
+    if processes > 1 and len(cfg["task"]) > 1 and strategy.startswith(("auto", "ddp")) and not strategy.endswith(looks):
+        kind = strategy.removesuffix("_find_unused_parameters_false").replace("auto", "ddp")
+        raise UserError(
+            f"trainer.strategy is {strategy}, under which {processes} processes wait for the gradients of all heads, "
+            f"but a batch may lack one of {len(cfg['task'])} tasks: use {kind}{looks}"
+        )
+
+
 def choose_precision(cfg: Config) -> str:
     """Return the trainer's precision; ``auto`` is bf16-mixed where the hardware computes in it, else 32-true.
 

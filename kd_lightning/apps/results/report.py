@@ -122,14 +122,16 @@ def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
     """Print a table; averages stand apart from tasks, and tasks with a teacher from those without."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     grouped = any(row[0] in AVERAGES for row in rows)
     for i, row in enumerate(rows):
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
         ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
         table.add_row(*row, end_section=ends)
     console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        console = Console(width=max(10_000, console.width))  # a log has room; a table is as wide as it must be
+    console.print(table, crop=False)
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:

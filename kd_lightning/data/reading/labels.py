@@ -38,7 +38,7 @@ def _class_indices(chunk: Chunk, task: Task) -> pa.Array:
         by_index = f" or an index 0 to {len(task.labels) - 1}" if "0" in meaning.keys() - set(task.labels) else ""
         hint = did_you_mean(value, task.labels) if isinstance(value, str) else ""
         hint = HIDDEN if str(value) == "-1" else hint or "; mend the row, or the task's labels"
-        expected = f"expected one of {', '.join(task.labels)}{by_index}"
+        expected = f"expected one of {', '.join(map(repr, task.labels))}{by_index}"
         raise chunk.error(row, task.label, f"found {found}, {expected}{hint}")
     return pa.array(list(meaning.values()), pa.float32()).take(indices)
 
@@ -48,8 +48,8 @@ def _label_meaning(chunk: Chunk, task: Task) -> dict[str, int]:
     classes = chunk.classes.get(task.label, ())
     if classes:
         if set(classes) != set(task.labels):
-            found = f"found the classes {', '.join(classes)}"
-            expected = f"expected those of task {task.name}: {', '.join(task.labels)}"
+            found = f"found the classes {', '.join(map(repr, classes))}"
+            expected = f"expected those of task {task.name}: {', '.join(map(repr, task.labels))}"
             hint = "write the same names in both"
             raise UserError(f"{chunk.source}, column '{task.label}': {found}, {expected}; {hint}")
         return {str(number): task.labels.index(name) for number, name in enumerate(classes)}
