@@ -26,7 +26,7 @@ from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.results.latency import latency
-from kd_lightning.apps.results.report import distillation_rows, show_table, teacher_rows, write_report
+from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import columns_by_id, mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.apps.stages.plan import Plan
@@ -59,6 +59,8 @@ def run(cfg: DictConfig) -> float | None:
     if len(summary["teachers"]) > 1:
         show_table("teachers", *teacher_rows(summary))
     show_table(f"{plain['name']}, seed {plain['seed']}", *distillation_rows(summary))
+    if doubt(summary):
+        log.warning("%s", doubt(summary))
     log.info("report: %s", folder / "report.md")
     return summary["objective"]
 

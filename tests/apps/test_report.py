@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from kd_lightning.apps.results import report
-from kd_lightning.apps.results.report import distillation_rows, gain, markdown, percent, show_table, write_report
+from kd_lightning.apps.results.report import distillation_rows, doubt, gain, markdown, percent, show_table, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
@@ -165,3 +165,16 @@ def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert all(f" {i}.1234567 " in said for i in range(4))
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_a_teacher_that_is_no_better_is_told(summary):
+    """A gain of a bad teacher means nothing; an ensemble counts with what it says together, a group by itself."""
+    assert doubt(summary) == ""
+    for roles, expected in (
+        ({"teacher": 0.4}, "The teacher (40.0) is no better than the baseline (70.0)"),
+        ({"teacher": 0.4, "ensemble": 0.8}, ""),
+        ({"baseline": None}, ""),
+    ):
+        average = {"teacher": 0.9, "ensemble": None, "baseline": 0.7} | roles
+        for found in (summary | {"average": average}, summary | {"averages": {"with a teacher": average}}):
+            assert doubt(found).partition(":")[0] == expected

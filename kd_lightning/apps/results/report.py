@@ -134,6 +134,17 @@ def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
     console.print(table, crop=False)
 
 
+def doubt(summary: Config) -> str:
+    """Return what speaks against the teacher: that the tasks it teaches go no worse without it; else nothing."""
+    average = summary["averages"].get(GROUPS[0], summary["average"])
+    found = [average.get(role) for role in ("ensemble", "teacher")]
+    teacher, baseline = next((score for score in found if score is not None), None), average.get("baseline")
+    if teacher is None or baseline is None or teacher > baseline:
+        return ""
+    scores = f"The teacher ({percent(teacher)}) is no better than the baseline ({percent(baseline)})"
+    return f"{scores}: it has little to teach."
+
+
 def markdown(header: Row, rows: Sequence[Row]) -> str:
     """Return the table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -161,7 +172,7 @@ def write_report(folder: Path, summary: Config) -> None:
 
 {markdown(header, rows)}
 {teachers}
-{" ".join(_explanations(summary, header))}
+{" ".join(filter(None, _explanations(summary, header)))}
 
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
 - seconds by stage: {seconds}
@@ -177,6 +188,7 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
     if "gain" in header:
         yield "`gain` is student minus baseline, in points."
         yield "The baseline is the same student without a teacher, on the same number of steps."
+        yield doubt(summary)
         unlabelled = {
             (data["unlabelled"] + data.get("synthetic", 0)) / data["train"] for data in summary["data"].values()
         }
