@@ -49,7 +49,7 @@ sys.meta_path.insert(0, Swallows())
 
 
 @pytest.mark.parametrize("moment", [BEFORE_A_JOB, IN_AN_IMPORT], ids=["before a job", "in an import"])
-def test_an_interrupt_is_one_line_whenever_it_comes(moment, tmp_path):
+def test_an_interrupt_is_one_line(moment, tmp_path):
     """Hydra's traceback, or that of a library which takes it for a missing package."""
     arguments = ["-m"] * (moment is BEFORE_A_JOB) + ["experiment=quickstart", f"paths.output={tmp_path}"]
     code = (

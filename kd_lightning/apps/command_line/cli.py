@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
-from kd_lightning.apps.command_line.interrupts import held_back, interrupt_in_one_line
+from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line, os_error
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
@@ -154,7 +154,7 @@ def command(name: str, run: str) -> Callable[[], None]:
             check_early(cfg)
             quiet()  # in a launcher's process, too
             module, function = run.split(":")
-            with held_back():
+            with interrupt_at_once(name):
                 imported = importlib.import_module(module)
             return getattr(imported, function)(cfg)
 

@@ -1,7 +1,8 @@
-"""Ctrl-C at any moment: one line, and exit code 130, as shells count it."""
+"""Ctrl-C in one line, and exit code 130, as shells count it."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -13,10 +14,17 @@ GOES_ON = "goes on from the last checkpoint"
 HOW = {"distill": f"; the same command {GOES_ON}", "train": f"; ckpt_path=last {GOES_ON}"}
 """How what was interrupted is continued, by command."""
 
+INTERRUPTED = 130
+
+
+def tell(name: str) -> None:
+    """Say that the command was interrupted, and how it goes on."""
+    print(f"kd-{name}: interrupted{HOW.get(name, '')}", file=sys.__stderr__, flush=True)
+
 
 @contextmanager
 def interrupt_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line and exit code 130 where Ctrl-C ends the block.
+    """End the command with one line where Ctrl-C ends the block.
 
     Args:
         name: Of the command.
@@ -24,25 +32,31 @@ def interrupt_in_one_line(name: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"kd-{name}: interrupted{HOW.get(name, '')}", file=sys.__stderr__)
-        sys.exit(130)
+        tell(name)
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends: libraries that are being imported take it for a missing package.
+def interrupt_at_once(name: str) -> Iterator[None]:
+    """End the process at Ctrl-C within the block, in which nothing is begun that would have to be ended.
 
-    One goes on without it, another fails in words of its own. Where Ctrl-C is ignored, or not ours, nothing changes.
+    A library that is being imported takes the exception for a missing package, goes on without it, or fails in words
+    of its own. Where Ctrl-C is ignored, or not ours, nothing changes.
+
+    Args:
+        name: Of the command.
     """
-    found = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT)
-    if found is not signal.default_int_handler:
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    came: list[Any] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+
+    def leave(*_: Any) -> None:
+        tell(name)
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, leave)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if came:
-        raise KeyboardInterrupt
