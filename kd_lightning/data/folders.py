@@ -22,17 +22,21 @@ PATIENCE = 2.0
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, what: str | None = None) -> Iterator[None]:
     """Hold the lock that belongs to a folder; other processes wait, and say so.
 
     Whoever builds the folder holds its lock, so what is left of earlier builders is of dead processes: it is removed.
+
+    Args:
+        folder: Gives the lock its name.
+        what: What one waits for; the folder, if it is not told.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        log.info("waiting for another run to finish %s", folder)
+        log.info("waiting for another run to finish %s", what or folder)
         lock.acquire()
     try:
         for entry in folder.parent.iterdir():

@@ -158,15 +158,16 @@ def hold(folder: Path, ready: object) -> None:
 
 
 @forks
-def test_waiting_is_said(tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize("what", [None, "teacher rte"])
+def test_waiting_is_said(tmp_path, caplog, monkeypatch, what):
     """A job that waits an hour for another one's teacher, without a word, is killed as hung."""
     monkeypatch.setattr(folders_module, "PATIENCE", 0.1)
     folder, ready = tmp_path / "toy", PROCESSES.Event()
     job = PROCESSES.Process(target=hold, args=(folder, ready))
     job.start()
     assert ready.wait(30)
-    with caplog.at_level(logging.INFO), locked(folder):
-        assert caplog.messages == [f"waiting for another run to finish {folder}"]
+    with caplog.at_level(logging.INFO), locked(folder, what):
+        assert caplog.messages == [f"waiting for another run to finish {what or folder}"]
     job.join()
     caplog.clear()
     with caplog.at_level(logging.INFO), locked(folder):

@@ -21,8 +21,8 @@ def stored(fit: Fit) -> TrainedModel:
     two runs from training the same model at once.
     """
     fits = Path(fit.cfg["paths"]["store"]) / "fits"
-    with locked(fits / fit.identity):
-        own = fits / f"{fit.stage.replace(' ', '-')}-{fit.identity}"
+    own = fits / f"{fit.stage.replace(' ', '-')}-{fit.identity}"
+    with locked(fits / fit.identity, f"{fit.stage}, {own}"):
         folder = next(iter(sorted(fits.glob(f"*-{fit.identity}"))), own)
         if result_of(folder) is not None:
             log.info("%s: already trained, %s", fit.stage, folder)
