@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 
 Array = NDArray[np.float64]
 SAMPLES, FLIPS, BLOCK = 10_000, 20_000, 500
@@ -46,7 +46,7 @@ def by_id(path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def predicted(path: Path) -> pd.Series:
     """Return the classes, or the scores, in a file of kd-predict, by the id of the row."""
-    table = by_id(path, pd.read_csv(path, dtype={"id": str}), "id")
+    table = by_id(path, pd.read_csv(path, dtype={"id": str}, keep_default_na=False), "id")
     classes = [name for name in map(str, table) if name.startswith("p_")]
     if not classes and "prediction" not in table:
         raise UserError(f"{path} has no column prediction: expected a file of kd-predict")
@@ -77,9 +77,13 @@ def labels_of(table: pd.DataFrame, path: Path) -> Array:
     """Return the labels of a table's rows, from the file of their split.
 
     Raises:
-        UserError: If the file has other rows.
+        UserError: If the file has other rows, or no labels that are numbers.
     """
+    if path.suffix != ".parquet":
+        raise UserError(f"{path}: expected a .parquet file, as pandas writes it with to_parquet")
     known = pd.read_parquet(path)
+    if "label" not in known or not pd.api.types.is_numeric_dtype(known["label"]):
+        raise UserError(f"{path}: expected a column label of numbers, the classes from 0 or the scores")
     known = by_id(path, known if "idx" in known else known.assign(idx=range(len(known))), "idx")
     if set(known.index) != set(table.index):
         raise UserError(f"{path} has {len(known)} rows, the predictions {len(table)}, expected the same ids in both")
@@ -195,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     joining.add_argument("files", nargs="+", metavar="GROUP/SEED=FILE.csv")
     testing = commands.add_parser("test", help="compare groups of students")
     testing.add_argument("predictions", type=Path, help="what join wrote")
-    testing.add_argument("labels", type=Path, help="the parquet file of the split, with a column `label`")
+    testing.add_argument("labels", type=Path, help="the parquet file of the split, with a column `label` of numbers")
     testing.add_argument("pairs", nargs="*", metavar="GROUP-GROUP")
     testing.add_argument("--metric", choices=METRICS, default="accuracy")
     return parser
@@ -207,7 +211,7 @@ def test(told: argparse.Namespace) -> list[str]:
     Raises:
         UserError: If a file is of other rows, or the metric of other tasks.
     """
-    table = by_id(told.predictions, pd.read_csv(told.predictions, dtype={"id": str}), "id")
+    table = by_id(told.predictions, pd.read_csv(told.predictions, dtype={"id": str}, keep_default_na=False), "id")
     labels = labels_of(table, told.labels)
     if told.metric == "accuracy" and (table.to_numpy(float) % 1).any():
         raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson")
@@ -223,8 +227,8 @@ def main() -> None:
             join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
         else:
             print("\n".join(test(told)))
-    except (UserError, OSError) as error:
-        print(f"compare.py: error: {error}", file=sys.stderr)
+    except (UserError, OSError, ValueError) as error:  # pandas' errors of damaged files are ValueErrors
+        print(f"compare.py: error: {first_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from kd_lightning.apps.command_line.cli import command
+from kd_lightning.apps.command_line.interrupts import interrupt_at_once
+
+with interrupt_at_once("predict"):
+    from kd_lightning.apps.command_line.cli import command
 
 main = command("predict", "kd_lightning.apps.predict:run")
 

@@ -18,7 +18,8 @@ class LazyAdam(RowOptimizer):
     with t the steps in which the parameter had a gradient. Adam itself moves every row at every step by what is left of
     ``m``; where all rows have a gradient, both are the same. A row of zeros in a dense gradient counts as none, so that
     sparse gradients, as ``WordEmbedding`` gives them with ``sparse=True``, lead to the very parameters that dense ones
-    do; so do rows of other matrices, such as those of ReLU units that no row of a batch reaches. Vectors never rest.
+    do; so do rows of other matrices, such as those of ReLU units that no row of a batch reaches. Vectors and
+    scalars never rest.
 
     t is the parameter's, not the row's: the moments of a word that is first met late are hardly corrected, and its
     first steps of one sign are up to 6.6 times ``lr`` with the usual betas.
@@ -74,7 +75,7 @@ def _delta(grad: Tensor, m: Tensor, v: Tensor, step: int, group: dict[str, Any])
     Rows without a gradient are masked rather than looked for, for which a GPU would have to be waited.
     """
     b1, b2 = group["betas"]
-    if grad.ndim == 1:
+    if grad.ndim < 2:
         m.lerp_(grad, 1 - b1)
         v.mul_(b2)
         rests = None

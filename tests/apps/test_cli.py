@@ -38,7 +38,7 @@ ConfigLoaderImpl.load_sweep_config = lambda *args, **values: os.kill(os.getpid()
 IN_AN_IMPORT = """
 class Swallows:
     def find_spec(self, name, path, target=None):
-        if name == "torch":
+        if name == "PACKAGE":
             try:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)
@@ -48,7 +48,11 @@ sys.meta_path.insert(0, Swallows())
 """
 
 
-@pytest.mark.parametrize("moment", [BEFORE_A_JOB, IN_AN_IMPORT], ids=["before a job", "in an import"])
+@pytest.mark.parametrize(
+    "moment",
+    [BEFORE_A_JOB, IN_AN_IMPORT.replace("PACKAGE", "hydra"), IN_AN_IMPORT.replace("PACKAGE", "torch")],
+    ids=["before a job", "at the first import", "at a later one"],
+)
 def test_an_interrupt_is_one_line(moment, tmp_path):
     """Hydra's traceback, or that of a library which takes it for a missing package."""
     arguments = ["-m"] * (moment is BEFORE_A_JOB) + ["experiment=quickstart", f"paths.output={tmp_path}"]

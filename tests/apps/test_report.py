@@ -157,14 +157,24 @@ def test_a_table_in_a_log_is_whole(capsys, monkeypatch):
     assert max(map(len, said.splitlines())) < len(name) + 100
 
 
-def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch):
-    """What a run was told may take several lines, its scores may not."""
-    monkeypatch.setattr(report, "Console", partial(Console, width=80, force_terminal=True, color_system=None))
-    name = " ".join(f"setting.number_{i}={i}" for i in range(9))
-    show_table("of a sweep", ["run", *(f"column {i}" for i in range(4))], [[name, *(f"{i}.1234567" for i in range(4))]])
-    said = capsys.readouterr().out
-    assert all(f" {i}.1234567 " in said for i in range(4))
-    assert max(map(len, said.splitlines())) <= 80
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch, summary, width):
+    """56 in the place of 56.7; what a run was told may take several lines, and stays legible."""
+    monkeypatch.setattr(report, "Console", partial(Console, width=width, force_terminal=True, color_system=None))
+    roles = {"ensemble": 0.711, "baseline_fine_tuned": 0.612, "student_fine_tuned": 0.713}
+    for task in summary["tasks"].values():
+        task |= roles
+    header, rows = distillation_rows(summary)
+    assert len(header) > 6
+    show_table("of a run", header, rows)
+    told = "optimizer=adadelta distill_loss=logit_l2 encoder.hidden_size=300"
+    show_table("of a sweep", ["run", *header[1:]], [[told, *rows[0][1:]]])
+    one, other = capsys.readouterr().out.split("of a sweep")
+    for row in rows:
+        assert any(all(f" {cell} " in line for cell in row[1:]) for line in one.splitlines()), row
+    assert any(all(f" {cell} " in line for cell in rows[0][1:]) for line in other.splitlines())
+    folded = "".join(line[1:].partition("│")[0].strip() for line in other.splitlines() if line.startswith("│"))
+    assert told.replace(" ", "") in folded.replace(" ", "")
 
 
 def test_a_teacher_that_is_no_better_is_told(summary):

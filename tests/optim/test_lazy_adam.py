@@ -168,6 +168,17 @@ def test_a_row_rests_in_half_precision(dtype):
     torch.testing.assert_close(parameter[0], torch.tensor([0.5, 1.5], dtype=dtype))
 
 
+def test_a_scalar_never_rests():
+    """A temperature of a head of one's own."""
+    scale = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = LazyAdam([scale], lr=0.1)
+    for gradient, expected in ((2.0, 0.9), (0.0, None)):
+        before, scale.grad = scale.item(), torch.tensor(gradient)
+        optimizer.step()
+        assert expected is None or scale.item() == pytest.approx(expected)
+        assert scale.item() != before
+
+
 def test_a_gradient_that_is_not_finite_shows():
     """A row that rests on NaN keeps a diverged model looking well."""
     weight = torch.nn.Parameter(torch.ones(3, 2))

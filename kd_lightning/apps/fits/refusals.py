@@ -73,7 +73,9 @@ def _refusal(node: Node, message: str) -> str:
     unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", message)
     if unknown is not None:
         made, name = unknown.groups()
-        having = [found for found in _nodes(node) if name in found[1]] or [node]
+        having = [found for found in _nodes(node) if name in found[1]]
+        if not having:
+            return f"{node[0]}: {made} has no setting '{name}'"
         where, settings = next((found for found in having if _made(found[1]) == made), having[0])
         near = did_you_mean(name, [known for known in _known(settings) if known != name])
         return f"{where}: {_made(settings) or made} has no setting '{name}'{near}"
@@ -89,9 +91,13 @@ def _made(settings: Mapping[str, Any]) -> str:
 
 
 def _known(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings: those that are given, and those that what they make has."""
+    """Return the names of settings: those that are given, and those that what they make has by default.
+
+    What has no default, and is not given, is what the program fills in.
+    """
     names = [name for name in map(str, settings) if not name.startswith("_")]
     if "_target_" in settings:
         with suppress(TypeError, ValueError):  # of a class of C, which does not tell
-            names += inspect.signature(get_object(settings["_target_"])).parameters
+            parameters = inspect.signature(get_object(settings["_target_"])).parameters.values()
+            names += [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
     return names

@@ -118,20 +118,32 @@ def _show(value: Any, form: Callable[[Any], str]) -> str:
     return "-" if value is None else form(value)
 
 
+LEGIBLE = 16
+"""Least width of a table's first column, if it has as much to say."""
+
+LOG_WIDTH = 10_000
+"""In a log, tables are as wide as they are."""
+
+
 def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
     """Print a table; averages stand apart from tasks, and tasks with a teacher from those without."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+        shown, cells = name.replace(", ", ",\n"), [row[i] for row in rows]
+        if i == 0:
+            table.add_column(shown, overflow="fold", min_width=min(LEGIBLE, max(map(len, [name, *cells]))))
+        else:  # a number that is cut is another number
+            table.add_column(
+                shown, justify="right", no_wrap=True, min_width=max(map(len, [*shown.split("\n"), *cells]))
+            )
     grouped = any(row[0] in AVERAGES for row in rows)
     for i, row in enumerate(rows):
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
         ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
         table.add_row(*row, end_section=ends)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(10_000, console.width))  # a log has room; a table is as wide as it must be
-    console.print(table, crop=False)
+    console, padded = Console(), [(column.min_width or 0) + 3 for column in table.columns]
+    room = sum(padded) + 1 if console.is_terminal else LOG_WIDTH
+    Console(width=max(console.width, room)).print(table, crop=False)
 
 
 def doubt(summary: Config) -> str:

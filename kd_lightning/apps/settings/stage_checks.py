@@ -116,7 +116,7 @@ def _check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]
     _check_keys(where, changes, known)
     for group in OF_A_FIT:
         if group in changes and not isinstance(changes[group], Mapping):
-            own = (cfg["teacher"] if where.startswith("teacher.") else cfg).get(group, {})
+            own = (cfg["teacher"] if where.startswith("teacher.") else cfg).get(group) or {}
             example = "{path: OWNER/MODEL}" if "path" in own else "{NAME: VALUE}"
             raise UserError(f"{where}.{group} is {changes[group]!r}, expected its settings, as {example}")
     of_a_fit = [name for name in cfg["batching"] if name != "unlabelled"]  # it needs a teacher
