@@ -267,10 +267,10 @@ LINES = [
         ONE,
         "line 2, column 'label' .. 'Postive' .. 'positive'?",
     ),
-    ("label-far-off", "a.csv", "text,label\nso,7\n", ONE, "'7' .. negative, positive or an index 0 to 1 .. mend"),
+    ("label-far-off", "a.csv", "text,label\nso,7\n", ONE, "'7' .. 'negative', 'positive' or an index 0 to 1 .. mend"),
     ("label-null", "a.jsonl", '{"text": "so", "label": null}', ONE, "line 1, column 'label' .. found null"),
-    ("label-true", "a.jsonl", '{"text": "so", "label": true}', ONE, "column 'label' .. True .. one of negative"),
-    ("label-float", "a.jsonl", '{"text": "so", "label": 1.0}', ONE, "column 'label' .. 1.0 .. one of negative"),
+    ("label-true", "a.jsonl", '{"text": "so", "label": true}', ONE, "column 'label' .. True .. one of 'negative'"),
+    ("label-float", "a.jsonl", '{"text": "so", "label": 1.0}', ONE, "column 'label' .. 1.0 .. one of 'negative'"),
     ("label-hidden", "a.csv", "text,label\nso,1\nso,-1\n", ONE, "line 3 .. -1 marks a hidden label .. unlabelled"),
     ("score-hidden", "a.csv", "text,label\nso,-1\n", SCORE, "line 2 .. -1 marks a hidden label .. unlabelled"),
     ("score-too-high", "a.csv", "text,label\nso,5\nso,5.1\n", SCORE, "line 3, column 'label' .. '5.1' .. from 0 to 5"),
@@ -399,9 +399,9 @@ TABLES = [
     ("text-latin-1", {"text": not_utf8(pa.string())}, ONE, r"row 1, column 'text' .. b'caf\xe9' .. UTF-8"),
     ("label-null", {"text": ["a", "b"], "label": [1, None]}, ONE, "row 1, column 'label' .. found null"),
     ("label-hidden", {"text": ["a", "b"], "label": [1, -1]}, ONE, "row 1, column 'label' .. -1 marks a hidden"),
-    ("label-float", {"text": ["a"], "label": [1.0]}, ONE, "row 0, column 'label' .. 1.0 .. one of negative"),
-    ("label-out", {"text": ["a", "b"], "label": ["negative", "neg"]}, ONE, "row 1 .. 'neg' .. negative, positive"),
-    ("index-of-numbers", {"text": ["a"], "label": [0]}, classification(labels=("1", "2")), "row 0 .. one of 1, 2;"),
+    ("label-float", {"text": ["a"], "label": [1.0]}, ONE, "row 0, column 'label' .. 1.0 .. one of 'negative'"),
+    ("label-out", {"text": ["a", "b"], "label": ["negative", "neg"]}, ONE, "row 1 .. 'neg' .. 'negative', 'positive'"),
+    ("index-of-numbers", {"text": ["a"], "label": [0]}, classification(labels=("1", "2")), "row 0 .. one of '1', '2';"),
     ("score-infinite", {"text": ["a"], "label": [math.inf]}, SCORE, "row 0, column 'label' .. found inf"),
     ("score-missing", {"text": ["a", "b"], "label": [1.5, None]}, SCORE, "row 1, column 'label' .. found null"),
     ("id-twice", {"text": ["a", "b", "c"], "id": [5, 6, 5]}, WITH_ID, "row 2, column 'id' .. id 5 of row 0"),
@@ -439,8 +439,8 @@ def test_other_class_names_in_the_file_are_refused(tmp_path: Path) -> None:
     """Index 1 of other classes is another meaning under the same number."""
     path = put(tmp_path, "a.parquet", class_label([0, 1], ["irrelevant", "relevant"]))
     message = refusal(path, ONE)
-    assert f"{path}, column 'label': found the classes irrelevant, relevant" in message
-    assert "task toy: negative, positive" in message
+    assert f"{path}, column 'label': found the classes 'irrelevant', 'relevant'" in message
+    assert "task toy: 'negative', 'positive'" in message
 
 
 def test_a_hidden_label_under_class_names_is_refused(tmp_path: Path) -> None:
