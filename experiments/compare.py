@@ -44,9 +44,14 @@ def by_id(path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
     return table
 
 
+def read(path: Path) -> pd.DataFrame:
+    """Return a table of predictions by id; no id is taken for a missing value."""
+    return by_id(path, pd.read_csv(path, dtype={"id": str}, keep_default_na=False), "id")
+
+
 def predicted(path: Path) -> pd.Series:
     """Return the classes, or the scores, in a file of kd-predict, by the id of the row."""
-    table = by_id(path, pd.read_csv(path, dtype={"id": str}, keep_default_na=False), "id")
+    table = read(path)
     classes = [name for name in map(str, table) if name.startswith("p_")]
     if not classes and "prediction" not in table:
         raise UserError(f"{path} has no column prediction: expected a file of kd-predict")
@@ -65,12 +70,12 @@ def join(files: list[str]) -> pd.DataFrame:
         if not path or not re.fullmatch(r"[^/-]+/[^/]+", name) or name in columns:
             raise UserError(f"found '{one}', expected GROUP/SEED=FILE.csv, each once, and no - in the group")
         columns[name] = predicted(Path(path))
-        first = next(iter(columns.values()))
-        if set(columns[name].index) != set(first.index):
+        rows = next(iter(columns.values())).index  # of the first file, in its order
+        if set(columns[name].index) != set(rows):
             raise UserError(
                 f"{path} does not have the rows of the first file: predict the same split with each student"
             )
-    return pd.DataFrame(columns).loc[next(iter(columns.values())).index].rename_axis("id")
+    return pd.DataFrame(columns).loc[rows].rename_axis("id")
 
 
 def labels_of(table: pd.DataFrame, path: Path) -> Array:
@@ -165,8 +170,9 @@ def groups_table(table: pd.DataFrame, labels: Array, metric: str) -> list[str]:
     for group, seeds in seeds_of(table).items():
         found = predictions_of(table, group, seeds)
         scores = METRICS[metric](found, labels)
-        agreement = [METRICS[metric](found, table[name].to_numpy(float)).mean() for name in taught]
-        agrees = f"{agreement[0]:.1f}" if len(taught) == 1 and group != "teacher" else ""
+        agrees = ""
+        if len(taught) == 1 and group != "teacher":
+            agrees = f"{METRICS[metric](found, table[taught[0]].to_numpy(float)).mean():.1f}"
         shown = ", ".join(f"{score:.1f}" for score in scores)
         spread = f"{scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
         lines.append(f"| {group} | {', '.join(seeds)} | {shown} | {scores.mean():.1f} | {spread} | {agrees} |")
@@ -211,7 +217,7 @@ def test(told: argparse.Namespace) -> list[str]:
     Raises:
         UserError: If a file is of other rows, or the metric of other tasks.
     """
-    table = by_id(told.predictions, pd.read_csv(told.predictions, dtype={"id": str}, keep_default_na=False), "id")
+    table = read(told.predictions)
     labels = labels_of(table, told.labels)
     if told.metric == "accuracy" and (table.to_numpy(float) % 1).any():
         raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson")

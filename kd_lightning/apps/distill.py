@@ -59,8 +59,8 @@ def run(cfg: DictConfig) -> float | None:
     if len(summary["teachers"]) > 1:
         show_table("teachers", *teacher_rows(summary))
     show_table(f"{plain['name']}, seed {plain['seed']}", *distillation_rows(summary))
-    if doubt(summary):
-        log.warning("%s", doubt(summary))
+    if said := doubt(summary):
+        log.warning("%s", said)
     log.info("report: %s", folder / "report.md")
     return summary["objective"]
 

@@ -141,8 +141,8 @@ def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
         ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
         table.add_row(*row, end_section=ends)
-    console, padded = Console(), [(column.min_width or 0) + 3 for column in table.columns]
-    room = sum(padded) + 1 if console.is_terminal else LOG_WIDTH
+    console, narrowest = Console(), sum((column.min_width or 0) + 3 for column in table.columns) + 1
+    room = narrowest if console.is_terminal else LOG_WIDTH
     Console(width=max(console.width, room)).print(table, crop=False)
 
 
@@ -153,8 +153,7 @@ def doubt(summary: Config) -> str:
     teacher, baseline = next((score for score in found if score is not None), None), average.get("baseline")
     if teacher is None or baseline is None or teacher > baseline:
         return ""
-    scores = f"The teacher ({percent(teacher)}) is no better than the baseline ({percent(baseline)})"
-    return f"{scores}: it has little to teach."
+    return f"The teacher ({percent(teacher)}) is no better than the baseline ({percent(baseline)})."
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
