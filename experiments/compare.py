@@ -4,10 +4,12 @@
     python experiments/compare.py test predictions.csv LABELS.parquet rules-plain --metric accuracy
 
 `join` puts files of kd-predict beside each other: a row for each example, a column GROUP/SEED for each student, in it
-a class (its number, from 0) or a score. `test` prints two tables: each group, and each difference of two groups, over
+a class (its number, from 0) or a score; with --relevance, of two classes the probability of the second, by which the
+candidates of a question are ranked. `test` prints two tables: each group, and each difference of two groups, over
 their common seeds, with intervals of 95 %: over seeds (paired t) and over rows (bootstrap of the mean over seeds), and,
-of accuracies, the p of a sign-flip test over rows. Intervals over rows leave the chance of teachers out. Students that
-have one teacher, told as teacher/SEED=FILE.csv, are compared with what it says, too, in the last column.
+not of correlations, the p of a sign-flip test over rows. Of map and mrr (--group COLUMN) questions are in the place of
+rows. Intervals over rows leave the chance of teachers out. Students that have one teacher, told as
+teacher/SEED=FILE.csv, are compared with what it says, too, in the last column.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from scipy import stats
 from kd_lightning.errors import UserError, first_line
 
 Array = NDArray[np.float64]
+Groups = NDArray[np.int64] | None
 SAMPLES, FLIPS, BLOCK = 10_000, 20_000, 500
 
 
@@ -49,17 +53,25 @@ def read(path: Path) -> pd.DataFrame:
     return by_id(path, pd.read_csv(path, dtype={"id": str}, keep_default_na=False), "id")
 
 
-def predicted(path: Path) -> pd.Series:
-    """Return the classes, or the scores, in a file of kd-predict, by the id of the row."""
+def predicted(path: Path, relevance: bool) -> pd.Series:
+    """Return the classes (the ``relevance`` of two), or the scores, in a file of kd-predict, by the row's id."""
     table = read(path)
     classes = [name for name in map(str, table) if name.startswith("p_")]
     if not classes and "prediction" not in table:
         raise UserError(f"{path} has no column prediction: expected a file of kd-predict")
-    return pd.Series(table[classes].to_numpy().argmax(1), table.index) if classes else table["prediction"]
+    if not classes:
+        return table["prediction"]
+    if relevance and len(classes) != 2:
+        raise UserError(f"{path} has {len(classes)} classes, --relevance expects two: irrelevant, relevant")
+    return table[classes[1]] if relevance else pd.Series(table[classes].to_numpy().argmax(1), table.index)
 
 
-def join(files: list[str]) -> pd.DataFrame:
+def join(files: list[str], relevance: bool) -> pd.DataFrame:
     """Return the predictions of several files, told as ``GROUP/SEED=FILE``, beside each other.
+
+    Args:
+        files: What is told.
+        relevance: Whether two classes are joined as the probability of the second.
 
     Raises:
         UserError: If a file is not told so, or does not have the rows of the others.
@@ -69,7 +81,7 @@ def join(files: list[str]) -> pd.DataFrame:
         name, _, path = one.partition("=")
         if not path or not re.fullmatch(r"[^/-]+/[^/]+", name) or name in columns:
             raise UserError(f"found '{one}', expected GROUP/SEED=FILE.csv, each once, and no - in the group")
-        columns[name] = predicted(Path(path))
+        columns[name] = predicted(Path(path), relevance)
         rows = next(iter(columns.values())).index  # of the first file, in its order
         if set(columns[name].index) != set(rows):
             raise UserError(
@@ -78,11 +90,11 @@ def join(files: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[rows].rename_axis("id")
 
 
-def labels_of(table: pd.DataFrame, path: Path) -> Array:
-    """Return the labels of a table's rows, from the file of their split.
+def known_of(table: pd.DataFrame, path: Path, group: str | None) -> tuple[Array, Groups]:
+    """Return the labels of a table's rows, from the file of their split, and the numbers of their questions.
 
     Raises:
-        UserError: If the file has other rows, or no labels that are numbers.
+        UserError: If the file has other rows, no labels that are numbers, or no column of questions.
     """
     if path.suffix != ".parquet":
         raise UserError(f"{path}: expected a .parquet file, as pandas writes it with to_parquet")
@@ -92,12 +104,15 @@ def labels_of(table: pd.DataFrame, path: Path) -> Array:
     known = by_id(path, known if "idx" in known else known.assign(idx=range(len(known))), "idx")
     if set(known.index) != set(table.index):
         raise UserError(f"{path} has {len(known)} rows, the predictions {len(table)}, expected the same ids in both")
-    return known["label"].loc[table.index].to_numpy(float)
+    if group is not None and group not in known:
+        raise UserError(f"{path}: found the columns {', '.join(map(str, known))}, expected '{group}' among them")
+    known = known.loc[table.index]
+    return known["label"].to_numpy(float), None if group is None else pd.factorize(known[group])[0]
 
 
-def accuracy(found: Array, labels: Array) -> Array:
-    """Return the share of hits, in percent, of predictions ``[..., N]``."""
-    return 100 * (found == labels).mean(-1)
+def hits(found: Array, labels: Array, group: Groups) -> Array:
+    """Return 100 where a class is right, else 0, ``[S, N]``."""
+    return 100.0 * (found == labels)
 
 
 def pearson(found: Array, labels: Array) -> Array:
@@ -106,7 +121,65 @@ def pearson(found: Array, labels: Array) -> Array:
     return 100 * (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 
 
-METRICS: dict[str, Callable[[Array, Array], Array]] = {"accuracy": accuracy, "pearson": pearson}
+def ranked(scores: Array, labels: Array, group: Groups) -> pd.DataFrame:
+    """Return the relevant candidates of each question: their places, from 1, and how many are up to there.
+
+    Of equal scores the relevant candidates are below the others. Questions without a relevant one are left out.
+    """
+    assert group is not None
+    order = np.lexsort((labels, -scores, group))
+    table = pd.DataFrame({"group": group[order], "right": labels[order]})
+    questions = table.groupby("group")
+    table["place"], table["found"] = questions.cumcount() + 1, questions["right"].cumsum()
+    return table[table["right"] == 1]
+
+
+def average_precision(found: Array, labels: Array, group: Groups) -> Array:
+    """Return the average precision, times 100, of each question that has a relevant candidate, ``[S, N]``."""
+    tables = [ranked(scores, labels, group) for scores in found]
+    return np.stack([100 * (t["found"] / t["place"]).groupby(t["group"]).mean().to_numpy() for t in tables])
+
+
+def reciprocal_rank(found: Array, labels: Array, group: Groups) -> Array:
+    """Return one over the place of the first relevant candidate, times 100, of each question that has one."""
+    tables = [ranked(scores, labels, group) for scores in found]
+    return np.stack([100 / t.groupby("group")["place"].min().to_numpy() for t in tables])
+
+
+Values = Callable[[Array, Array, Groups], Array]
+
+BY_ROW: dict[str, Values] = {"accuracy": hits, "map": average_precision, "mrr": reciprocal_rank}
+"""Metrics that are means: what they are the means of, of students' predictions ``[S, N]``."""
+
+OF_QUESTIONS = ("map", "mrr")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric over the rows of one split.
+
+    Args:
+        name: Of ``BY_ROW``, or ``pearson``.
+        labels: ``[N]``.
+        group: The question of each row, ``[N]``, if it has one.
+    """
+
+    name: str
+    labels: Array
+    group: Groups
+
+    def units(self, found: Array) -> Array:
+        """Return what samples are drawn of: of means the values ``[S, U]`` of rows or questions, else predictions."""
+        return BY_ROW[self.name](found, self.labels, self.group) if self.is_mean else found
+
+    def score(self, units: Array, drawn: NDArray[np.int64] | slice = slice(None)) -> Array:
+        """Return the scores of students ``[S, U]`` over all units, or over samples of them."""
+        return units[..., drawn].mean(-1) if self.is_mean else pearson(units[..., drawn], self.labels[drawn])
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean of its values for rows, or for questions."""
+        return self.name in BY_ROW
 
 
 def over_seeds(differences: Array) -> tuple[float, float]:
@@ -117,21 +190,21 @@ def over_seeds(differences: Array) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def over_rows(metric: str, one: Array, other: Array, labels: Array, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the interval of 95 % of the mean difference of students ``[S, N]`` over samples of rows."""
-    found, score = [], METRICS[metric]
+def over_rows(metric: Metric, one: Array, other: Array, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the interval of 95 % of the mean difference of students, by units ``[S, U]``, over samples of these."""
+    found, count = [], one.shape[1]
     for _ in range(SAMPLES // BLOCK):
-        rows = rng.integers(0, len(labels), (BLOCK, len(labels)))
+        drawn = rng.integers(0, count, (BLOCK, count))
         students = zip(one, other, strict=True)
-        found.append(np.mean([score(a[rows], labels[rows]) - score(b[rows], labels[rows]) for a, b in students], 0))
+        found.append(np.mean([metric.score(a, drawn) - metric.score(b, drawn) for a, b in students], 0))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     return low, high
 
 
-def sign_flips(one: Array, other: Array, labels: Array, rng: np.random.Generator) -> float:
-    """Return the p of students ``[S, N]`` that are as often right: rows change sides."""
-    rows = (one == labels).mean(0) - (other == labels).mean(0)
-    seen = abs(rows.mean()) - 1e-12
+def sign_flips(one: Array, other: Array, rng: np.random.Generator) -> float:
+    """Return the p of students that are as good, by values of rows or questions ``[S, U]``: these change sides."""
+    rows = one.mean(0) - other.mean(0)
+    seen = abs(rows.mean()) - 1e-9
     blocks = (np.abs(rng.choice([-1.0, 1.0], (BLOCK, len(rows))) @ rows) / len(rows) for _ in range(FLIPS // BLOCK))
     return float(np.mean([block >= seen for block in blocks]))
 
@@ -163,35 +236,36 @@ def common_seeds(table: pd.DataFrame, pair: str) -> tuple[str, str, list[str]]:
     return one, other, seeds
 
 
-def groups_table(table: pd.DataFrame, labels: Array, metric: str) -> list[str]:
+def groups_table(table: pd.DataFrame, metric: Metric) -> list[str]:
     """Return the rows of a table: each group, its students, their mean, deviation, and agreement with a teacher."""
     taught = [name for name in map(str, table) if name.partition("/")[0] == "teacher"]
     lines = ["| group | seeds | scores | mean | sd | teacher |", "| --- | --- | --- | ---: | ---: | ---: |"]
     for group, seeds in seeds_of(table).items():
         found = predictions_of(table, group, seeds)
-        scores = METRICS[metric](found, labels)
+        scores = metric.score(metric.units(found))
         agrees = ""
-        if len(taught) == 1 and group != "teacher":
-            agrees = f"{METRICS[metric](found, table[taught[0]].to_numpy(float)).mean():.1f}"
+        if len(taught) == 1 and group != "teacher" and metric.name not in OF_QUESTIONS:
+            of_teacher = replace(metric, labels=table[taught[0]].to_numpy(float))
+            agrees = f"{of_teacher.score(of_teacher.units(found)).mean():.1f}"
         shown = ", ".join(f"{score:.1f}" for score in scores)
         spread = f"{scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
         lines.append(f"| {group} | {', '.join(seeds)} | {shown} | {scores.mean():.1f} | {spread} | {agrees} |")
     return lines
 
 
-def differences_table(table: pd.DataFrame, labels: Array, metric: str, pairs: list[str]) -> list[str]:
+def differences_table(table: pd.DataFrame, metric: Metric, pairs: list[str]) -> list[str]:
     """Return the rows of a table: each ``GROUP-GROUP``, over the seeds that both have."""
     lines = ["| difference | seeds | mean | over seeds | over rows | p |", "| --- | ---: | ---: | --- | --- | ---: |"]
     for pair in pairs:
         one, other, seeds = common_seeds(table, pair)
-        a, b = (predictions_of(table, group, seeds) for group in (one, other))
+        a, b = (metric.units(predictions_of(table, group, seeds)) for group in (one, other))
         rng = np.random.default_rng(0)
-        of_seeds = METRICS[metric](a, labels) - METRICS[metric](b, labels)
-        intervals = [over_seeds(of_seeds), over_rows(metric, a, b, labels, rng)]
+        of_seeds = metric.score(a) - metric.score(b)
+        intervals = [over_seeds(of_seeds), over_rows(metric, a, b, rng)]
         shown = ["" if np.isnan(low) else f"{low:+.1f} to {high:+.1f}" for low, high in intervals]
         p = ""
-        if metric == "accuracy":
-            share = sign_flips(a, b, labels, rng)
+        if metric.is_mean:
+            share = sign_flips(a, b, rng)
             p = f"{share:.4f}" if share else f"< {1 / FLIPS:.5f}"
         lines.append(f"| {one} - {other} | {len(seeds)} | {of_seeds.mean():+.1f} | {' | '.join(shown)} | {p} |")
     return lines
@@ -203,11 +277,13 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     joining = commands.add_parser("join", help="put files of kd-predict beside each other")
     joining.add_argument("files", nargs="+", metavar="GROUP/SEED=FILE.csv")
+    joining.add_argument("--relevance", action="store_true", help="of two classes the probability of the second")
     testing = commands.add_parser("test", help="compare groups of students")
     testing.add_argument("predictions", type=Path, help="what join wrote")
     testing.add_argument("labels", type=Path, help="the parquet file of the split, with a column `label` of numbers")
     testing.add_argument("pairs", nargs="*", metavar="GROUP-GROUP")
-    testing.add_argument("--metric", choices=METRICS, default="accuracy")
+    testing.add_argument("--metric", choices=[*BY_ROW, "pearson"], default="accuracy")
+    testing.add_argument("--group", metavar="COLUMN", help="of map and mrr: which question a row is a candidate for")
     return parser
 
 
@@ -218,11 +294,12 @@ def test(told: argparse.Namespace) -> list[str]:
         UserError: If a file is of other rows, or the metric of other tasks.
     """
     table = read(told.predictions)
-    labels = labels_of(table, told.labels)
+    if (told.metric in OF_QUESTIONS) != (told.group is not None):
+        raise UserError("--group COLUMN goes with --metric map or mrr: the column of a row's question")
+    metric = Metric(told.metric, *known_of(table, told.labels, told.group))
     if told.metric == "accuracy" and (table.to_numpy(float) % 1).any():
-        raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson")
-    differences = differences_table(table, labels, told.metric, told.pairs)
-    return [*groups_table(table, labels, told.metric), "", *differences]
+        raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson (or map, mrr)")
+    return [*groups_table(table, metric), "", *differences_table(table, metric, told.pairs)]
 
 
 def main() -> None:
@@ -230,7 +307,7 @@ def main() -> None:
     told = parser().parse_args()
     try:
         if told.command == "join":
-            join(told.files).to_csv(sys.stdout, float_format="%.3f", lineterminator="\n")
+            join(told.files, told.relevance).to_csv(sys.stdout, float_format="%.6g", lineterminator="\n")
         else:
             print("\n".join(test(told)))
     except (UserError, OSError, ValueError) as error:  # pandas' errors of damaged files are ValueErrors

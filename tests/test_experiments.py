@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from kd_lightning.metrics import MeanAveragePrecision, MeanReciprocalRank
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "compare.py"
@@ -95,7 +99,8 @@ def test_intervals_over_rows(parts):
     one = np.stack([np.where(rng.random(500) < 0.8, labels, 1 - labels) for _ in range(2)])
     other = np.stack([np.where(rng.random(500) < 0.7, labels, 1 - labels) for _ in range(2)])
     rows = 100 * ((one == labels).mean(0) - (other == labels).mean(0))
-    low, high = parts["over_rows"]("accuracy", one, other, labels, rng)
+    metric = parts["Metric"]("accuracy", labels, None)
+    low, high = parts["over_rows"](metric, metric.units(one), metric.units(other), rng)
     half = 1.96 * stats.sem(rows)
     assert low == pytest.approx(rows.mean() - half, abs=0.4)
     assert high == pytest.approx(rows.mean() + half, abs=0.4)
@@ -107,19 +112,61 @@ def test_intervals_over_rows(parts):
 def test_sign_flips_find_what_is_there_and_no_more(parts):
     """Two students of one rate are as often found apart as p says; a better one always."""
     rng = np.random.default_rng(4)
-    labels = np.zeros(300)
-    same = [parts["sign_flips"](*(rng.random((2, 1, 300)) < 0.3), labels, rng) for _ in range(20)]
+    same = [parts["sign_flips"](*100.0 * (rng.random((2, 1, 300)) < 0.7), rng) for _ in range(20)]
     assert np.mean(np.array(same) < 0.05) <= 0.2
-    assert parts["sign_flips"](rng.random((1, 300)) < 0.1, rng.random((1, 300)) < 0.4, labels, rng) < 0.001
+    one, other = (100.0 * (rng.random((1, 300)) < rate) for rate in (0.9, 0.6))
+    assert parts["sign_flips"](one, other, rng) < 0.001
 
 
 def test_a_sign_flip_is_a_sign_test(parts):
     """Of two students the rows that one alone has right are tosses of a coin; one side would halve p."""
-    labels = np.ones(200)
-    one, other = np.ones((1, 200)), np.ones((1, 200))
+    one, other = np.full((1, 200), 100.0), np.full((1, 200), 100.0)
     one[0, :14], other[0, 14:40] = 0, 0
     expected = stats.binomtest(14, 40).pvalue
-    assert parts["sign_flips"](one, other, labels, np.random.default_rng(5)) == pytest.approx(expected, abs=0.01)
+    assert parts["sign_flips"](one, other, np.random.default_rng(5)) == pytest.approx(expected, abs=0.01)
+
+
+def test_questions_are_scored_as_in_training(parts):
+    """A mean over questions of another definition than the metrics of a task that ranks; of ties, too."""
+    rng = np.random.default_rng(6)
+    group = rng.permutation(np.repeat(np.arange(40), 5))
+    labels = (rng.random(200) < 0.25).astype(float)
+    scores = rng.normal(size=(3, 200)).round(1)  # some are equal
+    for name, ours in (("map", MeanAveragePrecision), ("mrr", MeanReciprocalRank)):
+        metric = parts["Metric"](name, labels, group)
+        units = metric.units(scores)
+        assert units.shape == (3, len(np.unique(group[labels == 1])))
+        for found, own in zip(metric.score(units), torch.from_numpy(scores), strict=True):
+            known = ours()
+            known.update(own, torch.from_numpy(labels).long(), relevance=own, group=torch.from_numpy(group))
+            assert found == pytest.approx(100 * known.compute().item(), abs=1e-3)
+
+
+def test_rankings_are_compared(compare, tmp_path):
+    """A classifier is compared by its classes, and ranks nothing; a sample of rows tears questions apart."""
+    rng = np.random.default_rng(7)
+    labels, question = (rng.random(120) < 0.3).astype(int), np.repeat([f"q{n}" for n in range(20)], 6)
+    score = labels + rng.normal(size=120)
+    pd.DataFrame({"label": labels, "qid": question}).to_parquet(tmp_path / "labels.parquet")
+    pd.DataFrame({"id": range(120), "prediction": score}).to_csv(tmp_path / "ranker.csv", index=False)
+    share = 1 / (1 + np.exp(-score))  # in the same order
+    classes = {"id": range(120), "prediction": "no", "p_no": 1 - share, "p_yes": share}
+    pd.DataFrame(classes).to_csv(tmp_path / "classifier.csv", index=False)
+    joined, files = (
+        tmp_path / "predictions.csv",
+        [f"{name}/1={tmp_path / name}.csv" for name in ("ranker", "classifier")],
+    )
+    joined.write_text(compare("join", "--relevance", *files))
+    said = compare(
+        "test", joined, tmp_path / "labels.parquet", "ranker-classifier", "--metric", "map", "--group", "qid"
+    )
+    precision = [
+        average_precision_score(labels[question == q], score[question == q])
+        for q in np.unique(question)
+        if labels[question == q].any()
+    ]
+    assert f"| ranker | 1 | {100 * np.mean(precision):.1f} |" in said
+    assert "| ranker - classifier | 1 | +0.0 |  | +0.0 to +0.0 | 1.0000 |" in said
 
 
 @pytest.mark.parametrize(
@@ -159,13 +206,36 @@ def test_files_of_other_rows_are_refused(compare, students, capsys, change, mess
         (["test", "predictions.csv", "good1.csv"], "good1.csv: expected a .parquet file"),
         (["test", "predictions.csv", "named.parquet"], "named.parquet: expected a column label of numbers"),
         (["join", "a/1=empty.csv"], "No columns to parse from file"),
+        (["join", "--relevance", "a/1=three.csv"], "three.csv has 3 classes, --relevance expects two"),
+        (
+            ["test", "predictions.csv", "labels.parquet", "--metric", "map"],
+            "--group COLUMN goes with --metric map or mrr",
+        ),
+        (
+            ["test", "predictions.csv", "labels.parquet", "--metric", "map", "--group", "qid"],
+            "labels.parquet: found the columns label, expected 'qid' among them",
+        ),
     ],
-    ids=["no name", "no file", "twice", "no group", "other labels", "no parquet", "no numbers", "empty"],
+    ids=[
+        "no name",
+        "no file",
+        "twice",
+        "no group",
+        "other labels",
+        "no parquet",
+        "no numbers",
+        "empty",
+        "three classes",
+        "no group",
+        "no question",
+    ],
 )
 def test_mistakes_are_told_in_one_line(compare, students, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("predictions.csv").write_text(compare("join", *students[2]))
     pd.DataFrame({"label": np.zeros(401)}).to_parquet("more.parquet")
+    pd.DataFrame({"label": np.zeros(400)}).to_parquet("labels.parquet")
+    pd.DataFrame({"id": [0], "prediction": "a", "p_a": 1, "p_b": 0, "p_c": 0}).to_csv("three.csv", index=False)
     pd.DataFrame({"label": ["no"] * 400}).to_parquet("named.parquet")
     Path("empty.csv").touch()
     with pytest.raises(SystemExit) as left:
