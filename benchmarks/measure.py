@@ -31,8 +31,10 @@ from typing import Any, NamedTuple, NoReturn
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "glue"
 GLUE = Path(os.environ["KD_GLUE"]) if "KD_GLUE" in os.environ else BESIDE if BESIDE.is_dir() else None
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # as the commands set it, and the next (a test compares)
+    "OMP_WAIT_POLICY": "PASSIVE",  # as the commands set it, and the next three (a test compares)
     "GOMP_SPINCOUNT": "10000",
+    "LRU_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "WANDB_MODE": "disabled",

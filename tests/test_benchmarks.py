@@ -72,7 +72,8 @@ def test_threads_wait_as_in_the_commands(measure, monkeypatch):
     """A benchmark in another environment measures something else than what people run."""
     from kd_lightning.apps.command_line.cli import quiet
 
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+    ours = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    for name in ours:
         monkeypatch.setenv(name, "")  # to have it restored
         monkeypatch.delenv(name)
     for name in ("TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
@@ -80,7 +81,7 @@ def test_threads_wait_as_in_the_commands(measure, monkeypatch):
     monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
     monkeypatch.setenv("WANDB_SILENT", "true")
     quiet()
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+    for name in ours:
         assert measure.ENVIRONMENT[name] == os.environ[name]
 
 

@@ -27,7 +27,7 @@ from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.results.latency import latency
 from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
-from kd_lightning.apps.results.scoring import columns_by_id, mean_scores, score_ensemble
+from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import (
@@ -127,9 +127,7 @@ def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
 def _joined(found: Ensemble, task: Task, each: list[SoftTargets], rows: Rows) -> SoftTargets:
     if len(each) == 1:
         return each[0]
-    group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
-    weights = found.weights_of(task.name)
-    return refused_by("teacher.ensemble", {}, ensemble, each, mean=found.mean, weights=weights, group=group)
+    return refused_by("teacher.ensemble", {}, ensemble, each, **found.recipe(task, rows))
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:

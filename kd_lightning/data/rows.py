@@ -7,8 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from kd_lightning.data.caching import Facts, cached
 from kd_lightning.data.reading.reader import ROWS
@@ -42,6 +45,15 @@ class Rows:
                 batch = reader.get_batch(i)
                 for start in range(0, batch.num_rows, size):
                     yield batch.slice(start, size)
+
+    def by_id(self, *names: str) -> list[NDArray[Any]]:
+        """Return columns of numbers, ``[N]`` each, in order of example id; -1 where a row has none."""
+        parts = [
+            [batch.column(name).fill_null(-1).to_numpy() for name in ("example_id", *names)] for batch in self.batches()
+        ]
+        ids, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = ids.argsort(kind="stable")
+        return [column[order] for column in columns]
 
     def texts(self) -> Iterator[str]:
         """Yield every text, first and second texts alike."""

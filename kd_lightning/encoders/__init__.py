@@ -2,6 +2,7 @@
 
 from kd_lightning.encoders.base import Encoder, EncoderSpec, TokenStates
 from kd_lightning.encoders.bilstm import BiLstmEncoder
+from kd_lightning.encoders.by_length import read_by_length
 from kd_lightning.encoders.embedding import WordEmbedding
 from kd_lightning.encoders.new_bilstm import NewBiLstm, SavedBiLstm
 from kd_lightning.encoders.new_transformer import NewTransformer
@@ -25,5 +26,6 @@ __all__ = [
     "WordPieces",
     "Words",
     "load_tokenizer",
+    "read_by_length",
     "train_tokenizer",
 ]

@@ -9,17 +9,19 @@ from torch.nn import functional as F
 from kd_lightning.losses.checks import check_candidates, check_shapes
 
 
-def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
+def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor, labelled: Tensor | None = None) -> Tensor:
     """Return losses whose mean over the candidates is the mean over their questions.
 
     The loss of a question is the mean, over its relevant candidates A, of ``-log(exp(s_A) / (exp(s_A) + sum_B
     exp(s_B)))`` with B the irrelevant ones. A question whose candidates are all relevant, or none, tells nothing: it
-    has a loss of 0, and does not count.
+    has a loss of 0, and does not count. One without labels has a loss of 0, too, and counts: a label weighs the same
+    beside questions that follow a teacher alone.
 
     Args:
         scores: ``[B, 1]``, unbounded.
         relevant: 1 for a relevant candidate, 0 for another, ``[B]``.
         group: The question of each candidate, int64 ``[B]``; all of its candidates are in the batch.
+        labelled: Whether each candidate has a label, bool ``[B]``: all of a question have one, or none; None is all.
 
     Returns:
         The same for each candidate of a question, ``[B]``.
@@ -34,15 +36,17 @@ def ranking_loss(scores: Tensor, relevant: Tensor, group: Tensor) -> Tensor:
         >>> ranking_loss(torch.zeros(3, 1), torch.tensor([0, 1, 0]), torch.tensor([7, 7, 7]))
         tensor([1.0986, 1.0986, 1.0986])
     """
-    check_candidates(scores, relevant, group)
-    s, right = scores.float().squeeze(-1), relevant.bool()
+    labelled = torch.ones_like(group, dtype=torch.bool) if labelled is None else labelled
+    check_candidates(scores, relevant, group, labelled)
+    s, right = scores.float().squeeze(-1), relevant.bool() & labelled
     place, count = places_of(group)
     others = logsumexp_of(s.masked_fill(right, -torch.inf), place, count)  # [G]
     told = right & others.isfinite()[place]
     each = torch.where(told, F.softplus(torch.where(told, others[place] - s, 0.0)), 0.0)
     relevant_ones = torch.zeros_like(others).index_add(0, place, told.to(s.dtype))
     total = torch.zeros_like(others).index_add(0, place, each)
-    return _of_questions(total / relevant_ones.clamp(min=1), relevant_ones > 0, place)
+    unlabelled = torch.zeros_like(others).index_add(0, place, (~labelled).to(s.dtype)) > 0
+    return _of_questions(total / relevant_ones.clamp(min=1), (relevant_ones > 0) | unlabelled, place)
 
 
 def ranking_cross_entropy(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:

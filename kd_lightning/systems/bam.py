@@ -24,7 +24,7 @@ class BamStudent(NLUSystem):
 
     Args:
         distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
-            squared error.
+            squared error, the candidates of a question a cross-entropy over them.
         annealing: Progress in [0, 1] -> gold weight (the paper's lambda).
         **parts: See ``NLUSystem``.
 
@@ -50,7 +50,7 @@ class BamStudent(NLUSystem):
             kind, group = self.kinds[name], rows["group"]
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
             teacher = teacher_or_self(student, rows)  # [n, C]
-            gold = task_gold_loss(kind, student, rows["labels"], group)  # [n]
+            gold = task_gold_loss(kind, student, rows["labels"], group, rows["has_label"])  # [n]
             soft = task_soft_loss(kind, student, teacher, group, self.distill_loss)  # [n]
             weight = torch.where(rows["has_teacher"], gold_weight * rows["has_label"], 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft

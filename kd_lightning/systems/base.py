@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
-from kd_lightning.encoders import Encoder, TokenStates
+from kd_lightning.encoders import Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
@@ -73,11 +73,12 @@ class NLUSystem(pl.LightningModule):
                 "encoder=bilstm (the teacher's is encoder@teacher.encoder), or "
                 "system.head._target_=kd_lightning.heads.linear_head"
             )
-        self.reads_tokens = any(getattr(head, "reads_tokens", False) for head in self.heads.values())
-        if self.reads_tokens and not hasattr(encoder, "tokens"):
+        reading = [task.name for task in tasks if getattr(self.heads[task.name], "reads_tokens", False)]
+        self.reads_tokens = bool(reading)
+        if reading and not hasattr(encoder, "tokens"):
             raise ValueError(
-                f"the head reads tokens, a {type(encoder).__name__} returns one vector of a text: choose a "
-                "transformer, or system.head._target_=kd_lightning.heads.linear_head"
+                f"the head of {reading[0]} reads tokens, a {type(encoder).__name__} returns one vector of a text: "
+                "choose a transformer, or kd_lightning.heads.linear_head for this task"
             )
         self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.kinds = {task.name: task.kind for task in tasks}
@@ -93,8 +94,8 @@ class NLUSystem(pl.LightningModule):
     def encode(self, batch: Batch) -> Tensor | TokenStates:
         """Return one vector per row, ``[B, H]``; with the tokens' where a head reads them."""
         encoder: Any = self.encoder
-        read = encoder.tokens if self.reads_tokens else encoder
-        return read(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        return encoder.tokens(*inputs) if self.reads_tokens else read_by_length(encoder, *inputs)
 
     def logits(self, task: str, hidden: Tensor | TokenStates, rows: Tensor) -> Tensor:
         """Return the logits ``[n, C]`` of the task's head for the rows ``[n]`` of what ``encode`` returned.

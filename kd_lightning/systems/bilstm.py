@@ -29,7 +29,7 @@ class BiLstmStudent(NLUSystem):
 
     Args:
         distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
-            squared error.
+            squared error, the candidates of a question a cross-entropy over them.
         gold_weight: In [0, 1].
         **parts: See ``NLUSystem``.
 

@@ -22,7 +22,7 @@ class MtDnnKdStudent(NLUSystem):
 
     Args:
         distill_loss: ``(student_logits [n, C], teacher_logits [n, C]) -> [n]`` for classes; scores always use the
-            squared error.
+            squared error, the candidates of a question a cross-entropy over them.
         gold_weight: Weight of the labels where there is a teacher, in [0, 1].
         **parts: See ``NLUSystem``.
 
@@ -48,7 +48,7 @@ class MtDnnKdStudent(NLUSystem):
             kind, group = self.kinds[name], rows["group"]
             student = self.logits(name, hidden, rows["rows"])  # [n, C]
             teacher = teacher_or_self(student, rows)  # [n, C]
-            gold = task_gold_loss(kind, student, rows["labels"], group)  # [n]
+            gold = task_gold_loss(kind, student, rows["labels"], group, rows["has_label"])  # [n]
             soft = task_soft_loss(kind, student, teacher, group, self.distill_loss)  # [n]
             weight = torch.where(rows["has_teacher"], self.gold_weight * rows["has_label"], 1.0)  # [n]
             loss = weight * gold + (1.0 - weight) * soft

@@ -11,7 +11,9 @@ from kd_lightning.systems.loss_means import CountedLosses
 from kd_lightning.tasks import Kind
 
 
-def task_gold_loss(kind: Kind, student: Tensor, labels: Tensor, group: Tensor) -> Tensor:
+def task_gold_loss(
+    kind: Kind, student: Tensor, labels: Tensor, group: Tensor, labelled: Tensor | None = None
+) -> Tensor:
     """Return the loss of each row ``[n]`` against labels: cross-entropy, squared error, or that of whole questions.
 
     Args:
@@ -19,8 +21,9 @@ def task_gold_loss(kind: Kind, student: Tensor, labels: Tensor, group: Tensor) -
         student: Logits ``[n, C]``.
         labels: ``[n]``.
         group: The question of each row, ``[n]``; read where candidates are ranked.
+        labelled: Whether each row has one of these labels, ``[n]``; None is all; read where candidates are ranked.
     """
-    return ranking_loss(student, labels, group) if kind == "ranking" else gold_loss(student, labels)
+    return ranking_loss(student, labels, group, labelled) if kind == "ranking" else gold_loss(student, labels)
 
 
 def task_soft_loss(kind: Kind, student: Tensor, teacher: Tensor, group: Tensor, distill_loss: nn.Module) -> Tensor:

@@ -23,7 +23,7 @@ class Teacher(NLUSystem):
         losses, logged = [], {}
         for name, rows in batch["tasks"].items():
             logits = self.logits(name, hidden, rows["rows"])  # [n, C]
-            gold = task_gold_loss(self.kinds[name], logits, rows["labels"], rows["group"])  # [n]
+            gold = task_gold_loss(self.kinds[name], logits, rows["labels"], rows["group"], rows["has_label"])  # [n]
             losses.append(gold * rows["has_label"])
             logged[name] = {"gold_loss": (gold, rows["has_label"])}
         self.log_losses(logged)

@@ -644,7 +644,16 @@ OTHER_HEAD = r"{}.fine_tune.heads is kept, but the head would have animals.atten
     [
         (["teacher.tasks={animal: all, beasts: all}"], r"teacher.tasks says nothing of animals: .*; animal is no task"),
         ([MEMBERS, "teacher.tasks={animals: [deep], beasts: [deep]}"], r"gives the teacher wide no task"),
-        (["teacher.members={a: {}, b: {}}"], r"teacher.members: a and b have the same settings"),
+        (["teacher.members={a: {}, b: {}}"], r"teacher.members: a and b are the same model: change one of them"),
+        (["teacher.members={a: {trainer: {log_every_n_steps: 7}}, b: {}}"], r"members: a and b are the same model"),
+        (
+            [
+                "teacher.members={a: {seed: 1}, b: {}}",
+                "teacher.scope=single",
+                "teacher.tasks={animals: [a, b], beasts: [a]}",
+            ],
+            r"members: a and b are the same model",
+        ),
         (
             ["teacher.members={a: {optimizer: {lrr: 1}}}"],
             r"^teacher.members.a.optimizer: .* 'lrr'; did you mean 'lr'\?",

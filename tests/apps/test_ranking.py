@@ -13,8 +13,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from kd_lightning.apps import distill
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.results import scoring
 from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
 
@@ -74,6 +76,28 @@ def test_a_teacher_that_ranks_teaches(kd, answers):
     dev = pd.read_csv(answers / "answers-dev.csv")
     first = [dev.loc[of.index[np.argmax(table["prediction"][of.index])], "label"] for _, of in dev.groupby("question")]
     assert np.mean(np.array(first) == "yes") == pytest.approx(found["metrics"]["student"]["accuracy"])
+
+
+def test_an_ensemble_averages_as_it_is_told(kd, answers, monkeypatch):
+    """Scores of rankers averaged as they are, or probabilities where logits are asked for; in one of two places."""
+    seen = []
+
+    def recording(place, mean):
+        def record(found, **recipe):
+            seen.append((place, recipe["mean"], recipe["weights"], recipe["group"]))
+            return mean(found, **recipe)
+
+        return record
+
+    monkeypatch.setattr(distill, "ensemble", recording("soft targets", distill.ensemble))
+    monkeypatch.setattr(scoring, "mean_logits", recording("scores", scoring.mean_logits))
+    rule = ["teacher.seeds=[1,2]", "teacher.ensemble={mean: logits, weights: {1: 1, 2: 3}}", "baseline=false"]
+    kd("distill", *SHORT, "system=mt_dnn_kd", "teacher.scope=multi", *rule, "teacher.trainer.max_epochs=1")
+    for place in ("soft targets", "scores"):
+        groups = [group for where, mean, weights, group in seen if (where, mean, weights) == (place, "logits", [1, 3])]
+        assert len(groups) == 2, "one of each task"
+        assert [group is None for group in groups] == [False, True]
+        assert groups[0].unique().numel() == (60 if place == "soft targets" else 20), "questions"
 
 
 def test_a_classifier_has_the_metrics_of_questions(kd, answers):

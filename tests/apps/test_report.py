@@ -134,7 +134,7 @@ def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     write_report(tmp_path, summary)
     report = (tmp_path / "report.md").read_text()
     assert "The baseline is the same student without a teacher" in report
-    assert "Parameters, size and latency are those of one model; there are 2 teachers." in report
+    assert "Parameters, size and latency are those of one model; there are 2 models of teachers." in report
     assert "mix of tasks" not in report
     for task in summary["tasks"].values():
         task["baseline"] = None

@@ -89,9 +89,11 @@ def test_who_teaches_what(settings, expected):
 
 def test_selection_names_metrics():
     select = {"best": 1, "by": ["mnli", "rte/f1"]}
-    assert selection(run(select=select, seeds=[1, 2])) == {"mnli": None, "rte": "f1"}
-    assert selection(run(select={"best": 1})) == dict.fromkeys(RUN["task"])
-    assert selection(run()) == {}
+    assert selection(run(select=select, seeds=[1, 2])) == [("mnli", None), ("rte", "f1")]
+    assert selection(run(select={"best": 1})) == [(name, None) for name in RUN["task"]]
+    assert selection(run()) == []
+    both = {"best": 1, "by": ["rte/f1", "rte", "rte/accuracy"]}
+    assert selection(run(select=both)) == [("rte", "f1"), ("rte", None), ("rte", "accuracy")]
 
 
 def test_only_tasks_with_a_teacher_have_one_to_be_fine_tuned():
@@ -155,6 +157,7 @@ def test_settings_change_at_any_depth():
             {"select": {"best": 1, "by": ["rte/acuracy"]}},
             r"by names rte/acuracy, expected a metric of rte: .*mean 'accuracy'",
         ),
+        ("teacher", {"select": {"best": 1, "by": ["rte", "rte"]}}, r"teacher.select.by names rte twice, expected each"),
         ("teacher", {"scope": "single", "select": {"best": 1}}, r"add teacher.scope=multi"),
         (
             "teacher",
@@ -167,7 +170,16 @@ def test_settings_change_at_any_depth():
             {"ensemble": {"mean": "logits", "weights": "best"}},
             r"weights is 'best', expected equal, score, or",
         ),
-        ("teacher", {"ensemble": {"mean": "logits", "weights": {"a": 1}}}, r"weights has a, expected one for each"),
+        (
+            "teacher",
+            {"ensemble": {"mean": "logits", "weights": {"a": 1}}},
+            r"weights has a, there is one teacher: several are teacher.members, or teacher.seeds",
+        ),
+        (
+            "teacher",
+            {"members": THREE, "ensemble": {"mean": "logits", "weights": {"a": 1}}},
+            r"weights has a, expected one for each teacher: a, b, c",
+        ),
         (
             "teacher",
             {"seeds": [1, 2], "ensemble": {"mean": "logits", "weights": {1: 1, 2: 0}}},

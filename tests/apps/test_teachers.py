@@ -18,7 +18,7 @@ from kd_lightning.apps.stages.variants import members as planned_members
 from kd_lightning.errors import UserError
 from tests.apps.test_stages import run
 
-TASKS = [SimpleNamespace(name=name, metric="accuracy") for name in ("rte", "cola", "mnli")]
+TASKS = [SimpleNamespace(name=name, metric="accuracy", kind="classification") for name in ("rte", "cola", "mnli")]
 THREE = {"a": {}, "b": {"seed": 2}, "c": {"seed": 3}}
 
 
@@ -58,6 +58,8 @@ class FakeFit:
         ({"best": 1, "by": ["mnli/f1", "rte/f1"]}, ["c"]),  # 0.65, 0.55, 0.80
         ({"best": 1, "by": ["rte"]}, ["c"]),
         ({"best": 1, "by": ["rte/f1"]}, ["a"]),
+        ({"best": 1, "by": ["rte/accuracy", "rte/f1", "mnli"]}, ["c"]),  # 0.60, 0.67, 0.70
+        ({"best": 1, "by": ["mnli", "rte/accuracy", "rte/f1"]}, ["c"]),
         ({"best": 2}, ["a", "b"]),  # 0.60, 0.50, 0.50: of equal ones the first
         (None, ["a", "b", "c"]),
     ],
@@ -92,15 +94,15 @@ def test_weights_by_score_are_those_of_what_teaches():
     cfg = run(members={"a": {}, "b": {}}, ensemble={"mean": "logits", "weights": "score"})
     found = ensemble_of(members, cfg, TASKS)
     assert found.mean == "logits"
-    assert {task.name: found.weights_of(task.name) for task in TASKS} == {
+    assert {task.name: found.recipe(task, None)["weights"] for task in TASKS} == {
         "rte": [0.5, 0.75],
         "cola": [0.9, 0.1],
         "mnli": [0.4, 0.8],
     }
     cfg["teacher"]["ensemble"]["weights"] = {"b": 3, "a": 1}
-    assert ensemble_of(members, cfg, TASKS).weights_of("rte") == [1, 3]
+    assert ensemble_of(members, cfg, TASKS).recipe(TASKS[0], None)["weights"] == [1, 3]
     cfg["teacher"]["ensemble"]["weights"] = "equal"
-    assert ensemble_of(members, cfg, TASKS).weights_of("rte") is None
+    assert ensemble_of(members, cfg, TASKS).recipe(TASKS[0], None) == {"mean": "logits", "weights": None, "group": None}
 
 
 HEAD = {"_target_": "linear_head", "dropout": 0.1, "sigmoid": False}
@@ -114,6 +116,14 @@ def test_heads_of_single_tasks_are_what_differs():
     assert found["task_heads"] == {
         "rte": {"_partial_": True, "_target_": "linear_head", "dropout": 0.3, "sigmoid": False},
         "mnli": {"_partial_": True, "_target_": "san_head", "dropout": 0.1, "sigmoid": False},
+    }
+    san = {**HEAD, "_target_": "kd_lightning.heads.san_head", "num_steps": 3}
+    linear = {"rte": {"_target_": "kd_lightning.heads.linear_head"}}
+    assert with_task_heads({"head": san, "task_heads": linear}, ["rte"])["task_heads"]["rte"] == {
+        "_partial_": True,
+        "_target_": "kd_lightning.heads.linear_head",
+        "dropout": 0.1,
+        "sigmoid": False,
     }
     assert own_task_heads(node, ["cola", "x"]) == {"head": HEAD, "task_heads": None, "reduction": "mean"}
     assert own_task_heads({"head": HEAD}, ["rte"]) == {"head": HEAD}
@@ -169,13 +179,6 @@ def test_members_have_their_settings_and_their_place():
     assert [member.fits[0].cfg["optimizer"]["lr"] for member in (a, b)] == [9, 2]
     assert [member.fits[0].prefix for member in (a, b)] == ["teacher.members.a.", "teacher.members.b."]
     assert [member.fits[0].cfg["trainer"]["max_epochs"] for member in (a, b)] == [2, 2]
-
-
-@pytest.mark.parametrize("members", [{"a": {}, "b": {}}, {"a": {"seed": 1}, "b": {"optimizer": {"lr": 2}}}])
-def test_members_that_are_the_same_are_refused(members):
-    """An ensemble of one, under the names of two."""
-    with pytest.raises(UserError, match=r"teacher.members: a and b have the same settings and the seed 1: change one"):
-        list(planned_members(whole_run(members=members), Shared(None)))
 
 
 def test_where_a_fit_begins_is_a_part_of_its_name():

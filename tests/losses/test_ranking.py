@@ -41,6 +41,21 @@ def test_the_mean_is_that_of_the_questions(scores):
         torch.testing.assert_close(loss(scores, every).mean(), torch.stack(counting).mean())
 
 
+@pytest.mark.parametrize("others", [0, 1, 9])
+def test_a_label_weighs_the_same_beside_questions_without(scores, others):
+    """One labelled question of ten that counts as all ten: the objective depends on who shares the batch."""
+    one = GROUP == 5
+    alone = ranking_loss(scores[one], RELEVANT[one], GROUP[one]).mean()
+    group = torch.cat([GROUP[one], torch.arange(100, 100 + others).repeat_interleave(3)])
+    s = torch.cat([scores[one], torch.randn(3 * others, 1)])
+    relevant = torch.cat([RELEVANT[one], torch.zeros(3 * others, dtype=torch.int64)])
+    labelled = torch.arange(len(group)) < int(one.sum())
+    found = ranking_loss(s, relevant, group, labelled)
+    torch.testing.assert_close(found.mean(), alone / (1 + others))
+    assert not found[~labelled].any()
+    torch.testing.assert_close(ranking_loss(s, 1 - relevant * 0, group, labelled).sum(), torch.tensor(0.0))
+
+
 def test_it_depends_on_differences_alone(scores):
     """A loss that pulls scores up or down: the questions' levels drift."""
     level = torch.randn(10, 1)[GROUP]

@@ -116,6 +116,21 @@ def test_a_question_without_labels_follows_its_teacher(build, attach, taught, to
     torch.testing.assert_close(system.training_step(batch, 0), expected.mean())
 
 
+@pytest.mark.parametrize("name", ["bam", "mt_dnn_kd"])
+def test_a_label_weighs_the_same_beside_questions_without(build, attach, taught, tokenizer, name):
+    """Of three questions one has labels: its gold loss is a third of the batch's, as of a row of three."""
+    system = attach(build(STUDENTS[name]), step=3)
+    batch = batch_of(taught, tokenizer)
+    rows, scores = batch["tasks"]["answers"], system(batch)["answers"].detach()
+    first = rows["group"] == rows["group"][0]
+    rows["has_label"] = first
+    rows["labels"] = rows["labels"] * first
+    own = ranking_loss(scores[first], rows["labels"][first], rows["group"][first])
+    soft = ranking_cross_entropy(scores, rows["teacher_logits"], rows["group"])
+    expected = (0.25 * own.sum() + (torch.where(first, 0.75, 1.0) * soft).sum()) / 9
+    torch.testing.assert_close(system.training_step(batch, 0), expected)
+
+
 def test_top_candidates():
     """Of each question, wherever its candidates stand; -inf and ties have a first one, too."""
     scores = torch.tensor([0.1, -2.0, 0.3, -1.0, 5.0, 5.0, -torch.inf]).unsqueeze(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.fits.refusals import refused_by
@@ -75,6 +76,8 @@ def learns_from_teachers(cfg: Config) -> bool:
 def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
     """Return a system's settings with whole heads under ``task_heads``: there they are what differs from ``head``.
 
+    A head with a ``_target_`` of its own keeps those settings of ``head`` that it has, too.
+
     Args:
         node: The settings of a system.
         tasks: Of the fit; heads of others are left out.
@@ -84,7 +87,18 @@ def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
     node = own_task_heads(node, tasks)
     if not node.get("task_heads"):
         return node
-    return node | {"task_heads": {name: node["head"] | head for name, head in node["task_heads"].items()}}
+    return node | {"task_heads": {name: _kept(node["head"], head) | head for name, head in node["task_heads"].items()}}
+
+
+def _kept(head: Config, own: Config) -> Config:
+    """Return the settings of a head that a task's own keeps."""
+    if own.get("_target_", head["_target_"]) == head["_target_"]:
+        return head
+    try:
+        parameters = inspect.signature(get_object(own["_target_"])).parameters
+    except (ImportError, TypeError, ValueError):  # told where the head is built
+        return head
+    return {name: value for name, value in head.items() if name.startswith("_") or name in parameters}
 
 
 def own_task_heads(node: Config, tasks: Sequence[str]) -> Config:

@@ -211,10 +211,11 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
     if "student, fine-tuned" in header:
         yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."
+    folders, roles = summary["folders"], {"student": ("student", "student_fine_tuned"), "teacher": ("teacher",)}
     counts = {
-        role: len({path for paths in summary["folders"].get(role, {}).values() for path in paths})
-        for role in ("student", "teacher")
+        of: len({path for role in names for paths in folders.get(role, {}).values() for path in paths})
+        for of, names in roles.items()
     }
-    several = [f"{count} {role}s" for role, count in counts.items() if count > 1]
+    several = [f"{count} models of {of}s" for of, count in counts.items() if count > 1]
     if several:
         yield f"Parameters, size and latency are those of one model; there are {' and '.join(several)}."

@@ -19,19 +19,12 @@ Scores = dict[str, dict[str, float]]
 """Task (``task/split`` for a split after the first) -> metric -> value."""
 
 
-def columns_by_id(rows: Rows) -> dict[str, Tensor]:
-    """Return gold labels and groups in order of example id, ``[N]`` each; -1 where there is no group."""
-    names = ("example_id", "label", "group")
-    parts = [[batch.column(name).fill_null(-1).to_numpy().copy() for name in names] for batch in rows.batches()]
-    ids, *columns = (torch.cat([torch.from_numpy(one) for one in column]) for column in zip(*parts, strict=True))
-    return {name: column[ids.argsort()] for name, column in zip(names[1:], columns, strict=True)}
-
-
 def scores_from_logits(task: Task, logits: Tensor, rows: Rows) -> dict[str, float]:
     """Return the task's metrics of logits ``[N, C]`` (scores ``[N, 1]``) in order of example id."""
-    metrics, gold = task.build_metrics(), columns_by_id(rows)
-    targets = task.to_unit(gold["label"]) if task.kind == "regression" else gold["label"].long()
-    groups = {"relevance": task.relevance(logits), "group": gold["group"]} if task.group else {}
+    metrics = task.build_metrics()
+    label, group = map(torch.from_numpy, rows.by_id("label", "group"))
+    targets = task.to_unit(label) if task.kind == "regression" else label.long()
+    groups = {"relevance": task.relevance(logits), "group": group} if task.group else {}
     metrics.update(task.predictions(logits), targets, **groups)
     return {name: float(value) for name, value in metrics.compute().items()}
 
@@ -51,8 +44,7 @@ def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     for (name, split), each in asked.items():
         task, rows = by_name[name], inputs.evaluation_rows[name, split]
         logits = torch.stack(each, dim=1)  # [N, T, C]
-        group = columns_by_id(rows)["group"] if task.kind == "ranking" else None
-        mean = mean_logits(logits, mean=found.mean, weights=found.weights_of(name), group=group)
+        mean = mean_logits(logits, **found.recipe(task, rows))
         scores[task.score_key(split)] = scores_from_logits(task, mean, rows)
     return scores
 

@@ -100,6 +100,9 @@ def _check_ensemble(cfg: Settings) -> None:
             raise UserError(f"{where} is {weights!r}, expected equal, score, or {{TEACHER: WEIGHT}}")
         return
     told = {str(name): weight for name, weight in weights.items()}
+    if names == [""]:
+        several = "several are teacher.members, or teacher.seeds, each with a weight"
+        raise UserError(f"{where} has {', '.join(told)}, there is one teacher: {several}")
     if set(told) != set(names):
         raise UserError(f"{where} has {', '.join(told)}, expected one for each teacher: {listed(names)}")
     for name, weight in told.items():

@@ -86,28 +86,30 @@ def chosen_tasks(where: str, asked: Any, tasks: Sequence[str]) -> list[str]:
     return [name for name in tasks if name in asked]
 
 
-def selection(cfg: Settings) -> dict[str, str | None]:
-    """Return task -> the metric by which teachers are chosen, None for its main one; nothing if all of them teach.
+def selection(cfg: Settings) -> list[tuple[str, str | None]]:
+    """Return the tasks and metrics by which teachers are chosen, None for a main one; nothing if all of them teach.
 
     Raises:
-        UserError: If ``teacher.select.by`` names what is no task of the run.
+        UserError: If ``teacher.select.by`` names what is no task of the run, or the same twice.
     """
     select = cfg["teacher"]["select"]
     if not select:
-        return {}
+        return []
     where, by, tasks = "teacher.select.by", select.get("by", "all"), list(cfg["task"])
     if by == "all":
-        return dict.fromkeys(tasks)
+        return [(task, None) for task in tasks]
     if not isinstance(by, list) or not by:
         raise UserError(f"{where} is {by!r}, expected all, or a list of TASK or TASK/METRIC")
-    found: dict[str, str | None] = {}
+    found: list[tuple[str, str | None]] = []
     for entry in by:
         task, _, metric = str(entry).partition("/")
         chosen_tasks(where, [task], tasks)
         known = cfg["task"][task].get("metrics") or ()
         if metric and metric not in known:
             raise UserError(f"{where} names {entry}, expected a metric of {task}: {listed(known, metric)}")
-        found[task] = metric or None
+        if (task, metric or None) in found:
+            raise UserError(f"{where} names {entry} twice, expected each once: all count the same")
+        found.append((task, metric or None))
     return found
 
 

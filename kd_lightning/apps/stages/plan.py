@@ -17,6 +17,7 @@ from kd_lightning.apps.settings.stages import who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.encoders import Encoder
+from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -96,11 +97,22 @@ class Plan:
             with fit.told_where():
                 refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
                 heads[fit.stage] = fit.check(encoders)
+        self._check_members()
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
         for fit in [*(fit for member in self.teachers for fit in member.fits), *self.students]:
             fit.warn_of_few_steps()
+
+    def _check_members(self) -> None:
+        """Check that no model is two members of an ensemble, under the names of both."""
+        seen: dict[str, str] = {}
+        for member in self.teachers:
+            for fit in member.fits:
+                other = seen.setdefault(fit.identity, member.name)
+                if other != member.name:
+                    both = f"{other} and {member.name} are the same model"
+                    raise UserError(f"teacher.members: {both}: change one of them (its seed), or leave it out")
 
     def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
         """Yield each fit that another goes on from, that other, and whose settings these are."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+import torch
+
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
@@ -91,9 +93,15 @@ class Ensemble:
             model.release()
         return {key: [each[model.folder] for model in self.models[key[0]]] for key, each in found.items()}
 
-    def weights_of(self, task: str) -> Sequence[float] | None:
-        """Return the weights of a task's teachers; None for equal ones."""
-        return (self.weights or {}).get(task)
+    def recipe(self, task: Task, rows: Rows) -> dict[str, Any]:
+        """Return how the predictions of a task's teachers become one, as ``mean_logits`` takes it.
+
+        Args:
+            task: The task.
+            rows: What is predicted; candidates of one question are averaged together.
+        """
+        group = torch.from_numpy(rows.by_id("group")[0]) if task.kind == "ranking" else None
+        return {"mean": self.mean, "weights": (self.weights or {}).get(task.name), "group": group}
 
 
 def train_all(fits: Iterable[Fit]) -> Models:
@@ -145,7 +153,8 @@ def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> S
     if not by:
         return list(trained)
     count = cfg["teacher"]["select"]["best"]
-    wanted = [(task, by[task.name]) for task in tasks if task.name in by]
+    by_name = {task.name: task for task in tasks}
+    wanted = [(by_name[name], metric) for name, metric in by]
     means = {name: fmean(score(models[t.name], t, metric) for t, metric in wanted) for name, models in trained.items()}
     ranked = sorted(means, key=lambda name: -means[name])
     shown = ", ".join(f"{name} {100 * means[name]:.1f}" for name in ranked)

@@ -12,7 +12,6 @@ from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
 from kd_lightning.apps.settings.stages import OF_A_FIT, tuned_tasks, who_teaches, with_settings
-from kd_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,6 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
     """Yield the teachers, one for each of ``teacher.members`` and each seed.
 
     They have the run's settings, with those under ``teacher`` in their place, and those of the member in theirs.
-
-    Raises:
-        UserError: If two of them are the same.
     """
     own, taught = cfg["teacher"], who_teaches(cfg)
     teacher = copy.deepcopy(cfg)
@@ -65,14 +61,8 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
             teacher[name] = {**kept, **own[name]}
     teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
     teacher["augmenter"] = {}
-    seen: list[tuple[str, Config]] = []
     for name, (member, seed) in stage_settings.teachers(own).items():
         settings = {**with_settings(teacher, stage_settings.members(own)[member]), "seed": seed}
-        for other, same in seen:
-            if same == settings:
-                same_as = f"{other} and {name} have the same settings and the seed {seed}"
-                raise UserError(f"teacher.members: {same_as}: change one of them, or leave it out")
-        seen.append((name, settings))
         where = f"teacher.members.{member}." if member else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
         stages = scopes(settings, "teacher", own["scope"], tasks)
