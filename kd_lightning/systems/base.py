@@ -15,7 +15,7 @@ from kd_lightning.encoders import Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
-from kd_lightning.systems.loss_means import CountedLosses, loss_means
+from kd_lightning.systems.loss_means import CountedLosses, LossMeans
 from kd_lightning.tasks import Task, glue_average
 
 
@@ -84,7 +84,7 @@ class NLUSystem(pl.LightningModule):
         self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
-        self._logged_step = -1
+        self._logged_step, self._losses = -1, LossMeans([task.name for task in tasks])
 
     @property
     def progress(self) -> float:
@@ -126,24 +126,34 @@ class NLUSystem(pl.LightningModule):
         return rows.mean()
 
     def log_losses(self, tasks: Mapping[str, Mapping[str, CountedLosses]], **values: float) -> None:
-        """Send mean losses per row to the loggers every ``log_every_n_steps`` steps, over the global batch.
+        """Send mean losses per row to the loggers every ``log_every_n_steps`` steps, over all batches since the last.
 
         Args:
             tasks: Task -> name -> (losses ``[n]``, which rows count ``[n]``); all tasks have the same names, and train
                 on the last of them.
             **values: Further scalars, the same on all ranks.
         """
+        self._losses.add(tasks)
         step, last = self.trainer.global_step, self.trainer.estimated_stepping_batches - 1
         if (step % self.log_every_n_steps and step != last) or step == self._logged_step:
             return
         self._logged_step = step
-        means, loss = loss_means([task.name for task in self.tasks], tasks, self._sum_over_ranks)
+        means, loss = self._losses.take(self._sum_over_ranks)
         scalars = {f"train/{name}": value for name, value in means.items()}
         scalars |= {"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[-1]["lr"]}
         scalars |= {f"train/{name}": value for name, value in values.items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=step)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses that are still to be logged."""
+        checkpoint["losses"] = self._losses.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up: they are the first rank's, the others' part is left out of the next means."""
+        if self.global_rank == 0:
+            self._losses.load(checkpoint.get("losses", {}), self.device)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values, reduce_op="sum")

@@ -1,4 +1,4 @@
-"""Losses as they are logged: means per row, task by task, over the global batch."""
+"""Losses as they are logged: means per row since the last time, task by task, over the global batches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,83 @@ from torch import Tensor
 CountedLosses = tuple[Tensor, Tensor]
 """Losses per row ``[n]``, and which of the rows count, bool ``[n]``."""
 
+FOLD = 64
+"""Batches that are kept before their losses are summed: it costs less than to sum those of each."""
 
-def loss_means(
-    tasks: Sequence[str], losses: Mapping[str, Mapping[str, CountedLosses]], all_reduce: Callable[[Tensor], Tensor]
-) -> tuple[dict[str, float], float]:
-    """Return ``TASK/NAME`` -> mean loss of the rows that count, and the mean of what is trained on over all rows.
+
+def _precise(device: torch.device) -> torch.dtype:
+    """Return a precision in which sums do not depend on where they are interrupted; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class LossMeans:
+    """Mean losses of the rows that were added since the means were last taken.
+
+    A batch of one task tells nothing of the others, and one batch of a task little: what is logged is of all of them.
 
     Args:
-        tasks: All tasks of the run, whatever tasks this rank's batch has.
-        losses: Task -> name -> (losses, which rows count); all tasks have the same names, and train on the last.
-        all_reduce: Sums ``[tasks x names, 2]`` over the ranks: one collective, of the same shape on all of them.
+        tasks: All tasks of the run, whatever tasks this rank's batches have.
     """
-    some = next(iter(losses.values()))
-    names, none = list(some), next(iter(some.values()))[0].new_zeros(0)
-    parts = [losses.get(task, {}).get(name, (none, none)) for task in tasks for name in names]
-    sums = torch.stack([torch.stack([(x.detach() * counts).sum(), counts.sum().float()]) for x, counts in parts])
-    total = all_reduce(sums).view(len(tasks), len(names), 2).tolist()
-    means = {
-        f"{task}/{name}": value / count
-        for task, row in zip(tasks, total, strict=True)
-        for name, (value, count) in zip(names, row, strict=True)
-        if count
-    }
-    return means, sum(row[-1][0] for row in total) / sum(row[-1][1] for row in total)
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tuple(tasks)
+        self._names: tuple[str, ...] = ()
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._kept: dict[tuple[str, str], list[CountedLosses]] = {}
+        self._batches = 0
+
+    def add(self, losses: Mapping[str, Mapping[str, CountedLosses]]) -> None:
+        """Add a batch.
+
+        Args:
+            losses: Task -> name -> (losses, which rows count); all tasks have the same names, and train on the last.
+        """
+        for task, by_name in losses.items():
+            self._names = tuple(by_name)
+            for name, (each, counts) in by_name.items():
+                self._kept.setdefault((task, name), []).append((each.detach(), counts))
+        self._batches += 1
+        if self._batches >= FOLD:
+            self._fold()
+
+    def take(self, all_reduce: Callable[[Tensor], Tensor]) -> tuple[dict[str, float], float]:
+        """Return ``TASK/NAME`` -> mean loss of the rows that count, and the mean of what is trained on over all rows.
+
+        What was added is forgotten.
+
+        Args:
+            all_reduce: Sums ``[tasks x names, 2]`` over the ranks: one collective, of the same shape on all of them.
+        """
+        self._fold()
+        none = torch.zeros_like(next(iter(self._sums.values())))
+        sums = torch.stack([self._sums.get((task, name), none) for task in self.tasks for name in self._names])
+        total = all_reduce(sums).view(len(self.tasks), len(self._names), 2).tolist()
+        self._sums = {}
+        means = {
+            f"{task}/{name}": value / count
+            for task, row in zip(self.tasks, total, strict=True)
+            for name, (value, count) in zip(self._names, row, strict=True)
+            if count
+        }
+        return means, sum(row[-1][0] for row in total) / sum(row[-1][1] for row in total)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return ``TASK/NAME`` -> sum and number of the losses that were added, for a checkpoint."""
+        self._fold()
+        return {f"{task}/{name}": sums.tolist() for (task, name), sums in self._sums.items()}
+
+    def load(self, state: Mapping[str, list[float]], device: torch.device) -> None:
+        """Take up sums and numbers that were added before."""
+        self._sums = {
+            (task, name): torch.tensor(sums, dtype=_precise(device), device=device)
+            for (task, _, name), sums in ((key.rpartition("/"), sums) for key, sums in state.items())
+        }
+        self._kept, self._batches = {}, 0
+
+    def _fold(self) -> None:
+        """Sum what is kept."""
+        for key, batches in self._kept.items():
+            each, counts = (torch.cat(column) for column in zip(*batches, strict=True))
+            sums = torch.stack([(each.to(_precise(each.device)) * counts).sum(), counts.sum()])
+            self._sums[key] = self._sums[key] + sums if key in self._sums else sums
+        self._kept, self._batches = {}, 0
