@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import average_precision_score
+from torchmetrics.functional.retrieval import retrieval_average_precision
 
 from kd_lightning.metrics import MeanAveragePrecision, MeanReciprocalRank
 
@@ -146,10 +146,10 @@ def test_rankings_are_compared(compare, tmp_path):
     """A classifier is compared by its classes, and ranks nothing; a sample of rows tears questions apart."""
     rng = np.random.default_rng(7)
     labels, question = (rng.random(120) < 0.3).astype(int), np.repeat([f"q{n}" for n in range(20)], 6)
-    score = labels + rng.normal(size=120)
+    score = labels + rng.normal(size=120) + 9  # none below 0, which torchmetrics takes for one not found
     pd.DataFrame({"label": labels, "qid": question}).to_parquet(tmp_path / "labels.parquet")
     pd.DataFrame({"id": range(120), "prediction": score}).to_csv(tmp_path / "ranker.csv", index=False)
-    share = 1 / (1 + np.exp(-score))  # in the same order
+    share = 1 / (1 + np.exp(9 - score))  # in the same order
     classes = {"id": range(120), "prediction": "no", "p_no": 1 - share, "p_yes": share}
     pd.DataFrame(classes).to_csv(tmp_path / "classifier.csv", index=False)
     joined, files = (
@@ -161,7 +161,7 @@ def test_rankings_are_compared(compare, tmp_path):
         "test", joined, tmp_path / "labels.parquet", "ranker-classifier", "--metric", "map", "--group", "qid"
     )
     precision = [
-        average_precision_score(labels[question == q], score[question == q])
+        retrieval_average_precision(torch.from_numpy(score[question == q]), torch.from_numpy(labels[question == q]))
         for q in np.unique(question)
         if labels[question == q].any()
     ]
