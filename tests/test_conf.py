@@ -160,7 +160,7 @@ def recipe(cfg, scope):
 
 def test_every_experiment_has_its_recipe():
     others = {"quickstart_bilstm", "bilstm_sst2_large", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
-    others |= {"mt_dnn_kd_glue", "mt_dnn_kd_glue_six"}
+    others |= {"mt_dnn_kd_glue", "mt_dnn_kd_glue_six", "mt_dnn_kd_glue_minilm"}
     assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
@@ -301,6 +301,22 @@ def test_mt_dnn_kd_is_what_the_paper_says(name):
     paths = [member["encoder"].get("path") for member in members.values()]
     assert paths == [None] * 3 + ["google-bert/bert-large-cased"] * (len(rates) - 3)
     assert teacher["select"] == ({"best": 3, "by": ["mnli", "rte"]} if name.endswith("six") else None)
+
+
+def test_the_recipe_for_minilm_changes_what_it_says():
+    """Its size, its rates and its epochs; not the method, nor who teaches what."""
+    base = composed("distill", "experiment=mt_dnn_kd_glue", "encoder=minilm")
+    own = composed("distill", "experiment=mt_dnn_kd_glue_minilm")
+    changed = {"name", "encoder", "optimizer", "trainer", "student", "teacher"}
+    assert {key for key in own if own[key] != base[key]} == changed
+    assert (own["encoder"]["num_layers"], own["teacher"]["encoder"]["num_layers"]) == (3, None)
+    of_teachers = {key for key in own["teacher"] if own["teacher"][key] != base["teacher"][key]}
+    assert of_teachers == {"optimizer", "trainer", "fine_tune"}
+    assert own["optimizer"] == base["optimizer"] | {"lr": 4e-4} == own["teacher"]["optimizer"]
+    assert own["trainer"] == base["trainer"] | {"max_epochs": 2}
+    for role in ("student", "teacher"):
+        short = {"optimizer": {"lr": 1e-4}, "trainer": {"max_epochs": 1}}
+        assert own[role]["fine_tune"] == base[role]["fine_tune"] | short
 
 
 def test_the_quickstart_has_a_bilstm():
