@@ -8,7 +8,7 @@ from rich.console import Console
 
 from kd_lightning.apps.results import report
 from kd_lightning.apps.results.report import distillation_rows, doubt, gain, markdown, percent, show_table, write_report
-from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
 
@@ -188,3 +188,22 @@ def test_a_teacher_that_is_no_better_is_told(summary):
         average = {"teacher": 0.9, "ensemble": None, "baseline": 0.7} | roles
         for found in (summary | {"average": average}, summary | {"averages": {"with a teacher": average}}):
             assert doubt(found) == expected
+
+
+def test_an_average_of_a_group_is_of_all_its_tasks():
+    """A student that was fine-tuned on one of two tasks, with the average of this one."""
+    cola = Task(name="cola", kind="classification", texts=("a",), labels=("no", "yes"), metrics=("accuracy",))
+    scores = {
+        "student": {**SCORES["student"], "cola": {"accuracy": 0.5}},
+        "student_fine_tuned": {"rte": {"accuracy": 0.9}, "cola": {"accuracy": 0.6}},
+    }
+    summary = new_summary(CFG, {})
+    add_scores(summary, [RTE, MRPC, cola], scores)
+    add_groups(summary, ["rte", "mrpc"])
+    found = summary["averages"]
+    assert found["with a teacher"]["student"] == pytest.approx((0.655 + (0.795 + 0.45) / 2) / 2)
+    assert found["with a teacher"]["student_fine_tuned"] is None
+    assert found["without a teacher"] == dict.fromkeys(found["without a teacher"]) | {
+        "student": 0.5,
+        "student_fine_tuned": 0.6,
+    }

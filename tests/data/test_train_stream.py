@@ -259,13 +259,14 @@ def test_questions_stay_whole(world_size, window):
             assert all(count[question] == rows for question, rows in here.items())
 
 
-def test_all_questions_before_any_again():
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_all_questions_before_any_again(world_size):
     """An epoch that misses questions is no pass over the data: batches have their number of rows on average."""
-    found = ranked(window=1)[0]
+    found = ranked(world_size, window=1)
     seen: Counter[int] = Counter()
     for epoch in range(1, 6):
-        for batch in found:
-            seen.update(set(groups_of(batch)))
+        for batches in zip(*found, strict=True):
+            seen.update(question for batch in batches for question in set(groups_of(batch)))
             counts = [seen[question] for question in set(part("r", RANKED["r"]).groups.tolist())]
             assert max(counts) - min(counts) <= 1
         assert min(counts) >= epoch - 1
