@@ -27,7 +27,7 @@ def read_by_length(encoder: Encoder, input_ids: Tensor, attention_mask: Tensor, 
     """
     if input_ids.device.type != "cpu":
         return encoder(input_ids, attention_mask, token_type_ids)
-    lengths = attention_mask.sum(1).numpy()
+    lengths = attention_mask.sum(1).clamp(min=1).numpy()  # a text without a token is a column of padding
     ends = cheapest_ends(lengths)
     if len(ends) == 1:
         return encoder(input_ids, attention_mask, token_type_ids)

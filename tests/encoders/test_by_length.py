@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from kd_lightning.encoders import read_by_length
+from kd_lightning.encoders import NewBiLstm, TrainingWords, read_by_length
 from kd_lightning.encoders.by_length import READING, cheapest_ends
+from kd_lightning.encoders.vocabulary import train_word_tokenizer
 
 
 class Recording(nn.Module):
@@ -40,7 +41,7 @@ def batch_of(lengths):
         ([30, 32, 31], [(3, 32)]),
         ([7], [(1, 7)]),
         ([0, 0], [(2, 1)]),
-        ([0, 120], [(1, 0), (1, 120)]),
+        ([0, 120], [(1, 1), (1, 120)]),
     ],
 )
 def test_similar_rows_are_read_together(lengths, shapes):
@@ -53,6 +54,15 @@ def test_similar_rows_are_read_together(lengths, shapes):
     gradient, encoder.weight.grad = encoder.weight.grad, None
     encoder(*inputs).sum().backward()
     torch.testing.assert_close(gradient, encoder.weight.grad)
+
+
+def test_a_text_without_a_word_is_read():
+    """An LSTM over no token at all, beside a long text: an error in the middle of training."""
+    tokenizer = train_word_tokenizer(["the cup"], 10)
+    encoder = NewBiLstm(words=TrainingWords(size=8), hidden_size=4).build(tokenizer).eval()
+    inputs = batch_of([0, 120])
+    inputs[0].fill_(2)
+    torch.testing.assert_close(read_by_length(encoder, *inputs), encoder(*inputs))
 
 
 def test_parts_are_the_cheapest_there_are():
