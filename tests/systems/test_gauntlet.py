@@ -6,6 +6,7 @@ A new system is one more line in SYSTEMS.
 from __future__ import annotations
 
 import copy
+import csv
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -469,6 +470,51 @@ def test_a_resumed_run_is_the_same_run(fit, tmp_path, name):
         again = fit(name, folder, resume=True, weights=99)
         assert same(again, straight), crash
         assert (tmp_path / folder / "metrics.csv").read_text() == (tmp_path / "straight" / "metrics.csv").read_text()
+
+
+@every_system
+def test_losses_of_the_steps_before_a_crash_are_logged(fit, tmp_path, name):
+    """Means over five steps of which a checkpoint forgot one: a jump in the curve wherever a job was interrupted."""
+    logs = {}
+    for folder, crash in (
+        ("straight", None),
+        ("cut", 8),
+    ):  # the checkpoint is of step 6, what was logged last of step 5
+        fit(name, folder, crash=crash, log_every_n_steps=5)
+        if crash:
+            fit(name, folder, resume=True, log_every_n_steps=5)
+        logs[folder] = (tmp_path / folder / "metrics.csv").read_text()
+    assert logs["cut"] == logs["straight"]
+    with (tmp_path / "straight" / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert [row["step"] for row in logged] == ["0", "5", "10", "13"]
+    every = fit_log(fit, tmp_path, name)
+    expected = sum(every[6:11]) / 5
+    assert float(logged[2]["train/loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def fit_log(fit, tmp_path: Any, name: str) -> list[float]:
+    """Return the loss of every step of the run, each of a batch of ten rows."""
+    fit(name, "every step")
+    with (tmp_path / "every step" / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+@every_system
+def test_long_and_short_rows_are_read_apart(build, batch_of, taught, name):
+    """Where no head reads tokens, a row is not padded to the longest of the batch at any price."""
+    system, read = build(name, task_heads=None), []
+    inner = system.encoder.forward
+    system.encoder.forward = lambda ids, *rest: read.append(tuple(ids.shape)) or inner(ids, *rest)
+    batch = batch_of(taught[:1])
+    more = 32 - batch["input_ids"].shape[1]
+    batch = {key: F.pad(x, (0, more)) if getattr(x, "ndim", 0) == 2 else x for key, x in batch.items()}
+    batch["attention_mask"][0] = 1
+    with torch.no_grad():
+        system(batch)
+    (short, long) = sorted(read, key=lambda shape: shape[1])
+    assert (short[0] + long[0], long) == (24, (1, 32))
+    assert short[1] < 32
 
 
 @every_system
