@@ -136,6 +136,9 @@ def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     assert "The baseline is the same student without a teacher" in report
     assert "Parameters, size and latency are those of one model; there are 2 models of teachers." in report
     assert "mix of tasks" not in report
+    summary["folders"] = {"student": {"rte": ["s"]}, "student_fine_tuned": {"rte": ["t"], "mrpc": ["u"]}}
+    write_report(tmp_path, summary)
+    assert "there are 3 models of students." in (tmp_path / "report.md").read_text()
     for task in summary["tasks"].values():
         task["baseline"] = None
     summary["folders"] = {}

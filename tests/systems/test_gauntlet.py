@@ -493,6 +493,23 @@ def test_losses_of_the_steps_before_a_crash_are_logged(fit, tmp_path, name):
     assert float(logged[2]["train/loss"]) == pytest.approx(expected, rel=1e-4)
 
 
+@every_system
+def test_losses_that_were_kept_are_taken_up_once(build, batch_of, attach, taught, name):
+    """On each of two ranks: the losses of the steps before the checkpoint would count twice."""
+    system = attach(quietly(build(name)), step=4)
+    system.training_step(batch_of(taught, 3), 0)
+    checkpoint: dict[str, Any] = {}
+    system.on_save_checkpoint(checkpoint)
+    taken = {}
+    for rank in (0, 1):
+        again = attach(quietly(build(name)), step=4)
+        again.trainer.global_rank = rank
+        again.on_load_checkpoint(checkpoint)
+        again.training_step(batch_of(taught, 3), 0)
+        again._losses.take(lambda sums, rank=rank: taken.update({rank: sums.clone()}) or sums)
+    torch.testing.assert_close(taken[0], 2 * taken[1])
+
+
 def fit_log(fit, tmp_path: Any, name: str) -> list[float]:
     """Return the loss of every step of the run, each of a batch of ten rows."""
     fit(name, "every step")
