@@ -107,6 +107,8 @@ def known_of(table: pd.DataFrame, path: Path, group: str | None) -> tuple[Array,
     if group is not None and group not in known:
         raise UserError(f"{path}: found the columns {', '.join(map(str, known))}, expected '{group}' among them")
     known = known.loc[table.index]
+    if group is not None and known[group].isna().any():
+        raise UserError(f"{path}: found rows without a '{group}', expected the question of each")
     return known["label"].to_numpy(float), None if group is None else pd.factorize(known[group])[0]
 
 
@@ -297,6 +299,9 @@ def test(told: argparse.Namespace) -> list[str]:
     if (told.metric in OF_QUESTIONS) != (told.group is not None):
         raise UserError("--group COLUMN goes with --metric map or mrr: the column of a row's question")
     metric = Metric(told.metric, *known_of(table, told.labels, told.group))
+    for name in table if told.metric in OF_QUESTIONS else ():
+        if not (table[name].to_numpy(float) % 1).any():
+            raise UserError(f"{told.predictions}: {name} has classes, which rank nothing: join with --relevance")
     if told.metric == "accuracy" and (table.to_numpy(float) % 1).any():
         raise UserError(f"{told.predictions} has scores, not classes: add --metric pearson (or map, mrr)")
     return [*groups_table(table, metric), "", *differences_table(table, metric, told.pairs)]

@@ -142,7 +142,7 @@ def test_questions_are_scored_as_in_training(parts):
             assert found == pytest.approx(100 * known.compute().item(), abs=1e-3)
 
 
-def test_rankings_are_compared(compare, tmp_path):
+def test_rankings_are_compared(compare, tmp_path, capsys):
     """A classifier is compared by its classes, and ranks nothing; a sample of rows tears questions apart."""
     rng = np.random.default_rng(7)
     labels, question = (rng.random(120) < 0.3).astype(int), np.repeat([f"q{n}" for n in range(20)], 6)
@@ -160,6 +160,17 @@ def test_rankings_are_compared(compare, tmp_path):
     said = compare(
         "test", joined, tmp_path / "labels.parquet", "ranker-classifier", "--metric", "map", "--group", "qid"
     )
+    known = pd.read_parquet(tmp_path / "labels.parquet")
+    known.loc[3, "qid"] = None
+    known.to_parquet(tmp_path / "holes.parquet")
+    (tmp_path / "classes.csv").write_text(compare("join", *files))
+    for predictions, named, message in (
+        ("predictions.csv", "holes.parquet", "found rows without a 'qid', expected the question of each"),
+        ("classes.csv", "labels.parquet", "classifier/1 has classes, which rank nothing: join with --relevance"),
+    ):
+        with pytest.raises(SystemExit):
+            compare("test", tmp_path / predictions, tmp_path / named, "--metric", "map", "--group", "qid")
+        assert message in capsys.readouterr().err
     precision = [
         retrieval_average_precision(torch.from_numpy(score[question == q]), torch.from_numpy(labels[question == q]))
         for q in np.unique(question)

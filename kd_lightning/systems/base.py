@@ -153,7 +153,7 @@ class NLUSystem(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up: they are the first rank's, the others' part is left out of the next means."""
         if self.global_rank == 0:
-            self._losses.load(checkpoint.get("losses", {}), self.device)
+            self._losses.load(checkpoint.get("losses", {}))
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values, reduce_op="sum")

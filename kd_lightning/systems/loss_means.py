@@ -75,10 +75,10 @@ class LossMeans:
         self._fold()
         return {f"{task}/{name}": sums.tolist() for (task, name), sums in self._sums.items()}
 
-    def load(self, state: Mapping[str, list[float]], device: torch.device) -> None:
-        """Take up sums and numbers that were added before."""
+    def load(self, state: Mapping[str, list[float]]) -> None:
+        """Take up sums and numbers that were added before; they go to the device of the losses that follow."""
         self._sums = {
-            (task, name): torch.tensor(sums, dtype=_precise(device), device=device)
+            (task, name): torch.tensor(sums, dtype=torch.float64)
             for (task, _, name), sums in ((key.rpartition("/"), sums) for key, sums in state.items())
         }
         self._kept, self._batches = {}, 0
@@ -88,5 +88,6 @@ class LossMeans:
         for key, batches in self._kept.items():
             each, counts = (torch.cat(column) for column in zip(*batches, strict=True))
             sums = torch.stack([(each.to(_precise(each.device)) * counts).sum(), counts.sum()])
+            self._sums = {key: before.to(sums) for key, before in self._sums.items()}  # the loaded ones, the first time
             self._sums[key] = self._sums[key] + sums if key in self._sums else sums
         self._kept, self._batches = {}, 0

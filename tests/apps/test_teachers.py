@@ -125,6 +125,8 @@ def test_heads_of_single_tasks_are_what_differs():
         "dropout": 0.1,
         "sigmoid": False,
     }
+    any_settings = {"rte": {"_target_": "builtins.dict"}}
+    assert with_task_heads({"head": HEAD, "task_heads": any_settings}, ["rte"])["task_heads"]["rte"]["dropout"] == 0.1
     assert own_task_heads(node, ["cola", "x"]) == {"head": HEAD, "task_heads": None, "reduction": "mean"}
     assert own_task_heads({"head": HEAD}, ["rte"]) == {"head": HEAD}
 

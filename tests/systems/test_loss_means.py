@@ -7,8 +7,6 @@ import torch
 
 from kd_lightning.systems.loss_means import FOLD, LossMeans
 
-DEVICE = torch.device("cpu")
-
 
 def alone(sums):
     """Return the sums of one rank."""
@@ -67,10 +65,22 @@ def test_an_interruption_changes_nothing(cut):
         whole.add(batch)
     for batch in some[:cut]:
         first.add(batch)
-    second.load(first.state(), DEVICE)
+    second.load(first.state())
     for batch in some[cut:]:
         second.add(batch)
     assert second.take(alone) == whole.take(alone)
+
+
+def test_what_was_loaded_goes_where_the_losses_are():
+    """A checkpoint is read before the system is on its GPU: the first log of a resumed run ended it."""
+    means = LossMeans(["a", "b"])
+    means.load({"a/loss": [1.0, 2.0], "b/loss": [3.0, 4.0]})
+    with torch.device("meta"):
+        means.add({"b": {"loss": (torch.ones(2), torch.ones(2, dtype=torch.bool))}})
+    seen = []
+    with pytest.raises(NotImplementedError):  # a meta tensor has no values
+        means.take(lambda sums: seen.append(sums) or sums)
+    assert (seen[0].device.type, seen[0].shape) == ("meta", (2, 2))
 
 
 def test_ranks_are_added():

@@ -98,6 +98,8 @@ def _kept(head: Config, own: Config) -> Config:
         parameters = inspect.signature(get_object(own["_target_"])).parameters
     except (ImportError, TypeError, ValueError):  # told where the head is built
         return head
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return head
     return {name: value for name, value in head.items() if name.startswith("_") or name in parameters}
 
 
