@@ -108,6 +108,11 @@ def test_weights_by_score_are_those_of_what_teaches():
 HEAD = {"_target_": "linear_head", "dropout": 0.1, "sigmoid": False}
 
 
+def head_of_any_settings(task, input_dim, **settings):
+    """Return the settings."""
+    return settings
+
+
 def test_heads_of_single_tasks_are_what_differs():
     """A rate of one task that never applies; settings of all that another head loses; or null, as an error."""
     own = {"rte": {"dropout": 0.3}, "cola": None, "mnli": {"_target_": "san_head"}, "qqp": {"dropout": 0.9}}
@@ -125,7 +130,7 @@ def test_heads_of_single_tasks_are_what_differs():
         "dropout": 0.1,
         "sigmoid": False,
     }
-    any_settings = {"rte": {"_target_": "builtins.dict"}}
+    any_settings = {"rte": {"_target_": f"{__name__}.head_of_any_settings"}}
     assert with_task_heads({"head": HEAD, "task_heads": any_settings}, ["rte"])["task_heads"]["rte"]["dropout"] == 0.1
     assert own_task_heads(node, ["cola", "x"]) == {"head": HEAD, "task_heads": None, "reduction": "mean"}
     assert own_task_heads({"head": HEAD}, ["rte"]) == {"head": HEAD}
