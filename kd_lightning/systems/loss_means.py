@@ -87,7 +87,8 @@ class LossMeans:
         """Sum what is kept."""
         for key, batches in self._kept.items():
             each, counts = (torch.cat(column) for column in zip(*batches, strict=True))
-            sums = torch.stack([(each.to(_precise(each.device)) * counts).sum(), counts.sum()])
+            some = torch.where(counts, each.to(_precise(each.device)), 0.0)  # NaN times 0 would be NaN
+            sums = torch.stack([some.sum(), counts.sum()])
             self._sums = {key: before.to(sums) for key, before in self._sums.items()}  # the loaded ones, the first time
             self._sums[key] = self._sums[key] + sums if key in self._sums else sums
         self._kept, self._batches = {}, 0

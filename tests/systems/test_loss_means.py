@@ -71,6 +71,13 @@ def test_an_interruption_changes_nothing(cut):
     assert second.take(alone) == whole.take(alone)
 
 
+def test_rows_that_do_not_count_cannot_spoil_a_mean():
+    """A loss of a row without a teacher or label may be anything: one NaN, and fifty steps have none."""
+    means, counts = LossMeans(["a"]), torch.tensor([True, False, True, False])
+    means.add({"a": {"loss": (torch.tensor([1.0, float("nan"), 3.0, float("inf")]), counts)}})
+    assert means.take(alone) == ({"a/loss": 2.0}, 2.0)
+
+
 def test_what_was_loaded_goes_where_the_losses_are():
     """A checkpoint is read before the system is on its GPU: the first log of a resumed run ended it."""
     means = LossMeans(["a", "b"])
