@@ -117,7 +117,10 @@ class Task:
     def _check_groups(self) -> None:
         wanted = "kind: ranking" if self.kind == "ranking" else next((m for m in self.metrics if m in OF_GROUPS), None)
         if wanted and self.group is None:
-            raise self._fail(f"{wanted} needs group, the column that says which question a row is a candidate for")
+            raise self._fail(
+                f"{wanted} needs group, the column that says which question a row is a candidate for "
+                "(QNLI has its candidates apart since its second version: there is nothing to rank)"
+            )
         if wanted and len(self.labels) != 2:
             raise self._fail(f"labels has {len(self.labels)} names, expected two for {wanted}: irrelevant, relevant")
         if self.kind == "ranking" and self.both_orders:

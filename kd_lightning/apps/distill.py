@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +96,8 @@ def distill(plan: Plan, folder: Path, summary: Config) -> None:
     add_groups(summary, taught)
     summary["objective"] = glue_average(mean_scores(one_each({**students, **tuned})))
     summary["teachers"] = [teacher_facts(teacher) for teacher in all_teachers]
+    if len(teachers) > 1:
+        summary["ensemble"] = ensemble_facts(found, teachers)
     with stage(summary, "latency"):
         add_models(summary, inputs, found, students, tuned)
     hand_over(students, tuned, folder)
@@ -146,6 +148,17 @@ def teacher_facts(teacher: TrainedMember) -> Config:
         "parameters": next(model.result["parameters"] for model in teacher.trained.values()),
         "folders": {task: str(model.folder) for task, model in teacher.models.items()},
     }
+
+
+def ensemble_facts(found: Ensemble, teachers: Sequence[TrainedMember]) -> Config:
+    """Return what the summary says of an ensemble: what is averaged, and task -> teacher -> its share."""
+    shares = {}
+    for task, models in found.models.items():
+        names = {teacher.models[task].folder: teacher.name for teacher in teachers if task in teacher.models}
+        weights = (found.weights or {}).get(task) or [1.0] * len(models)
+        total = sum(weights)
+        shares[task] = {names[m.folder]: round(w / total, 4) for m, w in zip(models, weights, strict=True)}
+    return {"mean": found.mean, "shares": shares}
 
 
 def add_models(summary: Config, inputs: FitInputs, found: Ensemble, students: Models, tuned: Models) -> None:

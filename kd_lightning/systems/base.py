@@ -74,7 +74,6 @@ class NLUSystem(pl.LightningModule):
                 "system.head._target_=kd_lightning.heads.linear_head"
             )
         reading = [task.name for task in tasks if getattr(self.heads[task.name], "reads_tokens", False)]
-        self.reads_tokens = bool(reading)
         if reading and not hasattr(encoder, "tokens"):
             raise ValueError(
                 f"the head of {reading[0]} reads tokens, a {type(encoder).__name__} returns one vector of a text: "
@@ -84,7 +83,7 @@ class NLUSystem(pl.LightningModule):
         self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
-        self._logged_step, self._losses = -1, LossMeans([task.name for task in tasks])
+        self._losses = LossMeans([task.name for task in tasks])
 
     @property
     def progress(self) -> float:
@@ -92,10 +91,11 @@ class NLUSystem(pl.LightningModule):
         return self.trainer.global_step / self.trainer.estimated_stepping_batches
 
     def encode(self, batch: Batch) -> Tensor | TokenStates:
-        """Return one vector per row, ``[B, H]``; with the tokens' where a head reads them."""
+        """Return one vector per row, ``[B, H]``; with the tokens' where a head of the batch's tasks reads them."""
         encoder: Any = self.encoder
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        return encoder.tokens(*inputs) if self.reads_tokens else read_by_length(encoder, *inputs)
+        reads_tokens = any(getattr(self.heads[name], "reads_tokens", False) for name in batch["tasks"])
+        return encoder.tokens(*inputs) if reads_tokens else read_by_length(encoder, *inputs)
 
     def logits(self, task: str, hidden: Tensor | TokenStates, rows: Tensor) -> Tensor:
         """Return the logits ``[n, C]`` of the task's head for the rows ``[n]`` of what ``encode`` returned.
@@ -135,9 +135,8 @@ class NLUSystem(pl.LightningModule):
         """
         self._losses.add(tasks)
         step, last = self.trainer.global_step, self.trainer.estimated_stepping_batches - 1
-        if (step % self.log_every_n_steps and step != last) or step == self._logged_step:
+        if (step % self.log_every_n_steps and step != last) or not self._ends_step:
             return
-        self._logged_step = step
         means, loss = self._losses.take(self._sum_over_ranks)
         scalars = {f"train/{name}": value for name, value in means.items()}
         scalars |= {"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[-1]["lr"]}
@@ -145,6 +144,12 @@ class NLUSystem(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=step)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
+
+    @property
+    def _ends_step(self) -> bool:
+        """Whether this batch is the last of those that share an optimiser step."""
+        number, trainer = self.trainer.fit_loop.batch_idx + 1, self.trainer
+        return number % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the losses that are still to be logged."""

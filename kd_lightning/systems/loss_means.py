@@ -85,10 +85,13 @@ class LossMeans:
 
     def _fold(self) -> None:
         """Sum what is kept."""
+        folded = {}
         for key, batches in self._kept.items():
             each, counts = (torch.cat(column) for column in zip(*batches, strict=True))
             some = torch.where(counts, each.to(_precise(each.device)), 0.0)  # NaN times 0 would be NaN
-            sums = torch.stack([some.sum(), counts.sum()])
-            self._sums = {key: before.to(sums) for key, before in self._sums.items()}  # the loaded ones, the first time
-            self._sums[key] = self._sums[key] + sums if key in self._sums else sums
+            folded[key] = torch.stack([some.sum(), counts.sum()])
+        if folded:
+            like = next(iter(folded.values()))  # what was loaded is still on the processor
+            before = {key: sums.to(like) for key, sums in self._sums.items()}
+            self._sums = before | {key: before[key] + sums if key in before else sums for key, sums in folded.items()}
         self._kept, self._batches = {}, 0

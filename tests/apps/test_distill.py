@@ -585,6 +585,11 @@ def test_weights_by_score(kd):
     equal = kd("distill", *TWO_TASKS, MEMBERS, "baseline=false")
     losses = [pd.read_csv(run / "metrics.csv")["train/animals/soft_loss"].dropna().tolist() for run in (folder, equal)]
     assert losses[0] != losses[1]
+    found = read_json(folder / "summary.json")
+    scores = {teacher["name"]: teacher["scores"]["animals"]["accuracy"] for teacher in found["teachers"]}
+    shares = {name: score / sum(scores.values()) for name, score in scores.items()}
+    assert found["ensemble"]["shares"]["animals"] == pytest.approx(shares, abs=1e-4)
+    assert set(read_json(equal / "summary.json")["ensemble"]["shares"]["animals"].values()) == {0.5}
 
 
 def test_tasks_have_teachers_of_their_own(kd, fits, workplace):

@@ -149,6 +149,28 @@ def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     assert "are those of one model" not in report
 
 
+@pytest.mark.parametrize(
+    ("ensemble", "said"),
+    [
+        ({"mean": "probabilities", "shares": {"rte": {"a": 0.5, "b": 0.5}}}, ""),
+        ({"mean": "logits", "shares": {"rte": {"a": 0.5, "b": 0.5}}}, "Averaged are logits."),
+        (
+            {"mean": "probabilities", "shares": {"rte": {"a": 0.25, "b": 0.75}, "mrpc": {"a": 0.5, "b": 0.5}}},
+            "Shares of the teachers: rte a 0.25, b 0.75.",
+        ),
+    ],
+)
+def test_a_report_says_how_teachers_are_averaged(summary, tmp_path, ensemble, said):
+    """Weights by score that nobody can see: an ensemble below its best member, and no way to tell why."""
+    for task in summary["tasks"].values():
+        task["ensemble"] = 0.9
+    summary["ensemble"] = ensemble
+    write_report(tmp_path, summary)
+    report = (tmp_path / "report.md").read_text()
+    assert said in report
+    assert ("Shares" in report, "Averaged are" in report) == ("Shares" in said, "Averaged are" in said)
+
+
 def test_a_table_in_a_log_is_whole(capsys, monkeypatch):
     """A log of 80 columns lost the numbers of a sweep."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -187,8 +209,10 @@ def test_a_teacher_that_is_no_better_is_told(summary):
         ({"teacher": 0.4}, "The teacher (40.0) is no better than the baseline (70.0)."),
         ({"teacher": 0.4, "ensemble": 0.8}, ""),
         ({"baseline": None}, ""),
+        ({"baseline_fine_tuned": 0.91}, "The teacher (90.0) is no better than the baseline, fine-tuned (91.0)."),
+        ({"baseline_fine_tuned": 0.8}, ""),
     ):
-        average = {"teacher": 0.9, "ensemble": None, "baseline": 0.7} | roles
+        average = {"teacher": 0.9, "ensemble": None, "baseline": 0.7, "baseline_fine_tuned": None} | roles
         for found in (summary | {"average": average}, summary | {"averages": {"with a teacher": average}}):
             assert doubt(found) == expected
 

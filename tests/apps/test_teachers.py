@@ -12,6 +12,7 @@ from kd_lightning.apps.fits.build import own_task_heads, with_task_heads
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.stages import teachers
+from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import TrainedMember, best, ensemble_of, train_members
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned, gold_only
 from kd_lightning.apps.stages.variants import members as planned_members
@@ -162,6 +163,31 @@ def test_fine_tuning_changes_what_it_says():
     assert found["batching"] == {"batch_size": 32, "window": 3, "epoch_rows": None, "unlabelled": False}
     assert found["optimizer"] == {"lr": 3}
     assert found["system"]["head"] == {**HEAD, "dropout": 0.5}
+
+
+@pytest.mark.parametrize(("identity", "told"), [("same", True), ("other", False)])
+def test_a_teacher_that_is_the_baseline_is_told(caplog, identity, told):
+    """The gain over the baseline would be that over one's own teacher, without a word."""
+    fits = {name: SimpleNamespace(identity=name) for name in ("first", "same")}
+    plan = Plan(None, [Member(name, (fit,), {}) for name, fit in fits.items()], [], {})
+    plan.__dict__["baselines"] = [SimpleNamespace(identity=identity)]
+    plan._check_members()
+    assert ("the teacher same is the baseline itself: give it another seed" in caplog.text) == told
+
+
+def test_another_head_keeps_what_it_has():
+    """A member, or a fine-tuning, with the linear head under a recipe of SAN: an error of a setting that it has not."""
+    san = {**HEAD, "_target_": "kd_lightning.heads.san_head", "num_steps": 3}
+    linear = {"_target_": "kd_lightning.heads.linear_head"}
+    cfg = whole_run(fine_tune={"system": {"head": linear}}, members={"a": {}, "b": {"system": {"head": linear}}})
+    cfg["system"] |= {"head": san}
+    cfg["teacher"]["system"] |= {"head": san}
+    one, other = (member.fits[0].cfg["system"]["head"] for member in planned_members(cfg, Shared(None)))
+    assert one == san
+    assert other == {**linear, "dropout": 0.1, "sigmoid": False}
+    (fit,) = fine_tuned(cfg, "teacher.fine_tune", "teacher a", Shared(None), ["rte"]).values()
+    assert fit.cfg["system"]["head"] == other
+    assert cfg["system"]["head"] == san
 
 
 def test_the_baseline_is_the_student_without_a_teacher(monkeypatch):

@@ -19,6 +19,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from kd_lightning.annealing import Linear
 from kd_lightning.callbacks import ResumeCheckpoint, resume_path
@@ -472,25 +473,42 @@ def test_a_resumed_run_is_the_same_run(fit, tmp_path, name):
         assert (tmp_path / folder / "metrics.csv").read_text() == (tmp_path / "straight" / "metrics.csv").read_text()
 
 
+@pytest.fixture
+def logged(tmp_path):
+    """Return a function: folder of a run -> step -> the training loss that was logged there."""
+
+    def logged(folder):
+        with (tmp_path / folder / "metrics.csv").open() as file:
+            return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]}
+
+    return logged
+
+
 @every_system
-def test_losses_of_the_steps_before_a_crash_are_logged(fit, tmp_path, name):
+def test_losses_of_the_steps_before_a_crash_are_logged(fit, logged, tmp_path, name):
     """Means over five steps of which a checkpoint forgot one: a jump in the curve wherever a job was interrupted."""
-    logs = {}
-    for folder, crash in (
-        ("straight", None),
-        ("cut", 8),
-    ):  # the checkpoint is of step 6, what was logged last of step 5
-        fit(name, folder, crash=crash, log_every_n_steps=5)
-        if crash:
-            fit(name, folder, resume=True, log_every_n_steps=5)
-        logs[folder] = (tmp_path / folder / "metrics.csv").read_text()
-    assert logs["cut"] == logs["straight"]
-    with (tmp_path / "straight" / "metrics.csv").open() as file:
-        logged = [row for row in csv.DictReader(file) if row["train/loss"]]
-    assert [row["step"] for row in logged] == ["0", "5", "10", "13"]
-    every = fit_log(fit, tmp_path, name)
-    expected = sum(every[6:11]) / 5
-    assert float(logged[2]["train/loss"]) == pytest.approx(expected, rel=1e-4)
+    fit(name, "every step")
+    fit(name, "straight", log_every_n_steps=5)
+    fit(name, "cut", log_every_n_steps=5, crash=8)  # its checkpoint is of step 6, what was logged last of step 5
+    fit(name, "cut", log_every_n_steps=5, resume=True)
+    straight, each = logged("straight"), logged("every step")
+    assert list(straight) == [0, 5, 10, 13]
+    assert straight[10] == pytest.approx(sum(each[step] for step in range(6, 11)) / 5, rel=1e-4)
+    assert (tmp_path / "cut" / "metrics.csv").read_text() == (tmp_path / "straight" / "metrics.csv").read_text()
+
+
+@every_system
+def test_losses_are_of_all_batches_of_their_step(build, batch_of, taught, make_trainer, tmp_path, logged, name):
+    """Of three that share a step the first is logged, two go to the next step, and the last of the run nowhere."""
+    system, batches = build(name), [batch_of([part], 6) for part in taught]
+    losses: list[float] = []
+    inner = system.reduce
+    system.reduce = lambda found: losses.append(inner(found).item()) or inner(found)
+    csv_log = MetricsCsv(str(tmp_path / "fit"))
+    trainer = make_trainer("fit", max_epochs=1, accumulate_grad_batches=3, logger=[csv_log])
+    stream = DataLoader([*batches, *batches[:2]], batch_size=None)
+    trainer.fit(system, stream, Again({**batches[0], "split": "validation"}, 1))
+    assert logged("fit") == pytest.approx({0: sum(losses[:3]) / 3, 1: sum(losses[3:]) / 2}, rel=1e-4)
 
 
 @every_system
@@ -510,17 +528,10 @@ def test_losses_that_were_kept_are_taken_up_once(build, batch_of, attach, taught
     torch.testing.assert_close(taken[0], 2 * taken[1])
 
 
-def fit_log(fit, tmp_path: Any, name: str) -> list[float]:
-    """Return the loss of every step of the run, each of a batch of ten rows."""
-    fit(name, "every step")
-    with (tmp_path / "every step" / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-
-
 @every_system
 def test_long_and_short_rows_are_read_apart(build, batch_of, taught, name):
-    """Where no head reads tokens, a row is not padded to the longest of the batch at any price."""
-    system, read = build(name, task_heads=None), []
+    """Rows padded to the longest of the batch at any price, since a head of another task reads tokens."""
+    system, read = build(name), []
     inner = system.encoder.forward
     system.encoder.forward = lambda ids, *rest: read.append(tuple(ids.shape)) or inner(ids, *rest)
     batch = batch_of(taught[:1])

@@ -100,6 +100,14 @@ def test_ranks_are_added():
     assert (by_name, loss) == (pytest.approx(expected(batches(2))[0]), pytest.approx(expected(batches(2))[1]))
 
 
+def test_few_batches_are_kept():
+    """Losses that are logged every ten thousand steps, all of them in memory until then."""
+    means = LossMeans(["a", "b"])
+    for batch in batches(3 * FOLD + 5):
+        means.add(batch)
+    assert sum(len(kept) for kept in means._kept.values()) < 2 * FOLD + 1
+
+
 def test_losses_keep_no_graph():
     """Fifty steps of activations in memory."""
     means, x = LossMeans(["a"]), torch.ones(2, requires_grad=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from hydra.utils import get_class, get_object, instantiate
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.fits.refusals import refused_by
+from kd_lightning.apps.settings.stages import with_settings
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.systems import NLUSystem
@@ -90,8 +91,18 @@ def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:
     return node | {"task_heads": {name: _kept(node["head"], head) | head for name, head in node["task_heads"].items()}}
 
 
+def with_changes(cfg: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a fit's settings with some changed, at any depth; another head keeps those settings that it has, too."""
+    found: Config = with_settings(cfg, changes)
+    own = (changes.get("system") or {}).get("head")
+    if own:
+        head = cfg["system"].get("head") or {}
+        found["system"] = found["system"] | {"head": (_kept(head, own) if head else {}) | own}
+    return found
+
+
 def _kept(head: Config, own: Config) -> Config:
-    """Return the settings of a head that a task's own keeps."""
+    """Return the settings of a head that another one in its place keeps."""
     if own.get("_target_", head["_target_"]) == head["_target_"]:
         return head
     try:

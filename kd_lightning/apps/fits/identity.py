@@ -21,7 +21,7 @@ from kd_lightning.data import SoftTargets
 SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
 """(task, split) -> the soft targets of its teacher."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of what a fit trains and keeps; raise it when weights get other names, or the same settings other results."""
 
 NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "precision"}

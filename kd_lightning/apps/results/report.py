@@ -150,10 +150,14 @@ def doubt(summary: Config) -> str:
     """Return what speaks against the teacher: that the tasks it teaches go no worse without it; else nothing."""
     average = summary["averages"].get(GROUPS[0], summary["average"])
     found = [average.get(role) for role in ("ensemble", "teacher")]
-    teacher, baseline = next((score for score in found if score is not None), None), average.get("baseline")
-    if teacher is None or baseline is None or teacher > baseline:
+    teacher = next((score for score in found if score is not None), None)
+    untaught = {role: average[role] for role in GAINS.values() if average.get(role) is not None}
+    if teacher is None or not untaught:
         return ""
-    return f"The teacher ({percent(teacher)}) is no better than the baseline ({percent(baseline)})."
+    best = max(untaught, key=lambda role: untaught[role])
+    if teacher > untaught[best]:
+        return ""
+    return f"The teacher ({percent(teacher)}) is no better than the {LABELS[best]} ({percent(untaught[best])})."
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
@@ -193,6 +197,18 @@ def write_report(folder: Path, summary: Config) -> None:
     write_text(folder / "report.md", text)
 
 
+def _shares(ensemble: Config | None) -> str:
+    """Return what is averaged if not probabilities, and the shares of teachers that do not count the same."""
+    if ensemble is None:
+        return ""
+    unequal = {task: each for task, each in ensemble["shares"].items() if len(set(each.values())) > 1}
+    shown = "; ".join(
+        f"{task} {', '.join(f'{name} {share:.2f}' for name, share in each.items())}" for task, each in unequal.items()
+    )
+    said = [f"Averaged are {ensemble['mean']}."] * (ensemble["mean"] != "probabilities")
+    return " ".join([*said, *[f"Shares of the teachers: {shown}."] * bool(shown)])
+
+
 def _explanations(summary: Config, header: Row) -> Iterator[str]:
     """Yield what the table does not say of itself, for the columns that it has."""
     yield "Scores are percentages on the validation splits."
@@ -208,6 +224,7 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
             yield "from another mix of tasks (not with `task_sampler=uniform`)."
     if "ensemble" in header:
         yield "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions."
+        yield _shares(summary["ensemble"])
     if "student, fine-tuned" in header:
         yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."

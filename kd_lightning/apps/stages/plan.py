@@ -105,7 +105,7 @@ class Plan:
             fit.warn_of_few_steps()
 
     def _check_members(self) -> None:
-        """Check that no model is two members of an ensemble, under the names of both."""
+        """Check that no model is two members of an ensemble, under the names of both; tell if one is the baseline."""
         seen: dict[str, str] = {}
         for member in self.teachers:
             for fit in member.fits:
@@ -113,6 +113,12 @@ class Plan:
                 if other != member.name:
                     both = f"{other} and {member.name} are the same model"
                     raise UserError(f"teacher.members: {both}: change one of them (its seed), or leave it out")
+        for fit in self.baselines:
+            if fit.identity in seen:
+                teacher = f"the teacher {seen[fit.identity]}".strip()
+                log.warning(
+                    "%s is the baseline itself: give it another seed, or the gain is that over a teacher", teacher
+                )
 
     def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
         """Yield each fit that another goes on from, that other, and whose settings these are."""

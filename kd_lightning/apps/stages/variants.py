@@ -6,12 +6,12 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.fits.build import Config, with_changes
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
-from kd_lightning.apps.settings.stages import OF_A_FIT, tuned_tasks, who_teaches, with_settings
+from kd_lightning.apps.settings.stages import OF_A_FIT, tuned_tasks, who_teaches
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
     teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
     teacher["augmenter"] = {}
     for name, (member, seed) in stage_settings.teachers(own).items():
-        settings = {**with_settings(teacher, stage_settings.members(own)[member]), "seed": seed}
+        settings = {**with_changes(teacher, stage_settings.members(own)[member]), "seed": seed}
         where = f"teacher.members.{member}." if member else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
         stages = scopes(settings, "teacher", own["scope"], tasks)
@@ -113,6 +113,6 @@ def fine_tuned(cfg: Config, where: str, stage: str, shared: Shared, tasks: Itera
     role, _, name = where.partition(".")
     node = cfg[role][name] or {}
     changes = {name: value for name, value in node.items() if name not in ("tasks", "heads")}
-    settings = with_settings(cfg, changes)
+    settings = with_changes(cfg, changes)
     settings["batching"] = settings["batching"] | {"epoch_rows": changes.get("batching", {}).get("epoch_rows")}
     return {task: Fit(f"{stage} {task} fine-tuned", of_task(settings, task), shared, {}, f"{where}.") for task in tasks}
