@@ -17,6 +17,10 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has ended what ran, as Ctrl-C would have."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, with the next if it is a heading, or the name of its type.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,24 +82,25 @@ def distill(plan: Plan, folder: Path, summary: Config) -> None:
         tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, cfg["student"]["fine_tune"])
 
     taught = [task.name for task in plan.taught]
-    scores = {
-        "teacher": mean_scores(found.models),
-        "baseline": mean_scores(one_each(baselines)),
-        "student": mean_scores(one_each(students)),
-        "baseline_fine_tuned": mean_scores(one_each(tuned_baselines)),
-        "student_fine_tuned": mean_scores(one_each(tuned)),
+    models = {
+        "teacher": found.models,
+        "baseline": one_each(baselines),
+        "student": one_each(students),
+        "baseline_fine_tuned": one_each(tuned_baselines),
+        "student_fine_tuned": one_each(tuned),
     }
+    scores = {role: mean_scores(each) for role, each in models.items()}
     if len(teachers) > 1:
         with stage(summary, "evaluate"):
             scores["ensemble"] = score_ensemble(found, inputs)
     add_scores(summary, inputs.tasks, scores)
-    add_groups(summary, taught)
+    add_groups(summary, scores, taught)
     summary["objective"] = glue_average(mean_scores(one_each({**students, **tuned})))
     summary["teachers"] = [teacher_facts(teacher) for teacher in all_teachers]
     if len(teachers) > 1:
         summary["ensemble"] = ensemble_facts(found, teachers)
     with stage(summary, "latency"):
-        add_models(summary, inputs, found, students, tuned)
+        add_models(summary, inputs, teachers, models)
     hand_over(students, tuned, folder)
     write_report(folder, summary)
 
@@ -161,25 +162,31 @@ def ensemble_facts(found: Ensemble, teachers: Sequence[TrainedMember]) -> Config
     return {"mean": found.mean, "shares": shares}
 
 
-def add_models(summary: Config, inputs: FitInputs, found: Ensemble, students: Models, tuned: Models) -> None:
-    """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's."""
-    student = students[inputs.tasks[0].name]
-    teacher = next((models[0] for models in found.models.values()), None)
+def add_models(
+    summary: Config,
+    inputs: FitInputs,
+    teachers: Sequence[TrainedMember],
+    models: Mapping[str, Mapping[str, Sequence[TrainedModel]]],
+) -> None:
+    """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's.
+
+    Args:
+        summary: Gets them.
+        inputs: Tasks and rows.
+        teachers: Those that teach; sizes and latency are the first one's, before it is fine-tuned.
+        models: Role -> task -> its models.
+    """
+    students = {task: each[0] for task, each in models["student"].items()}
+    first = {"teacher": next((model for t in teachers for model in t.trained.values()), None)}
+    first["student"] = students[inputs.tasks[0].name]
     summary["data"] = {task: model.result["data"][task] for task, model in students.items()}
-    summary["parameters"] = {
-        "teacher": teacher.result["parameters"] if teacher else None,
-        "teacher_without_embeddings": teacher.result["parameters_without_embeddings"] if teacher else None,
-        "student": student.result["parameters"],
-        "student_without_embeddings": student.result["parameters_without_embeddings"],
-    }
-    summary["latency_ms"] = {
-        "teacher": latency(teacher, inputs) if teacher else None,
-        "student": latency(student, inputs),
-    }
-    by_role = {"student": one_each(students), "student_fine_tuned": one_each(tuned), "teacher": found.models}
+    for role, model in first.items():
+        for suffix in ("", "_without_embeddings"):
+            summary["parameters"][role + suffix] = model.result[f"parameters{suffix}"] if model else None
+        summary["latency_ms"][role] = latency(model, inputs) if model else None
     summary["folders"] = {
-        role: {task: [str(model.folder) for model in each] for task, each in models.items()}
-        for role, models in by_role.items()
+        role: {task: [str(model.folder) for model in each] for task, each in found.items()}
+        for role, found in models.items()
     }
 
 

@@ -82,6 +82,8 @@ def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:
 def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor, mask: str | None = None) -> None:
     """Write one line per row, in the order of the data: id, prediction, and the probability of each class.
 
+    Where candidates of a question are ranked, their place among them stands there, 1 for the highest.
+
     Args:
         path: A .csv or .jsonl file.
         task: Names the classes, or the range of the scores.
@@ -94,6 +96,9 @@ def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: T
     frame = pd.DataFrame(table, index=ids.numpy())
     read = pa.Table.from_batches(rows.batches())
     frame = frame.loc[read["example_id"].to_numpy()]
+    if task.kind == "ranking":
+        questions = frame.groupby(read["group"].to_numpy())["prediction"]
+        frame["rank"] = questions.rank(method="min", ascending=False).astype(int)
     frame.insert(0, "id", read["row_id"].to_pylist())
     if mask is not None:
         for place, (name, column) in enumerate(zip(task.texts, ("text_a", "text_b"), strict=False), start=1):

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from kd_lightning.apps.fits.build import Config, learns_from_teachers
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
-from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies, tell_unused_settings
+from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
@@ -31,7 +31,6 @@ def run(cfg: DictConfig) -> float:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_unlabelled(plain)
-    tell_unused_settings(plain)
     shared = Shared.of(plain)
     soft_targets = open_soft_targets(plain, FitInputs(plain, shared))
     fit = Fit(plain["name"], plain, shared, soft_targets)

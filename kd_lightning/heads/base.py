@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
@@ -14,3 +14,26 @@ HeadFactory = Callable[[Task, int], nn.Module]
 A module with ``reads_texts_apart = True`` takes ``[first ; second]``, of an encoder that reads the two texts of a pair
 apart; one with ``reads_tokens = True`` takes ``TokenStates`` instead of vectors.
 """
+
+
+def build_heads(
+    tasks: Sequence[Task], input_dim: int, head: HeadFactory, task_heads: Mapping[str, HeadFactory] | None = None
+) -> nn.ModuleDict:
+    """Return task -> its head.
+
+    Args:
+        tasks: The tasks.
+        input_dim: Width of what the encoder returns.
+        head: Builds the heads.
+        task_heads: Task -> what builds its head instead.
+
+    Raises:
+        ValueError: If a head refuses its settings; the message names the task.
+    """
+    found = nn.ModuleDict()
+    for task in tasks:
+        try:
+            found[task.name] = (task_heads or {}).get(task.name, head)(task, input_dim)
+        except ValueError as error:
+            raise ValueError(f"the head of {task.name}: {error}") from error
+    return found

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
-from kd_lightning.heads import HeadFactory
+from kd_lightning.heads import HeadFactory, build_heads
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
 from kd_lightning.systems.loss_means import CountedLosses, LossMeans
 from kd_lightning.tasks import Task, glue_average
@@ -64,8 +64,7 @@ class NLUSystem(pl.LightningModule):
             raise TypeError(f"the encoder is a {type(encoder).__name__}, expected a torch.nn.Module")
         self.encoder = encoder
         self.tasks = tuple(tasks)
-        build = {task.name: (task_heads or {}).get(task.name, head) for task in tasks}
-        self.heads = nn.ModuleDict({task.name: build[task.name](task, encoder.output_dim) for task in tasks})
+        self.heads = build_heads(tasks, encoder.output_dim, head, task_heads)
         apart = any(getattr(head, "reads_texts_apart", False) for head in self.heads.values())
         if apart and not hasattr(encoder, "text_dim"):
             raise ValueError(

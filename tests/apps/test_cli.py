@@ -6,8 +6,10 @@ import sys
 import pytest
 
 from kd_lightning import __version__
+from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line
 from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
+from kd_lightning.errors import Terminated
 
 
 def call(command, *arguments):
@@ -30,6 +32,8 @@ def test_help_teaches_and_needs_nothing_heavy(command):
     assert "Settings:" in done.stdout
     assert done.stdout.rstrip().endswith("HEAVY []")
 
+
+TOY = ["data=embedded", "task=toy_sentiment"]
 
 BEFORE_A_JOB = """
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -126,6 +130,30 @@ def test_an_interrupt_is_one_line(moment, tmp_path):
         pytest.param(["+task.rte.metric=f1"], "task rte: there is no field 'metric'; did you mean", id="unknown field"),
         pytest.param(["task=rtx"], "did you mean task=rte?", id="near miss"),
         pytest.param(["task=zzzz"], "expected one of ax, cola", id="unknown option"),
+        pytest.param(["task=[rtx,mrpc]"], "'rtx' in the group task: did you mean task=rte?", id="near miss in a list"),
+        pytest.param(
+            ["--config-dir", "broken", "task=[broke,mrpc]"], "did you mean task=broken?", id="near miss of one's own"
+        ),
+        pytest.param(
+            ["encoder=tiny", *TOY, "system.head._target_=kd_lightning.heads.sann_head"],
+            "head._target_ is 'kd_lightning.heads.sann_head', which cannot be imported; did you mean 'san_head'?",
+            id="misspelt head",
+        ),
+        pytest.param(
+            ["encoder=tiny", *TOY, "system.task_heads.toy_sentiment.droput=0.3"],
+            "system.task_heads.toy_sentiment: linear_head has no setting 'droput'; did you mean 'dropout'?",
+            id="misspelt setting of one task's head",
+        ),
+        pytest.param(
+            ["encoder=tiny", *TOY, "system.task_heads.toy_sentiment.dropout=1.3"],
+            "system: the head of toy_sentiment: dropout probability has to be between 0 and 1",
+            id="wrong setting of one task's head",
+        ),
+        pytest.param(
+            ["encoder=tiny", *TOY, "system.task_heads.toy_sentimen.dropout=0.3"],
+            "system.task_heads.toy_sentimen: toy_sentimen is no task of this run; did you mean 'toy_sentiment'?",
+            id="head of a misspelt task",
+        ),
         pytest.param(["encoder=bert-base-uncased"], "encoder=OWNER/bert-base-uncased", id="hub name without owner"),
         pytest.param(["seed=-1"], "seed is -1, expected a whole number of at least 0", id="seed below zero"),
         pytest.param(["batching.batch_size=many"], "batching.batch_size is 'many'", id="batch size in words"),
@@ -233,13 +261,36 @@ def test_a_sweep_over_options_takes_their_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call("distill", "-m", "experiment=quickstart", "augmenter=masking,replacement", "augmenter.n_iter=0")
     assert "augmenter=masking augmenter.n_iter=0" in done.stdout
-    assert done.stderr.strip() == "kd-distill: error: augmenter.n_iter is 0, expected a whole number of at least 1"
+    refused = "kd-distill: error: augmenter.n_iter is 0, expected a whole number of at least 1"
+    last = "kd-distill: error: jobs 0, 1 of the sweep ended with an error, see above"
+    assert done.stderr.splitlines() == [refused, refused, last]
+    assert done.returncode == 2
     done = call("distill", "-m", "experiment=bilstm_sst2_rules", "augmenter.n_iter=1")  # one of its values is none
     assert done.stderr.strip() == (
         "kd-distill: error: there is no setting 'augmenter.n_iter' with every option of augmenter that this sweep "
         "takes: leave those out that have none"
     )
     assert done.returncode == 2
+
+
+def test_a_sweep_goes_on_after_a_job_that_is_refused(tmp_path, monkeypatch):
+    """One wrong value of twelve, and eleven results that nobody computed; or an exit code that says all is well."""
+    monkeypatch.chdir(tmp_path)
+    settings = ["data=embedded", "task=toy_sentiment", "encoder=tiny", "trainer.max_epochs=1", "name=sweep"]
+    done = call("train", "-m", *settings, "seed=-1,3")
+    assert "job 0 of the sweep ended with an error, see above" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert not list(tmp_path.glob("outputs/sweep/sweep_*/0/summary.json"))
+    (summary,) = tmp_path.glob("outputs/sweep/sweep_*/1/summary.json")
+    assert '"status": "finished"' in summary.read_text()
+
+
+def test_signals_have_exit_codes_of_their_own():
+    """A scheduler that ends a job by SIGTERM reads Ctrl-C."""
+    for interrupt, code in ((KeyboardInterrupt, 130), (Terminated, 143)):
+        with pytest.raises(SystemExit) as left, interrupt_in_one_line("train"):
+            raise interrupt
+        assert left.value.code == code
 
 
 def test_what_hydra_cannot_do_at_once_is_one_line():

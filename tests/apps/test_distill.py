@@ -20,7 +20,7 @@ from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
 from kd_lightning.data.folders import read_json
-from kd_lightning.errors import UserError
+from kd_lightning.errors import Terminated, UserError
 from kd_lightning.systems import NLUSystem, Teacher
 from kd_lightning.tasks import glue_average
 
@@ -399,10 +399,11 @@ def test_a_signal_ends_the_scoring(kd, fits, monkeypatch, workplace, number):
     monkeypatch.setattr(NLUSystem, "predict_step", predict_step)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             kd("distill", *SMALL, "batching.eval_batch_size=4", folder="outputs/stopped")
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning ignores the next one
+    assert isinstance(stopped.value, Terminated) is (number == signal.SIGTERM)
     assert len(seen) == 1
     assert read_json(workplace / "outputs" / "stopped" / "summary.json")["status"] == "interrupted"
     assert not [path for path in (workplace / "outputs" / "store" / "soft_targets").iterdir() if path.is_dir()]
@@ -702,11 +703,11 @@ def test_heads_of_single_tasks(kd, fits, workplace, caplog):
     """Settings for one task that reach all, or none; and those of a misspelt one in silence."""
     caplog.set_level("INFO")
     san = "{_target_: kd_lightning.heads.san_head, num_steps: 2}"
-    kd("distill", *TWO_TASKS, f"system.task_heads={{animals: {san}, beast: {{dropout: 0.3}}}}", "baseline=false")
+    kd("distill", *TWO_TASKS, f"system.task_heads={{animals: {san}, b: {{dropout: 0.3}}}}", "baseline=false")
     student = read_json(store(workplace, "student") / "fit.json")
     weights = load_file(store(workplace, "student") / "heads.safetensors")
     assert {name.partition(".")[0] for name in weights if "cell" in name} == {"animals"}
-    assert "system.task_heads: not in this run: beast" in caplog.text
+    assert "system.task_heads.b: b is no task of this run" in caplog.text
     fits.clear()
     kd(
         "distill",

@@ -74,6 +74,10 @@ def test_a_teacher_that_ranks_teaches(kd, answers):
     kd("predict", f"run={folder}", "task=answers", "output=predicted")
     table = pd.read_csv(answers / "predicted" / "answers-validation.csv")
     dev = pd.read_csv(answers / "answers-dev.csv")
+    assert [table.columns.tolist(), sorted({*table["rank"]})[:4]] == [["id", "prediction", "rank"], [1, 2, 3, 4]]
+    best = table["rank"] == 1
+    assert best.sum() == dev["question"].nunique()
+    assert np.mean(dev["label"][best] == "yes") == pytest.approx(found["metrics"]["student"]["accuracy"])
     first = [dev.loc[of.index[np.argmax(table["prediction"][of.index])], "label"] for _, of in dev.groupby("question")]
     assert np.mean(np.array(first) == "yes") == pytest.approx(found["metrics"]["student"]["accuracy"])
 
@@ -145,6 +149,41 @@ def test_questions_that_teach_nothing_are_told(kd, answers, caplog):
     assert (
         "answers train: of 62 questions 2 have candidates of one kind alone: labels teach nothing there" in caplog.text
     )
+
+
+def test_labels_the_wrong_way_round_are_told(kd, answers, caplog):
+    """``labels: [relevant, irrelevant]``: a model that finds what does not answer, and a high score for it."""
+    with caplog.at_level("WARNING"):
+        kd("train", *SHORT, "task.answers.labels=[yes,no]", "trainer.max_epochs=-1", "trainer.max_steps=1")
+    (told,) = [message for message in caplog.messages if "% of the candidates" in message]
+    assert told.startswith("answers train: ")
+    assert "'no': task.answers.labels names what is irrelevant first" in told
+
+
+def test_questions_that_tell_nothing_are_told(kd, answers, caplog):
+    """A score of 19 questions under the number of 20; or 100 for any model at all."""
+    path = answers / "answers-dev.csv"
+    told = ["q900,what is red,red cat,yes,901", "q900,what is red,red dog,yes,902", "q901,what is red,blue dog,no,903"]
+    path.write_text("\n".join([path.read_text().strip(), *told, ""]))
+    with caplog.at_level("WARNING"):
+        folder = kd("train", *SHORT, "trainer.max_epochs=-1", "trainer.max_steps=1")
+        count = len([message for message in caplog.messages if message.startswith("answers validation")])
+        kd("evaluate", f"run={folder}")
+    assert count == 2, "once in a run"
+    assert "answers validation: of 22 questions 1 have no relevant candidate: no score counts them" in caplog.messages
+    assert (
+        "answers validation: of 22 questions 1 have relevant candidates alone: any order of them is right"
+        in caplog.messages
+    )
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line.replace("q", f"q{i}", 1) for i, line in enumerate(lines[1:])), ""]))
+    with pytest.raises(
+        UserError, match=r"answers: .* questions of validation \(column .*nothing to rank; use kind: cl"
+    ):
+        kd("train", *SHORT)
+    kinds = ["task.answers.kind=classification", "task.answers.metrics=[map,accuracy]"]
+    with pytest.raises(UserError, match=r"nothing to rank; take map and mrr out of its metrics"):
+        kd("train", *SHORT, *kinds)
 
 
 def test_two_processes_have_a_fit_of_their_own(kd, answers):

@@ -136,9 +136,9 @@ def test_a_report_explains_the_columns_that_it_has(summary, tmp_path):
     assert "The baseline is the same student without a teacher" in report
     assert "Parameters, size and latency are those of one model; there are 2 models of teachers." in report
     assert "mix of tasks" not in report
-    summary["folders"] = {"student": {"rte": ["s"]}, "student_fine_tuned": {"rte": ["t"], "mrpc": ["u"]}}
+    summary["folders"] = {"student": {"rte": ["s"], "mrpc": ["s"]}, "student_fine_tuned": {"mrpc": ["u"]}}
     write_report(tmp_path, summary)
-    assert "there are 3 models of students." in (tmp_path / "report.md").read_text()
+    assert "there are 2 models of students." in (tmp_path / "report.md").read_text()
     for task in summary["tasks"].values():
         task["baseline"] = None
     summary["folders"] = {}
@@ -208,6 +208,7 @@ def test_a_teacher_that_is_no_better_is_told(summary):
     for roles, expected in (
         ({"teacher": 0.4}, "The teacher (40.0) is no better than the baseline (70.0)."),
         ({"teacher": 0.4, "ensemble": 0.8}, ""),
+        ({"teacher": 0.8, "ensemble": 0.6}, "The ensemble (60.0) is no better than the baseline (70.0)."),
         ({"baseline": None}, ""),
         ({"baseline_fine_tuned": 0.91}, "The teacher (90.0) is no better than the baseline, fine-tuned (91.0)."),
         ({"baseline_fine_tuned": 0.8}, ""),
@@ -217,20 +218,28 @@ def test_a_teacher_that_is_no_better_is_told(summary):
             assert doubt(found) == expected
 
 
-def test_an_average_of_a_group_is_of_all_its_tasks():
-    """A student that was fine-tuned on one of two tasks, with the average of this one."""
+def test_what_was_not_fine_tuned_counts_as_it_was(tmp_path):
+    """A sweep that seeks an average that no table shows; or that of the tasks that were fine-tuned, as if of all."""
     cola = Task(name="cola", kind="classification", texts=("a",), labels=("no", "yes"), metrics=("accuracy",))
     scores = {
+        "teacher": {"rte": {"accuracy": 0.8}},
         "student": {**SCORES["student"], "cola": {"accuracy": 0.5}},
         "student_fine_tuned": {"rte": {"accuracy": 0.9}, "cola": {"accuracy": 0.6}},
     }
     summary = new_summary(CFG, {})
     add_scores(summary, [RTE, MRPC, cola], scores)
-    add_groups(summary, ["rte", "mrpc"])
+    add_groups(summary, scores, ["rte", "mrpc"])
+    mrpc = (0.795 + 0.45) / 2
+    assert summary["average"]["student_fine_tuned"] == pytest.approx((0.9 + mrpc + 0.6) / 3)
     found = summary["averages"]
-    assert found["with a teacher"]["student"] == pytest.approx((0.655 + (0.795 + 0.45) / 2) / 2)
-    assert found["with a teacher"]["student_fine_tuned"] is None
+    assert found["with a teacher"]["student"] == pytest.approx((0.655 + mrpc) / 2)
+    assert found["with a teacher"]["student_fine_tuned"] == pytest.approx((0.9 + mrpc) / 2)
+    assert found["with a teacher"]["teacher"] is None  # of rte alone
+    assert found["with a teacher"]["baseline_fine_tuned"] is None
     assert found["without a teacher"] == dict.fromkeys(found["without a teacher"]) | {
         "student": 0.5,
         "student_fine_tuned": 0.6,
     }
+    summary["parameters"] = dict.fromkeys(summary["parameters"], 10)
+    write_report(tmp_path, summary)
+    assert "tasks that were not fine-tuned count as they were before" in (tmp_path / "report.md").read_text()

@@ -59,7 +59,6 @@ def run(role="teacher", **settings):
             {"a 1": ("a", 1), "a 2": ("a", 2), "b 1": ("b", 1), "b 2": ("b", 2), "c": ("c", 7)},
         ),
         ({"members": {**THREE, "a": None}}, {"b": ("b", 1), "c": ("c", 7)}),
-        ({"members": {"a": None}}, {"": ("", 1)}),
     ],
 )
 def test_teachers_are_members_times_seeds(settings, expected):
@@ -125,6 +124,17 @@ def test_settings_change_at_any_depth():
         ("teacher", {"tasks": "rte"}, r"teacher.tasks is 'rte', expected all, or who teaches each task"),
         ("teacher", {"tasks": {"rte": "all"}}, r"teacher.tasks says nothing of cola: give it all, null, or"),
         ("teacher", {"tasks": {"rte": "all", "x": None}}, r"says nothing of cola: .*; x is no task of this run"),
+        (
+            "teacher",
+            {"tasks": {"qqp": None, "colla": "all", "rte": "all"}},
+            r"says nothing of cola: .*teachers; colla is no task of this run$",
+        ),
+        (
+            "teacher",
+            {"tasks": {"qqp": None, "wnli": None, "rte": "all"}},
+            r"says nothing of cola: .* a list of teachers$",
+        ),
+        ("teacher", {"members": {"a": None, "b": None}}, r"teacher.members leaves out all of a, b: keep one"),
         (
             "teacher",
             {"members": {"a": {}, "b": {}}, "tasks": {"rte": ["a"], "cola": ["a"], "mnli": None}},

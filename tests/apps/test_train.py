@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.fits import identity
 from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
@@ -300,6 +301,23 @@ def test_a_run_that_is_being_trained_is_not_joined(kd):
     with claimed(folder), pytest.raises(UserError, match="is being trained by another command"):
         kd("train", *settings, "ckpt_path=last")
     kd("train", *settings, "ckpt_path=last")
+
+
+def test_a_run_knows_its_own_tasks(kd, workplace):
+    """``task=NAME`` asks for a folder of options again, for a task that the run describes."""
+    run = kd("train", "task=[animals,beasts]", "trainer.max_epochs=1")
+    line = ["kd-predict", f"run={run}", "task=animals", "file=beasts-dev.csv", "output=out"]
+    assert tasks_of_run(line) == [*line[:2], "+task.animals={}", *line[3:]]
+    assert tasks_of_run([line[0], line[1], "task=[animals, rte]"])[2:] == ["+task.animals={}", "task=[rte]"]
+    for asked in ("task=rte", "task=animal", "task=", "split=train"):
+        assert tasks_of_run([*line[:2], asked])[2:] == [asked]
+    assert tasks_of_run(["kd-predict", "run=nowhere", "task=animals"])[2:] == ["task=animals"]
+    assert tasks_of_run(["kd-train", "task=animals"]) == ["kd-train", "task=animals"]
+    assert tasks_of_run([*line, "--config-dir", "mine"]) == [*line, "--config-dir", "mine"]
+    kd("predict", f"run={run}", "+task.animals={}", "file=beasts-dev.csv", "output=out")
+    assert len((workplace / "out" / "animals-beasts-dev.csv").read_text().splitlines()) == 33
+    evaluation = kd("evaluate", f"run={run}", "+task.beasts={}") / "evaluation.json"
+    assert set(read_json(evaluation)["scores"]) == {"beasts"}
 
 
 def test_a_model_that_diverges_is_no_result(kd, monkeypatch, workplace):

@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning import __version__
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line, os_error
-from kd_lightning.apps.command_line.shipped_conf import config_dir, options_with, setting_names
+from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
 
@@ -74,18 +75,42 @@ def quiet() -> None:
         logging.getLogger(name).propagate = False
 
 
+refused_jobs: list[int] = []
+"""Numbers of the sweep's jobs that ended with an error in this process."""
+
+
 @contextmanager
 def told_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk."""
+    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
+
+    Of a sweep whose jobs run here one after the other, the next job goes on, and the command ends so after the last.
+    """
     try:
         yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end_of_job()
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
             raise
         print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
+        _end_of_job()
+
+
+def _end_of_job() -> None:
+    """Leave with exit code 2, unless other jobs follow in this process."""
+    now = HydraConfig.get()
+    if now.mode is not RunMode.MULTIRUN or not now.launcher["_target_"].endswith(".BasicLauncher"):
+        sys.exit(2)
+    refused_jobs.append(now.job.num)
+
+
+def _end_of_sweep(name: str) -> None:
+    """Leave with exit code 2 if a job of the sweep did not succeed."""
+    if refused_jobs:
+        numbers = ", ".join(map(str, refused_jobs))
+        what = f"job {numbers} of the sweep ended" if len(refused_jobs) == 1 else f"jobs {numbers} of the sweep ended"
+        print(f"kd-{name}: error: {what} with an error, see above", file=sys.stderr)
         sys.exit(2)
 
 
@@ -122,7 +147,7 @@ def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
             raise
         arguments = sys.argv[1:]
         lookups = partial(setting_names, name, arguments), partial(options_with, name)
-        message = one_line(said.getvalue(), *lookups, arguments)
+        message = one_line(said.getvalue(), *lookups, arguments, partial(options_of, arguments))
         said.truncate(said.seek(0))
         print(f"kd-{name}: error: {message}", file=sys.__stderr__)
         sys.exit(2)
@@ -164,11 +189,12 @@ def command(name: str, run: str) -> Callable[[], None]:
         if "--version" in sys.argv[1:]:
             print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
             return
-        sys.argv = spelled_out(sys.argv)
+        sys.argv = tasks_of_run(spelled_out(sys.argv))
         quiet()  # a user's own Hydra callbacks may import anything
         try:
             with interrupt_in_one_line(name), composed_in_one_line(name, said):
                 task()
+                _end_of_sweep(name)
                 sys.stdout.flush()
         except BrokenPipeError:  # who read our output has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

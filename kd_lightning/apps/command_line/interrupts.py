@@ -1,4 +1,4 @@
-"""Ctrl-C in one line, and exit code 130, as shells count it."""
+"""Ctrl-C and SIGTERM in one line, and the exit codes 130 and 143, as shells count them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kd_lightning.errors import Terminated
+
 GOES_ON = "goes on from the last checkpoint"
 HOW = {"distill": f"; the same command {GOES_ON}", "train": f"; ckpt_path=last {GOES_ON}"}
 """How what was interrupted is continued, by command."""
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit codes."""
 
 
 def tell(name: str) -> None:
@@ -24,16 +27,16 @@ def tell(name: str) -> None:
 
 @contextmanager
 def interrupt_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line where Ctrl-C ends the block.
+    """End the command with one line where Ctrl-C or SIGTERM ends the block.
 
     Args:
         name: Of the command.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         tell(name)
-        sys.exit(INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def one_line(
     settings: Callable[[], Iterable[str]] = tuple,
     options: Callable[[str], Sequence[str]] = lambda setting: (),
     arguments: Sequence[str] = (),
+    options_of: Callable[[str], Sequence[str]] = lambda group: (),
 ) -> str:
     """Return Hydra's message about a wrong configuration as one line, with the nearest name if one is near.
 
@@ -24,20 +25,16 @@ def one_line(
         settings: Returns the names of the settings that there are; called only if one is not.
         options: Returns which options have a setting; called only if the chosen ones have not.
         arguments: Of the command.
+        options_of: Returns the options of a group; called only if one of a list is not there.
     """
     text = message.split("Config search path:")[0].split("Set the environment variable")[0]
     found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
     if found is not None:
         group, _, name = found[1].rpartition("/")
-        known = found[3].split()
-        near = difflib.get_close_matches(name, known, n=1)
-        own = f"; one of your own needs --config-dir FOLDER, with FOLDER/{group}/{name}.yaml"
-        told = (a.partition("=") for a in arguments)
-        key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)
-        hint = f"did you mean {key}={near[0]}?" if near else f"expected one of {', '.join(known)}{own}"
-        if group.startswith("encoder") and "-" in name:
-            hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
-        return f"no option '{name}' in the group {group}: {hint}"
+        return _no_option(group, name, found[3].split(), arguments)
+    found = re.search(r"Could not load '(.+)/(.+?)'", text)
+    if found is not None and (known := options_of(found[1])):
+        return _no_option(found[1], found[2], known, arguments)
     found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
     if found is not None:
         return f"{found[1]}: {found[2]}; {CHECK_PATH}"
@@ -50,6 +47,18 @@ def one_line(
         last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:
+    """Return that a group has no such option, and the nearest, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    told = (a.partition("=") for a in arguments)
+    key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)
+    own = f"; one of your own needs --config-dir FOLDER, with FOLDER/{group}/{name}.yaml"
+    hint = f"did you mean {key}={near[0]}?" if near else f"expected one of {', '.join(known)}{own}"
+    if group.startswith("encoder") and "-" in name:
+        hint += f"; on the Hub, a model's name has its owner's in front: {group}=OWNER/{name}"
+    return f"no option '{name}' in the group {group}: {hint}"
 
 
 def _nearest(name: str, known: Sequence[str], options: Callable[[str], Sequence[str]]) -> str:

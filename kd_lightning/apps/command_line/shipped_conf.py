@@ -49,6 +49,14 @@ def options_with(name: str, setting: str) -> list[str]:
     return found
 
 
+def options_of(arguments: Sequence[str], group: str) -> list[str]:
+    """Return the options of a group, with those of ``--config-dir FOLDER``."""
+    with _composing():
+        shipped = GlobalHydra.instance().config_loader().get_group_options(group)
+    own = [Path(found.partition("file://")[2].rstrip("']")) for found in _own_folder(arguments)]
+    return sorted({*shipped, *(path.stem for folder in own for path in (folder / group).glob("*.yaml"))})
+
+
 @contextmanager
 def _composing() -> Iterator[None]:
     """Let Hydra compose the shipped configurations."""

@@ -124,11 +124,11 @@ def own_task_heads(node: Config, tasks: Sequence[str]) -> Config:
 
 def build_system(cfg: Config, tasks: Sequence[Task], encoder: Encoder) -> NLUSystem:
     """Return the system of a configuration around an encoder, with new heads."""
-    make = build(with_task_heads(cfg["system"], [task.name for task in tasks]), "system")
+    node = with_task_heads(cfg["system"], [task.name for task in tasks])
     system: NLUSystem = refused_by(
         "system",
-        cfg["system"],
-        make,
+        node,
+        build(node, "system"),
         encoder=encoder,
         tasks=tasks,
         optimizer=build(cfg["optimizer"], "optimizer"),

@@ -44,20 +44,6 @@ def check_unlabelled(cfg: Config) -> None:
             raise UserError(f"{system} learns from gold labels alone, and {rows} have none: set {instead}")
 
 
-def tell_unused_settings(cfg: Config) -> None:
-    """Log which settings by task are of tasks that the run has not: those of a recipe, or a misspelt name."""
-    teacher = cfg.get("teacher", {})
-    nodes = {
-        "system.task_heads": cfg["system"].get("task_heads"),
-        "teacher.system.task_heads": teacher.get("system", {}).get("task_heads"),
-        "teacher.tasks": teacher.get("tasks"),
-    }
-    for where, node in nodes.items():
-        unused = [name for name in node if name not in cfg["task"]] if isinstance(node, dict) else []
-        if unused:
-            log.info("%s: not in this run: %s", where, ", ".join(unused))
-
-
 @dataclass(frozen=True)
 class FitInputs:
     """Tasks, rows, tokenizer and tokens of a fit, each made when first asked for.
@@ -138,9 +124,12 @@ class FitInputs:
             first, *others = task.evaluation
             rows[task.name, first] = self.shared.require(task, first)
             for split in others:
-                found = self.shared.optional(task, split, "it is not evaluated")
-                if found is not None:
-                    rows[task.name, split] = found
+                more = self.shared.optional(task, split, "it is not evaluated")
+                if more is not None:
+                    rows[task.name, split] = more
+        by_name = {task.name: task for task in self.tasks}
+        for (name, split), found in rows.items():
+            self.shared.check_evaluation_rows(by_name[name], split, found)
         return rows
 
     @property

@@ -51,6 +51,9 @@ class OpenedRun:
             models.append(TrainedModel(place, {**model.cfg, **settings}))
         tasks = {name: node for model in models for name, node in model.cfg["task"].items()}
         inputs_cfg = {**models[0].cfg, "task": tasks, **chosen}
+        for name, node in (plain.get("task") or {}).items():
+            if "_target_" not in node:  # task=NAME of the run's own: what is not said of it is the run's
+                inputs_cfg["task"][name] = {**tasks.get(name, {}), **node}
         return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models))
 
     def model_for(self, task: Task) -> TrainedModel:

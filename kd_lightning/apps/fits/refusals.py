@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -79,10 +80,25 @@ def _refusal(node: Node, message: str) -> str:
         where, settings = next((found for found in having if _made(found[1]) == made), having[0])
         near = did_you_mean(name, [known for known in _known(settings) if known != name])
         return f"{where}: {_made(settings) or made} has no setting '{name}'{near}"
+    absent = re.search(r"Error (?:loading|locating target) '([\w.]+)'", message)
+    if absent is not None:
+        target = absent[1]
+        where = next((where for where, settings in _nodes(node) if settings.get("_target_") == target), node[0])
+        module, _, name = target.rpartition(".")
+        near = did_you_mean(name, _names_in(module))
+        return f"{where}._target_ is '{target}', which cannot be imported{near or f' ({message})'}"
     first = re.match(r"\w+", message)
     places = [where for where, settings in _nodes(node) if first is not None and first[0] in settings]
     where = next((where for where in places if where == node[0] or len(places) == 1), "")
     return f"{where}.{message}" if where else f"{node[0]}: {message}"
+
+
+def _names_in(module: str) -> list[str]:
+    """Return the public names of a module; none if there is no such module."""
+    try:
+        return [name for name in vars(importlib.import_module(module)) if not name.startswith("_")]
+    except ImportError:
+        return []
 
 
 def _made(settings: Mapping[str, Any]) -> str:

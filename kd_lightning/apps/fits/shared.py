@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from kd_lightning.apps.fits.build import Config, build
 from kd_lightning.apps.fits.own_code import own_code
 from kd_lightning.data import Corpus, Rows
+from kd_lightning.data.evaluation_rows import check_evaluation_rows
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 
@@ -57,6 +58,13 @@ class Shared:
             where, hint = self.corpus.where(task, split), did_you_mean(split, task.files)
             log.warning("%s: there is no split %s, expected at %s%s; %s", task.name, split, where, hint, without)
         return found
+
+    def check_evaluation_rows(self, task: Task, split: str, rows: Rows) -> None:
+        """Say once which rows count in no score, and which scores tell nothing; see the function of this name."""
+        asked = f"what {task.name}/{split} tells"
+        if asked not in self.told:
+            self.told.add(asked)
+            check_evaluation_rows(task, split, rows)
 
     def synthetic(self, task: Task, recipe: Config) -> Rows:
         """Return the rows that the recipe's augmenter writes from ``train``; see ``Corpus.synthetic``."""

@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from kd_lightning.apps.fits.build import Config, build
 from kd_lightning.callbacks import LogProgress
 from kd_lightning.data import MultiTaskData
-from kd_lightning.errors import UserError
+from kd_lightning.errors import Terminated, UserError
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.systems import NLUSystem
 
@@ -164,14 +164,14 @@ def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoin
 
 @contextmanager
 def interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Raise KeyboardInterrupt where Ctrl-C or SIGTERM ended what the trainer did: Lightning would end the process."""
+    """Raise KeyboardInterrupt (or Terminated) where a signal ended the trainer's work: Lightning ends the process."""
     try:
         yield
     except SystemExit:
         if not trainer.interrupted:
             raise
     if trainer.interrupted:
-        raise KeyboardInterrupt
+        raise Terminated if trainer.received_sigterm else KeyboardInterrupt
 
 
 def evaluated_at_the_end(trainer: pl.Trainer) -> bool:

@@ -110,7 +110,8 @@ def teacher_rows(summary: Config) -> tuple[Row, list[Row]]:
         for suffix, scores in (("", teacher["scores"]), (", fine-tuned", teacher["fine_tuned"])):
             if scores:
                 found = [percent(scores[task][metric]) if task in scores else "-" for task, metric in tasks.items()]
-                rows.append([f"{teacher['name']}{suffix}{kept}", *found, f"{teacher['parameters'] / 1e6:.2f} M"])
+                size = "" if suffix else f"{teacher['parameters'] / 1e6:.2f} M"
+                rows.append([f"{teacher['name']}{suffix}{kept}", *found, size])
     return ["teacher", *tasks, "parameters"], rows
 
 
@@ -149,15 +150,15 @@ def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
 def doubt(summary: Config) -> str:
     """Return what speaks against the teacher: that the tasks it teaches go no worse without it; else nothing."""
     average = summary["averages"].get(GROUPS[0], summary["average"])
-    found = [average.get(role) for role in ("ensemble", "teacher")]
-    teacher = next((score for score in found if score is not None), None)
+    teacher = next((role for role in ("ensemble", "teacher") if average.get(role) is not None), None)
     untaught = {role: average[role] for role in GAINS.values() if average.get(role) is not None}
     if teacher is None or not untaught:
         return ""
     best = max(untaught, key=lambda role: untaught[role])
-    if teacher > untaught[best]:
+    if average[teacher] > untaught[best]:
         return ""
-    return f"The teacher ({percent(teacher)}) is no better than the {LABELS[best]} ({percent(untaught[best])})."
+    of = {role: f"The {LABELS[role]} ({percent(average[role])})" for role in (teacher, best)}
+    return f"{of[teacher]} is no better than the{of[best].removeprefix('The')}."
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
@@ -227,12 +228,12 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
         yield _shares(summary["ensemble"])
     if "student, fine-tuned" in header:
         yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
+        if any(task["student_fine_tuned"] is None for task in summary["tasks"].values()):
+            yield "In their averages, tasks that were not fine-tuned count as they were before."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."
-    folders, roles = summary["folders"], {"student": ("student", "student_fine_tuned"), "teacher": ("teacher",)}
-    counts = {
-        of: len({path for role in names for paths in folders.get(role, {}).values() for path in paths})
-        for of, names in roles.items()
-    }
+    of_role = {role: summary["folders"].get(role, {}) for role in ROLES}
+    final = {"student": {**of_role["student"], **of_role["student_fine_tuned"]}, "teacher": of_role["teacher"]}
+    counts = {role: len({path for paths in found.values() for path in paths}) for role, found in final.items()}
     several = [f"{count} models of {of}s" for of, count in counts.items() if count > 1]
     if several:
         yield f"Parameters, size and latency are those of one model; there are {' and '.join(several)}."

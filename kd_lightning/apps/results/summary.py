@@ -20,6 +20,9 @@ GROUPS = ("with a teacher", "without a teacher")
 
 ROLES = ("teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned")
 
+BEFORE = {"baseline_fine_tuned": "baseline", "student_fine_tuned": "student"}
+"""What was fine-tuned -> from what: it counts where a task was not."""
+
 
 def config_hash(cfg: Config) -> str:
     """Return a hash of a run's settings; places, loggers and where it was resumed do not count."""
@@ -54,6 +57,8 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
 def add_scores(summary: Config, tasks: Sequence[Task], scores: Mapping[str, Scores]) -> None:
     """Enter who scored what: each task's main metric, all its metrics, and each role's average.
 
+    Models that were fine-tuned on some of the tasks count on the others as they were before.
+
     Args:
         summary: Gets ``tasks`` and ``average``.
         tasks: The run's tasks.
@@ -66,35 +71,32 @@ def add_scores(summary: Config, tasks: Sequence[Task], scores: Mapping[str, Scor
             **{role: found[role][task.metric] if role in found else None for role in ROLES},
             "metrics": {role: _all_metrics(scores[role], task) for role in found},
         }
+    summary["average"] |= _averages(scores, [task.name for task in tasks])
+
+
+def add_groups(summary: Config, scores: Mapping[str, Scores], taught: Sequence[str]) -> None:
+    """Enter each role's average over the tasks with a teacher and over those without, where there are both.
+
+    Args:
+        summary: Gets ``averages``; its tasks are entered already.
+        scores: As in ``add_scores``.
+        taught: The tasks with a teacher.
+    """
+    tasks = list(summary["tasks"])
+    groups = [[name for name in tasks if name in taught], [name for name in tasks if name not in taught]]
+    if all(groups):
+        summary["averages"] = {group: _averages(scores, names) for group, names in zip(GROUPS, groups, strict=True)}
+
+
+def _averages(scores: Mapping[str, Scores], names: Sequence[str]) -> dict[str, float | None]:
+    """Return role -> its average over some tasks, None where it has not all of them."""
+    found: dict[str, float | None] = {}
     for role in ROLES:
         of_role = scores.get(role, {})
-        if all(task.name in of_role for task in tasks):
-            summary["average"][role] = glue_average(of_role)
-
-
-def add_groups(summary: Config, taught: Sequence[str]) -> None:
-    """Enter each role's average over the tasks with a teacher and over those without, where there are both."""
-    tasks = summary["tasks"]
-    with_teacher = [name for name in tasks if name in taught]
-    groups = dict(zip(GROUPS, (with_teacher, [name for name in tasks if name not in taught]), strict=True))
-    if not all(groups.values()):
-        return
-    for group, names in groups.items():
-        summary["averages"][group] = dict.fromkeys(ROLES)
-        for role in ROLES:
-            found = {name: tasks[name]["metrics"].get(role) for name in names}
-            if all(found.values()):
-                summary["averages"][group][role] = glue_average(_by_split(found))
-
-
-def _by_split(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return task (``task/split``) -> metric -> value, from task -> metric (``split/metric``) -> value."""
-    scores: dict[str, dict[str, float]] = {}
-    for task, metrics in found.items():
-        for name, value in metrics.items():
-            split, slash, metric = name.rpartition("/")
-            scores.setdefault(f"{task}/{split}" if slash else task, {})[metric] = value
-    return scores
+        counted = {**scores.get(BEFORE.get(role, ""), {}), **of_role} if of_role else {}
+        own = {key: metrics for key, metrics in counted.items() if key.partition("/")[0] in names}
+        found[role] = glue_average(own) if all(name in own for name in names) else None
+    return found
 
 
 def _all_metrics(scores: Scores, task: Task) -> dict[str, float]:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.stage_checks import check_stages
 from kd_lightning.apps.settings.stages import WHERE_TUNED
+from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.fields import is_whole
 
@@ -89,7 +90,18 @@ def check_early(cfg: DictConfig) -> None:
     for prefix in _places(cfg):
         _check_kinds(cfg, prefix)
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
+    if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
+        plain: Any = OmegaConf.to_container(cfg)
+        check_unused(plain, _arguments())
     _make_absolute(cfg)
+
+
+def _arguments() -> list[str]:
+    """Return the arguments of the command, as Hydra has them."""
+    if not HydraConfig.initialized():
+        return []
+    found: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(argument) for argument in found]
 
 
 def _places(cfg: DictConfig) -> list[str]:
@@ -106,11 +118,10 @@ def _places(cfg: DictConfig) -> list[str]:
 
 def _check_is_read(cfg: DictConfig) -> None:
     """Check that the system reads what the command line chooses for it, before what it reads is filled in."""
-    if not HydraConfig.initialized() or not isinstance(cfg.get("system"), DictConfig):
+    if not isinstance(cfg.get("system"), DictConfig):
         return
     read = OmegaConf.to_yaml(cfg.system, resolve=False)
-    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    for argument in given:
+    for argument in _arguments():
         group = re.split(r"[=.@]", argument.lstrip("+~"))[0]
         if group in OF_SYSTEMS and f"${{{group}" not in read:
             system = str(cfg.system.get("_target_")).rpartition(".")[2]

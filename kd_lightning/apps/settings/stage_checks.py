@@ -58,6 +58,8 @@ def _check_members(cfg: Settings, named: Any) -> None:
             _check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
             if "seed" in changes and not is_whole(changes["seed"], 0):
                 raise UserError(f"{where}.seed is {changes['seed']!r}, expected a whole number of at least 0")
+    if named and all(changes is None for changes in named.values()):
+        raise UserError(f"teacher.members leaves out all of {listed(named)}: keep one, or name another")
 
 
 def _check_idle(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:

@@ -6,6 +6,7 @@ They are read as they are written, by task and by teacher; ``stage_checks`` find
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ WHERE_TUNED = ("teacher.fine_tune", "student.fine_tune")
 
 
 def members(teacher: Settings) -> dict[str, Settings]:
-    """Return name -> own settings of the members that are not null; of one without a name if there are none."""
-    named = {str(name): changes for name, changes in (teacher["members"] or {}).items() if changes is not None}
-    return named or {"": {}}
+    """Return name -> own settings of the members that are not null; of one without a name if none is given."""
+    given = {str(name): changes for name, changes in (teacher["members"] or {}).items()}
+    return {name: changes for name, changes in given.items() if changes is not None} if given else {"": {}}
 
 
 def teachers(teacher: Settings) -> dict[str, tuple[str, int]]:
@@ -48,8 +49,10 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
         example = f"{{{tasks[0]}: all, {tasks[-1]}: null}}"
         raise UserError(f"{where} is {asked!r}, expected all, or who teaches each task: {where}={example}")
     if silent := [name for name in tasks if name not in asked]:
-        near = next((f"; {name} is no task of this run" for name in asked if name not in tasks), "")
-        raise UserError(f"{where} says nothing of {silent[0]}: give it all, null, or a list of teachers{near}")
+        unknown = [str(name) for name in asked if name not in tasks]
+        near = difflib.get_close_matches(silent[0], unknown, n=1) or unknown[: len(unknown) == 1]
+        hint = "".join(f"; {name} is no task of this run" for name in near)
+        raise UserError(f"{where} says nothing of {silent[0]}: give it all, null, or a list of teachers{hint}")
     found = {name: _of_task(f"{where}.{name}", asked[name], known) for name in tasks if asked[name] is not None}
     if not found:
         raise UserError(f"{where} leaves no task with a teacher, expected one for some of {listed(tasks)}")

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from kd_lightning.apps.fits.build import Config, learns_from_teachers
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, tell_unused_settings
+from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.fits.trainer import refuse_scripts
@@ -43,7 +43,6 @@ class Plan:
     def of(cls, cfg: Config) -> Plan:
         """Return the plan of a configuration."""
         check_unlabelled(cfg)
-        tell_unused_settings(cfg)
         shared = Shared.of(cfg)
         learns = learns_from_teachers(cfg)
         if learns and all(

@@ -20,7 +20,7 @@ LEAST = 0.5
 
 
 def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
-    """Check that the questions of a split have candidates to be ranked, and say which are large.
+    """Check that the questions of a split have candidates to be ranked, and say which labels teach nothing.
 
     Args:
         task: The task, which ranks.
@@ -31,32 +31,49 @@ def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
     Raises:
         UserError: If most have one alone, as in QNLI since its second version.
     """
-    pairs = [(batch.column("group").to_numpy(), batch.column("label").to_numpy()) for batch in rows.batches()]
-    group, label = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    _, place, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    several = int((sizes > 1).sum())
-    if several < LEAST * len(sizes):
-        raise UserError(
-            f"task {task.name}: of the {len(sizes):,} questions of {split} (column {task.group}), {several:,} have "
-            "more than one candidate, expected at least half: there is nothing to rank (QNLI has its candidates apart "
-            "since its second version); use kind: classification"
-        )
+    sizes, relevant = check_candidates(task, split, rows)
+    rows_of = int(sizes.sum())
     large = int((sizes > batch_rows).sum())
     if large:
-        passes = len(group) / batch_rows / packs_of(len(group), len(sizes), batch_rows)
+        passes = rows_of / batch_rows / packs_of(rows_of, len(sizes), batch_rows)
         log.warning(
             "%s %s: %s of %s questions have more candidates than the %d rows of a batch, up to %s; batches are as "
             "large as their questions, and memory must hold them%s",
             *(task.name, split, f"{large:,}", f"{len(sizes):,}", batch_rows, f"{int(sizes.max()):,}"),
             f"; an epoch reads each question {passes:.1f} times" if passes > 1.05 else "",
         )
-    relevant = np.bincount(place, weights=label)
     untold = int(((relevant == 0) | (relevant == sizes)).sum())
     if untold:
         log.warning(
             "%s %s: of %s questions %s have candidates of one kind alone: labels teach nothing there",
             *(task.name, split, f"{len(sizes):,}", f"{untold:,}"),
         )
+    if relevant.sum() > rows_of / 2:
+        log.warning(
+            "%s %s: %.0f %% of the candidates are '%s': task.%s.labels names what is irrelevant first, then what is "
+            "relevant",
+            *(task.name, split, 100 * relevant.sum() / rows_of, task.labels[1], task.name),
+        )
+
+
+def check_candidates(task: Task, split: str, rows: Rows) -> tuple[Ints, Ints]:
+    """Return how many candidates each question of a split has, and how many of them are relevant, ``[G]`` each.
+
+    Raises:
+        UserError: If most have one alone.
+    """
+    pairs = [(batch.column("group").to_numpy(), batch.column("label").to_numpy()) for batch in rows.batches()]
+    group, label = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    _, place, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    several = int((sizes > 1).sum())
+    if several < LEAST * len(sizes):
+        why = f" ({task.apart})" if task.apart else ""
+        remedy = "use kind: classification" if task.kind == "ranking" else "take map and mrr out of its metrics"
+        raise UserError(
+            f"task {task.name}: of the {len(sizes):,} questions of {split} (column {task.group}), {several:,} have "
+            f"more than one candidate, expected at least half: there is nothing to rank{why}; {remedy}"
+        )
+    return sizes, np.bincount(place, weights=label).astype(np.int64)
 
 
 def packs_of(rows: int, groups: int, pack_rows: int) -> int:
