@@ -160,7 +160,7 @@ def recipe(cfg, scope):
 
 def test_every_experiment_has_its_recipe():
     others = {"quickstart_bilstm", "bilstm_sst2_large", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
-    others |= {"mt_dnn_kd_glue", "mt_dnn_kd_glue_six", "mt_dnn_kd_glue_minilm"}
+    others |= {"quickstart_mt_dnn_kd", "mt_dnn_kd_glue", "mt_dnn_kd_glue_six", "mt_dnn_kd_glue_minilm"}
     assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
@@ -325,6 +325,21 @@ def test_the_quickstart_has_a_bilstm():
     same = [key for key in first if first[key] == second[key]]
     assert {"teacher", "task", "data", "batching", "trainer", "optimizer"} <= set(same)
     assert second["system"]["_target_"].endswith(".BiLstmStudent")
+
+
+def test_the_quickstart_has_an_ensemble():
+    """On the same texts: three teachers that differ, one task without any, as much of each task, fine-tuning."""
+    first, own = (composed("distill", f"experiment=quickstart{ending}") for ending in ("", "_mt_dnn_kd"))
+    assert {"task", "data", "encoder", "optimizer", "trainer"} <= {key for key in first if first[key] == own[key]}
+    assert own["system"]["_target_"].endswith(".MtDnnKdStudent")
+    assert own["batching"] == first["batching"] | {"single_task": True}
+    drawn = instantiate(own["task_sampler"])(np.array([4200.0, 200.0]), 0.3)
+    assert drawn[0] == drawn[1]
+    teachers = own["teacher"]
+    assert (teachers["scope"], len({str(member) for member in teachers["members"].values()})) == ("multi", 3)
+    assert own["seed"] not in teachers["seeds"]
+    assert teachers["tasks"] == {"toy_sentiment": "all", "toy_comparison": "all", "toy_preference": None}
+    assert own["student"]["fine_tune"]["tasks"] == "all"
 
 
 def test_the_tasks_of_the_paper():

@@ -35,5 +35,5 @@ def build_heads(
         try:
             found[task.name] = (task_heads or {}).get(task.name, head)(task, input_dim)
         except ValueError as error:
-            raise ValueError(f"the head of {task.name}: {error}") from error
+            raise ValueError(f"{error} (the head of {task.name})") from error
     return found

@@ -146,7 +146,7 @@ def test_an_interrupt_is_one_line(moment, tmp_path):
         ),
         pytest.param(
             ["encoder=tiny", *TOY, "system.task_heads.toy_sentiment.dropout=1.3"],
-            "system: the head of toy_sentiment: dropout probability has to be between 0 and 1",
+            "system: dropout probability has to be between 0 and 1, but got 1.3 (the head of toy_sentiment)",
             id="wrong setting of one task's head",
         ),
         pytest.param(
