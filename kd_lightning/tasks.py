@@ -117,8 +117,10 @@ class Task:
     def _check_groups(self) -> None:
         wanted = "kind: ranking" if self.kind == "ranking" else next((m for m in self.metrics if m in OF_GROUPS), None)
         if wanted and self.group is None:
-            why = f" ({self.apart}: there is nothing to rank)" if self.apart else ""
-            raise self._fail(f"{wanted} needs group, the column that says which question a row is a candidate for{why}")
+            raise self._fail(
+                f"{wanted} needs group, the column that says which question a row is a candidate for (QNLI has none "
+                "since its second version: there is nothing to rank)"
+            )
         if wanted and len(self.labels) != 2:
             raise self._fail(f"labels has {len(self.labels)} names, expected two for {wanted}: irrelevant, relevant")
         if self.kind == "ranking" and self.both_orders:
@@ -139,11 +141,6 @@ class Task:
     def ranks(self) -> bool:
         """Whether candidates of one question are compared, by the head or by a metric."""
         return self.kind == "ranking" or any(metric in OF_GROUPS for metric in self.metrics)
-
-    @property
-    def apart(self) -> str:
-        """Why a well-known task has no candidates of one question; of others nothing."""
-        return "QNLI has its candidates apart since its second version" if self.name == "qnli" else ""
 
     @property
     def num_labels(self) -> int:

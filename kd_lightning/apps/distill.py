@@ -41,7 +41,7 @@ from kd_lightning.apps.stages.teachers import (
 )
 from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.data import Rows, SoftTargets, ensemble
-from kd_lightning.tasks import Task, glue_average
+from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def distill(plan: Plan, folder: Path, summary: Config) -> None:
             scores["ensemble"] = score_ensemble(found, inputs)
     add_scores(summary, inputs.tasks, scores)
     add_groups(summary, scores, taught)
-    summary["objective"] = glue_average(mean_scores(one_each({**students, **tuned})))
+    summary["objective"] = summary["average"]["student_fine_tuned" if tuned else "student"]
     summary["teachers"] = [teacher_facts(teacher) for teacher in all_teachers]
     if len(teachers) > 1:
         summary["ensemble"] = ensemble_facts(found, teachers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from kd_lightning.data.batches.grouping import check_candidates
+from kd_lightning.data.batches.grouping import count_candidates
 from kd_lightning.data.rows import Rows
 from kd_lightning.tasks import Task
 
@@ -23,7 +23,7 @@ def check_evaluation_rows(task: Task, split: str, rows: Rows) -> None:
         UserError: If candidates of questions are to be ranked, and most questions have one alone.
     """
     if task.ranks:
-        sizes, relevant = check_candidates(task, split, rows)
+        sizes, relevant = count_candidates(task, split, rows)
         questions = f"{len(sizes):,}"
         if none := int((relevant == 0).sum()):
             found = "have no relevant candidate: no score counts them"
@@ -34,6 +34,6 @@ def check_evaluation_rows(task: Task, split: str, rows: Rows) -> None:
     if task.kind == "ranking":
         return
     (label,) = rows.by_id("label")
-    if len(label) > 1 and (label == label[0]).all():
+    if (label == label[0]).all():
         value = task.labels[int(label[0])] if task.labels else f"{label[0]:g}"
-        log.warning("%s %s: all %s labels are %s: its scores tell nothing", task.name, split, f"{len(label):,}", value)
+        log.warning("%s %s: of %s rows all are %s: scores tell nothing", task.name, split, f"{len(label):,}", value)

@@ -28,12 +28,12 @@ def build_heads(
         task_heads: Task -> what builds its head instead.
 
     Raises:
-        ValueError: If a head refuses its settings; the message names the task.
+        ValueError: If a head refuses its settings; of a task's own head the message names the task.
     """
-    found = nn.ModuleDict()
+    found, own = nn.ModuleDict(), task_heads or {}
     for task in tasks:
         try:
-            found[task.name] = (task_heads or {}).get(task.name, head)(task, input_dim)
+            found[task.name] = own.get(task.name, head)(task, input_dim)
         except ValueError as error:
-            raise ValueError(f"{error} (the head of {task.name})") from error
+            raise ValueError(f"{error} (the head of {task.name})" if task.name in own else str(error)) from error
     return found

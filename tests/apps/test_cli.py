@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+from hydra.types import RunMode
 
 from kd_lightning import __version__
+from kd_lightning.apps.command_line import ending
 from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line
 from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
-from kd_lightning.errors import Terminated
+from kd_lightning.errors import Terminated, UserError
 
 
 def call(command, *arguments):
@@ -283,6 +287,27 @@ def test_a_sweep_goes_on_after_a_job_that_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("outputs/sweep/sweep_*/0/summary.json"))
     (summary,) = tmp_path.glob("outputs/sweep/sweep_*/1/summary.json")
     assert '"status": "finished"' in summary.read_text()
+
+
+@pytest.mark.parametrize(
+    ("mode", "launcher", "goes_on"),
+    [
+        (RunMode.MULTIRUN, "hydra._internal.core_plugins.basic_launcher.BasicLauncher", True),
+        (RunMode.MULTIRUN, "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", False),
+        (RunMode.RUN, "hydra._internal.core_plugins.basic_launcher.BasicLauncher", False),
+    ],
+)
+@pytest.mark.parametrize("error", [UserError("wrong"), OSError("full")])
+def test_a_job_ends_its_process_unless_others_follow_there(monkeypatch, capsys, mode, launcher, goes_on, error):
+    """A job of a cluster that failed, and is counted as done; or a full disk that ends a sweep over folders."""
+    now = SimpleNamespace(mode=mode, launcher={"_target_": launcher}, job=SimpleNamespace(num=4))
+    monkeypatch.setattr(ending.HydraConfig, "get", staticmethod(lambda: now))
+    monkeypatch.setattr(ending, "refused_jobs", [])
+    with nullcontext() if goes_on else pytest.raises(SystemExit) as left, ending.told_in_one_line("train"):
+        raise error
+    assert goes_on or left.value.code == 2
+    assert ending.refused_jobs == [4] * goes_on
+    assert capsys.readouterr().err.startswith("kd-train: error: ")
 
 
 def test_signals_have_exit_codes_of_their_own():

@@ -470,6 +470,9 @@ def test_members_differ_as_they_are_told(kd, fits, workplace):
         assert teacher["scores"] == fit["scores"]
     report = (folder / "report.md").read_text()
     assert "| deep 2 |" in report
+    first, *_, last = (teacher["parameters"] for teacher in summary["teachers"])
+    assert summary["parameters"]["teacher"] == first != last
+    assert {*summary["folders"]} == {"teacher", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned"}
     assert summary["tasks"]["animals"]["ensemble"] is not None
 
 

@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps.settings.early import check_early
+from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -70,3 +71,61 @@ def test_the_data_is_found_from_any_folder(tmp_path, monkeypatch):
     cfg = composed("train", "+task.rte.files={train: a.csv, validation: /b.csv}")
     check_early(cfg)
     assert dict(cfg.task.rte.files) == {"train": str(tmp_path / "a.csv"), "validation": "/b.csv"}
+
+
+def given(*heads, **more):
+    """Return a configuration with heads of these tasks, of a run of ``sent`` and ``mnli``."""
+    cfg = {"task": {"sent": {}, "mnli": {}}, "system": {"task_heads": dict.fromkeys(heads)}}
+    return {**cfg, **more}
+
+
+TYPO = given("snt")
+OF_TEACHERS = {"system": {"task_heads": {"snt": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("cfg", "argument"),
+    [
+        (TYPO, "+system.task_heads.snt.dropout=0.3"),
+        (TYPO, "++system.task_heads={snt: {dropout: 0.3}}"),
+        (TYPO, "system={task_heads: {snt: {dropout: 0.3}}}"),
+        (given(teacher=OF_TEACHERS), "teacher.system.task_heads.snt.dropout=0.3"),
+        (given(teacher={"members": {"a": OF_TEACHERS}}), "++teacher.members.a.system.task_heads.snt.dropout=0.3"),
+        (given(teacher={"fine_tune": OF_TEACHERS}), "++teacher.fine_tune.system.task_heads.snt.dropout=0.3"),
+        (given(student={"fine_tune": OF_TEACHERS}), "++student.fine_tune.system.task_heads.snt.dropout=0.3"),
+    ],
+)
+def test_settings_of_a_misspelt_task_are_refused(cfg, argument):
+    """A rate of one task that never applies, wherever it may stand."""
+    with pytest.raises(UserError, match=r"task_heads\.snt: snt is no task of this run; did you mean 'sent'\?"):
+        check_unused(cfg, [argument])
+
+
+@pytest.mark.parametrize(
+    ("cfg", "arguments", "told"),
+    [
+        (
+            TYPO,
+            ["name=snt", "data.root=./snt", "~task.snt", "+system.task_heads.mnli.dropout=0.3"],
+            "did you mean 'sent'",
+        ),
+        (given("qnli"), ["data.root=./qnli"], "did you mean 'mnli'"),  # a recipe's, near to one of the run's
+        (given("qnli", "mnli"), [], ""),  # a recipe's, and all of the run's have settings
+        (given("cola"), ["task=mnli"], ""),
+        (given("cola"), ["system.task_heads.cola.dropout=0.3"], "system.task_heads.cola: cola is no task of this run"),
+        (given("cola"), ["system.task_heads={no-cola: {dropout: 0.3}}"], ""),
+        (
+            given(teacher={"tasks": {"sent": "all", "x": "all"}}),
+            ["teacher.tasks.x=all"],
+            "teacher.tasks.x: x is no task",
+        ),
+        (given("sent"), ["system.task_heads.sent.dropout=0.3"], ""),
+        (given(teacher={"members": {"a": None}, "fine_tune": None}), [], ""),
+    ],
+)
+def test_a_recipes_settings_are_not_the_users_mistakes(caplog, cfg, arguments, told):
+    """Three lines at every run about what nobody wrote; or a run refused for the name of a folder."""
+    with caplog.at_level("INFO"):
+        check_unused(cfg, arguments)
+    assert told in caplog.text
+    assert bool(caplog.text) is bool(told)

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
 from kd_lightning.apps import distill
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.predict import write_predictions
 from kd_lightning.apps.results import scoring
 from kd_lightning.data.folders import read_json
+from kd_lightning.data.reading.reader import check_columns
+from kd_lightning.data.rows import cache_rows
 from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
 
 COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]
 SHORT = ["task=[answers,animals]", "batching.single_task=true", "trainer.max_epochs=1"]
@@ -151,6 +156,19 @@ def test_questions_that_teach_nothing_are_told(kd, answers, caplog):
     )
 
 
+def test_equal_candidates_share_a_rank(tmp_path):
+    """The order of the file under the name of a rank."""
+    task = Task(
+        name="x", kind="ranking", texts=("text",), labels=("no", "yes"), group="q", metrics=("map",), label="label"
+    )
+    columns = {"text": list("abcde"), "q": [7, 7, 7, 7, 8]}
+    rows = cache_rows(tmp_path / "r", lambda: [check_columns(columns, task, labelled=False, source="x")], "x")
+    write_predictions(
+        tmp_path / "p.csv", task, rows, torch.arange(5), torch.tensor([[0.5], [2.0], [0.5], [-1.0], [0.1]])
+    )
+    assert pd.read_csv(tmp_path / "p.csv")["rank"].tolist() == [2, 1, 2, 4, 1]
+
+
 def test_labels_the_wrong_way_round_are_told(kd, answers, caplog):
     """``labels: [relevant, irrelevant]``: a model that finds what does not answer, and a high score for it."""
     with caplog.at_level("WARNING"):
@@ -177,12 +195,11 @@ def test_questions_that_tell_nothing_are_told(kd, answers, caplog):
     )
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *(line.replace("q", f"q{i}", 1) for i, line in enumerate(lines[1:])), ""]))
-    with pytest.raises(
-        UserError, match=r"answers: .* questions of validation \(column .*nothing to rank; use kind: cl"
-    ):
+    wrong = r"answers: .* questions of validation \(column .* as in QNLI since its second version; use kind: class"
+    with pytest.raises(UserError, match=wrong):
         kd("train", *SHORT)
     kinds = ["task.answers.kind=classification", "task.answers.metrics=[map,accuracy]"]
-    with pytest.raises(UserError, match=r"nothing to rank; take map and mrr out of its metrics"):
+    with pytest.raises(UserError, match=r"nothing to rank, as in QNLI since .*; take map and mrr out of its metrics"):
         kd("train", *SHORT, *kinds)
 
 

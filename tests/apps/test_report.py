@@ -7,7 +7,16 @@ import pytest
 from rich.console import Console
 
 from kd_lightning.apps.results import report
-from kd_lightning.apps.results.report import distillation_rows, doubt, gain, markdown, percent, show_table, write_report
+from kd_lightning.apps.results.report import (
+    distillation_rows,
+    doubt,
+    gain,
+    markdown,
+    percent,
+    show_table,
+    teacher_rows,
+    write_report,
+)
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.data.folders import read_json
 from kd_lightning.tasks import Task
@@ -202,6 +211,15 @@ def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch, summary, w
     assert told.replace(" ", "") in folded.replace(" ", "")
 
 
+def test_sizes_are_those_of_what_was_trained_first(summary):
+    """The size of a model of all tasks beside the scores of another, of one."""
+    teacher = {"name": "a", "chosen": True, "parameters": 1_500_000, "folders": {}}
+    teacher |= {"scores": {"rte": {"accuracy": 0.5}}, "fine_tuned": {"rte": {"accuracy": 0.6}}}
+    header, rows = teacher_rows(summary | {"teachers": [teacher]})
+    assert header == ["teacher", "rte", "mrpc", "parameters"]
+    assert rows == [["a", "50.0", "-", "1.50 M"], ["a, fine-tuned", "60.0", "-", ""]]
+
+
 def test_a_teacher_that_is_no_better_is_told(summary):
     """A gain of a bad teacher means nothing; an ensemble counts with what it says together, a group by itself."""
     assert doubt(summary) == ""
@@ -240,6 +258,10 @@ def test_what_was_not_fine_tuned_counts_as_it_was(tmp_path):
         "student": 0.5,
         "student_fine_tuned": 0.6,
     }
+    scores["student_fine_tuned"] = {"cola": {"accuracy": 0.6}}
+    add_groups(summary, scores, ["rte", "mrpc"])
+    assert summary["averages"]["with a teacher"]["student_fine_tuned"] is None, "nothing of it was fine-tuned"
+    assert summary["averages"]["without a teacher"]["student_fine_tuned"] == 0.6
     summary["parameters"] = dict.fromkeys(summary["parameters"], 10)
     write_report(tmp_path, summary)
     assert "tasks that were not fine-tuned count as they were before" in (tmp_path / "report.md").read_text()

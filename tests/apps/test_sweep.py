@@ -42,6 +42,17 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
     assert rows[0] == ["seed=0 optimizer.lr=1e-3", "50.0", "0.00 M"]
 
 
+def test_what_is_left_of_a_sweep_is_shown(tmp_path):
+    """One job of three that was not refused: its result, and no table."""
+    run = tmp_path / "outputs" / "distill" / "sweep" / "2"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
+    average = NONE | {"student": 0.5}
+    write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
+    SweepTable().on_multirun_end(OmegaConf.create({"name": "distill", "hydra": {"sweep": {"dir": str(run.parent)}}}))
+    assert "| the only one | 50.0 | 0.00 M |" in (run.parent / "report.md").read_text()
+
+
 def test_other_sweeps_are_not_counted(tmp_path):
     """Neither one beside it that has the same name, nor an earlier one into the same folder."""
     for number, run in enumerate(("monday/sweep/0", "tuesday/sweep/0", "tuesday/sweep/1")):

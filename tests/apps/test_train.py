@@ -308,16 +308,39 @@ def test_a_run_knows_its_own_tasks(kd, workplace):
     run = kd("train", "task=[animals,beasts]", "trainer.max_epochs=1")
     line = ["kd-predict", f"run={run}", "task=animals", "file=beasts-dev.csv", "output=out"]
     assert tasks_of_run(line) == [*line[:2], "+task.animals={}", *line[3:]]
-    assert tasks_of_run([line[0], line[1], "task=[animals, rte]"])[2:] == ["+task.animals={}", "task=[rte]"]
-    for asked in ("task=rte", "task=animal", "task=", "split=train"):
+    assert tasks_of_run([*line[:2], "task=[animals, rte]"])[2:] == ["+task.animals={}", "task=[rte]"]
+    assert tasks_of_run([line[0], f"run='{run}'", "task='beasts'"])[2:] == ["+task.beasts={}"]
+    assert tasks_of_run([*line, "task.animals.files.test=x"])[-1] == "++task.animals.files.test=x"
+    for asked in ("task=rte", "task=animal", "task=", "split=train", "task=animals,beasts", "task=[animals"):
         assert tasks_of_run([*line[:2], asked])[2:] == [asked]
     assert tasks_of_run(["kd-predict", "run=nowhere", "task=animals"])[2:] == ["task=animals"]
     assert tasks_of_run(["kd-train", "task=animals"]) == ["kd-train", "task=animals"]
-    assert tasks_of_run([*line, "--config-dir", "mine"]) == [*line, "--config-dir", "mine"]
+    for own in (["--config-dir", "mine"], ["hydra.searchpath=[file://mine]"]):
+        assert tasks_of_run([*line, *own]) == [*line, *own]
+    (workplace / "broken").mkdir()
+    (workplace / "broken" / "config.yaml").write_text("task: [")
+    assert tasks_of_run(["kd-predict", "run=broken", "task=animals"])[2:] == ["task=animals"]
+
+
+def test_what_is_not_said_of_a_runs_task_is_the_runs(kd, workplace):
+    """The labels of an option of this name, or a file that takes away those that the run has."""
+    run = kd("train", "task=[animals,beasts]", "trainer.max_epochs=1")
     kd("predict", f"run={run}", "+task.animals={}", "file=beasts-dev.csv", "output=out")
     assert len((workplace / "out" / "animals-beasts-dev.csv").read_text().splitlines()) == 33
     evaluation = kd("evaluate", f"run={run}", "+task.beasts={}") / "evaluation.json"
     assert set(read_json(evaluation)["scores"]) == {"beasts"}
+    files = ["+task.beasts={}", "++task.beasts.files.test=animals-train.csv"]
+    kd("predict", f"run={run}", *files, "split=test", "output=out")
+    assert len((workplace / "out" / "beasts-test.csv").read_text().splitlines()) == 97
+    kd("predict", f"run={run}", *files, "output=out")
+    assert len((workplace / "out" / "beasts-validation.csv").read_text().splitlines()) == 33
+    whole = {"_target_": "kd_lightning.tasks.Task", "name": "animals", "kind": "classification"}
+    whole |= {"labels": "[same,different]", "metrics": "[accuracy]", "texts": "[first,second]"}
+    node = ", ".join(f"{name}: {value}" for name, value in {**whole, "files": "{validation: animals-dev.csv}"}.items())
+    with pytest.raises(UserError, match=r"labels is .*was trained with"):  # a task that is said whole is what it says
+        kd("evaluate", f"run={run}", f"+task.animals={{{node}}}")
+    with pytest.raises(UserError, match="task beasts has no _target_"):
+        kd("evaluate", f"run={run}", "+task.beasts=null")
 
 
 def test_a_model_that_diverges_is_no_result(kd, monkeypatch, workplace):

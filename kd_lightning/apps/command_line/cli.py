@@ -6,23 +6,21 @@ import importlib
 import io
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
+from kd_lightning.apps.command_line.ending import end_of_sweep, no_litter, refused_jobs, told_in_one_line
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
-from kd_lightning.apps.command_line.one_line import one_line, os_error
+from kd_lightning.apps.command_line.one_line import one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
@@ -75,61 +73,6 @@ def quiet() -> None:
         logging.getLogger(name).propagate = False
 
 
-refused_jobs: list[int] = []
-"""Numbers of the sweep's jobs that ended with an error in this process."""
-
-
-@contextmanager
-def told_in_one_line(name: str) -> Iterator[None]:
-    """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
-
-    Of a sweep whose jobs run here one after the other, the next job goes on, and the command ends so after the last.
-    """
-    try:
-        yield
-    except UserError as error:
-        print(f"kd-{name}: error: {error}", file=sys.stderr)
-        _end_of_job()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
-            raise
-        print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
-        _end_of_job()
-
-
-def _end_of_job() -> None:
-    """Leave with exit code 2, unless other jobs follow in this process."""
-    now = HydraConfig.get()
-    if now.mode is not RunMode.MULTIRUN or not now.launcher["_target_"].endswith(".BasicLauncher"):
-        sys.exit(2)
-    refused_jobs.append(now.job.num)
-
-
-def _end_of_sweep(name: str) -> None:
-    """Leave with exit code 2 if a job of the sweep did not succeed."""
-    if refused_jobs:
-        numbers = ", ".join(map(str, refused_jobs))
-        what = f"job {numbers} of the sweep ended" if len(refused_jobs) == 1 else f"jobs {numbers} of the sweep ended"
-        print(f"kd-{name}: error: {what} with an error, see above", file=sys.stderr)
-        sys.exit(2)
-
-
-@contextmanager
-def no_litter() -> Iterator[None]:
-    """Take a run's folder away if the command fails before it wrote anything there; those of a sweep stay."""
-    try:
-        yield
-    except (UserError, OSError):
-        now = HydraConfig.get()
-        folder = Path(now.runtime.output_dir)
-        hydras = {".hydra", f"{now.job.name}.log"}
-        if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                folder.parent.rmdir()  # of the experiment, if it was its first run
-        raise
-
-
 @contextmanager
 def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
     """End the command with one line and exit code 2 where Hydra refuses its arguments.
@@ -147,7 +90,7 @@ def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
             raise
         arguments = sys.argv[1:]
         lookups = partial(setting_names, name, arguments), partial(options_with, name)
-        message = one_line(said.getvalue(), *lookups, arguments, partial(options_of, arguments))
+        message = one_line(said.getvalue(), *lookups, arguments, partial(options_of, name, arguments))
         said.truncate(said.seek(0))
         print(f"kd-{name}: error: {message}", file=sys.__stderr__)
         sys.exit(2)
@@ -189,12 +132,13 @@ def command(name: str, run: str) -> Callable[[], None]:
         if "--version" in sys.argv[1:]:
             print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
             return
-        sys.argv = tasks_of_run(spelled_out(sys.argv))
         quiet()  # a user's own Hydra callbacks may import anything
+        refused_jobs.clear()
         try:
             with interrupt_in_one_line(name), composed_in_one_line(name, said):
+                sys.argv = tasks_of_run(spelled_out(sys.argv))
                 task()
-                _end_of_sweep(name)
+                end_of_sweep(name)
                 sys.stdout.flush()
         except BrokenPipeError:  # who read our output has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -49,12 +49,11 @@ def options_with(name: str, setting: str) -> list[str]:
     return found
 
 
-def options_of(arguments: Sequence[str], group: str) -> list[str]:
-    """Return the options of a group, with those of ``--config-dir FOLDER``."""
+def options_of(name: str, arguments: Sequence[str], group: str) -> list[str]:
+    """Return the options of a group of the command ``kd-NAME``, with those of folders of one's own."""
     with _composing():
-        shipped = GlobalHydra.instance().config_loader().get_group_options(group)
-    own = [Path(found.partition("file://")[2].rstrip("']")) for found in _own_folder(arguments)]
-    return sorted({*shipped, *(path.stem for folder in own for path in (folder / group).glob("*.yaml"))})
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, config_name=name, overrides=_own_folder(arguments))
 
 
 @contextmanager

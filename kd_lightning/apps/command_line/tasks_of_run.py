@@ -1,41 +1,50 @@
-"""``task=NAME`` of a run's own task, which no option of the group describes: the run does."""
+"""``task=NAME`` of a task that the run has: no option of the group describes it, the run does."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.command_line.shipped_conf import options_of
+NAMES = re.compile(r"['\"]?([\w-]+)['\"]?|\[\s*([\w-]+(?:\s*,\s*[\w-]+)*)\s*\]")
+"""One name, or several in brackets; what else Hydra takes for ``task=`` is left to it."""
 
 
 def tasks_of_run(argv: list[str]) -> list[str]:
-    """Return the arguments with a run's own tasks as ``+task.NAME={}``: what is not said of them is the run's.
+    """Return the arguments of a command with ``run=FOLDER`` with the run's tasks as ``+task.NAME={}``.
+
+    What is not said of such a task is the run's; what is said of it (``task.NAME.files.test=FILE``) may be new. With
+    ``--config-dir`` the tasks are those of the folder.
 
     Args:
-        argv: Of a command, with ``run=FOLDER`` and ``task=NAME`` or ``task=[NAME,NAME]``, or without.
+        argv: Of a command.
     """
     told = {name: value for name, equals, value in (a.partition("=") for a in argv) if equals}
-    asked = [name.strip() for name in told.get("task", "").strip("[]").split(",") if name.strip()]
-    own = _tasks(Path(told["run"])) if asked and told.get("run") else set()
-    if not own:
+    own_options = {"--config-dir", "-cd", "hydra.searchpath"} & {*argv, *told}
+    found = NAMES.fullmatch(told.get("task", ""))
+    if found is None or "run" not in told or own_options:
         return argv
-    known = set(options_of(argv, "task"))
-    named = [name for name in asked if name in own and name not in known]
-    if not named:
-        return argv
-    rest = [name for name in asked if name not in named]
-    spelled = [f"+task.{name}={{}}" for name in named] + [f"task=[{','.join(rest)}]"] * bool(rest)
-    place = next(i for i, argument in enumerate(argv) if argument.startswith("task="))
-    return [*argv[:place], *spelled, *argv[place + 1 :]]
+    asked = re.split(r"\s*,\s*", found[1] or found[2])
+    known = _tasks(Path(told["run"].strip("'\"")))
+    named = [name for name in asked if name in known]
+    rest = [f"task=[{','.join(name for name in asked if name not in known)}]"] * (len(named) < len(asked))
+    spelled = []
+    for argument in argv:
+        if named and argument.startswith("task="):
+            spelled += [*(f"+task.{name}={{}}" for name in named), *rest]
+        elif argument.startswith(tuple(f"task.{name}." for name in named)):
+            spelled.append(f"++{argument}")
+        else:
+            spelled.append(argument)
+    return spelled
 
 
 def _tasks(run: Path) -> set[str]:
-    """Return the names of a run's tasks; none if there is no such run, which is told elsewhere."""
+    """Return the names of a run's tasks; none if its configuration cannot be read, which is told elsewhere."""
     try:
         found: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=False)
         return {str(name) for name in found["task"]}
-    except (OSError, OmegaConfBaseException, ValueError, KeyError, TypeError):
+    except Exception:  # of files, of YAML, of another content
         return set()

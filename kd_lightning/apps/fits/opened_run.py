@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.settings.stages import with_settings
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -52,8 +53,8 @@ class OpenedRun:
         tasks = {name: node for model in models for name, node in model.cfg["task"].items()}
         inputs_cfg = {**models[0].cfg, "task": tasks, **chosen}
         for name, node in (plain.get("task") or {}).items():
-            if "_target_" not in node:  # task=NAME of the run's own: what is not said of it is the run's
-                inputs_cfg["task"][name] = {**tasks.get(name, {}), **node}
+            if isinstance(node, dict) and "_target_" not in node:  # what is not said of it is the run's
+                inputs_cfg["task"][name] = with_settings(tasks.get(name, {}), node)
         return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models))
 
     def model_for(self, task: Task) -> TrainedModel:

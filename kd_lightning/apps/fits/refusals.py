@@ -80,7 +80,7 @@ def _refusal(node: Node, message: str) -> str:
         where, settings = next((found for found in having if _made(found[1]) == made), having[0])
         near = did_you_mean(name, [known for known in _known(settings) if known != name])
         return f"{where}: {_made(settings) or made} has no setting '{name}'{near}"
-    absent = re.search(r"Error (?:loading|locating target) '([\w.]+)'", message)
+    absent = re.search(r"Error (?:loading|locating target) '([^']+)'", message)
     if absent is not None:
         target = absent[1]
         where = next((where for where, settings in _nodes(node) if settings.get("_target_") == target), node[0])
@@ -94,10 +94,10 @@ def _refusal(node: Node, message: str) -> str:
 
 
 def _names_in(module: str) -> list[str]:
-    """Return the public names of a module; none if there is no such module."""
+    """Return the public names of a module; none if there is no such module, or it cannot be imported."""
     try:
         return [name for name in vars(importlib.import_module(module)) if not name.startswith("_")]
-    except ImportError:
+    except Exception:  # a user's own module may raise anything; the message says what
         return []
 
 

@@ -63,8 +63,8 @@ class Shared:
         """Say once which rows count in no score, and which scores tell nothing; see the function of this name."""
         asked = f"what {task.name}/{split} tells"
         if asked not in self.told:
-            self.told.add(asked)
             check_evaluation_rows(task, split, rows)
+            self.told.add(asked)
 
     def synthetic(self, task: Task, recipe: Config) -> Rows:
         """Return the rows that the recipe's augmenter writes from ``train``; see ``Corpus.synthetic``."""

@@ -157,8 +157,8 @@ def doubt(summary: Config) -> str:
     best = max(untaught, key=lambda role: untaught[role])
     if average[teacher] > untaught[best]:
         return ""
-    of = {role: f"The {LABELS[role]} ({percent(average[role])})" for role in (teacher, best)}
-    return f"{of[teacher]} is no better than the{of[best].removeprefix('The')}."
+    one, other = (f"{LABELS[role]} ({percent(average[role])})" for role in (teacher, best))
+    return f"The {one} is no better than the {other}."
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:

@@ -90,12 +90,14 @@ def add_groups(summary: Config, scores: Mapping[str, Scores], taught: Sequence[s
 
 def _averages(scores: Mapping[str, Scores], names: Sequence[str]) -> dict[str, float | None]:
     """Return role -> its average over some tasks, None where it has not all of them."""
-    found: dict[str, float | None] = {}
+    found: dict[str, float | None] = dict.fromkeys(ROLES)
     for role in ROLES:
         of_role = scores.get(role, {})
-        counted = {**scores.get(BEFORE.get(role, ""), {}), **of_role} if of_role else {}
-        own = {key: metrics for key, metrics in counted.items() if key.partition("/")[0] in names}
-        found[role] = glue_average(own) if all(name in own for name in names) else None
+        if not any(name in of_role for name in names):
+            continue
+        counted = {**scores.get(BEFORE.get(role, ""), {}), **of_role}
+        if all(name in counted for name in names):
+            found[role] = glue_average({key: each for key, each in counted.items() if key.partition("/")[0] in names})
     return found
 
 

@@ -26,7 +26,7 @@ class SweepTable(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         header, rows = sweep_rows(sweep_runs(folder, config.name))
-        if len(rows) > 1:
+        if rows:
             write_text(folder / "report.md", markdown(header, rows) + "\n")
             show_table(f"averages of the sweep ({folder / 'report.md'})", header, rows)
 
@@ -65,5 +65,5 @@ def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
     for overrides, summary in finished:
         name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
         cells = [cell(summary["average"]) for cell in shown.values()]
-        rows.append([name, *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])
+        rows.append([name or "the only one", *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])
     return [*(keys if len(keys) == 1 else ["run"]), *shown, "parameters"], rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kd_lightning.errors import UserError, did_you_mean
@@ -22,21 +22,37 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
     Raises:
         UserError: If an argument names a task that is none, and nearly one of the run's.
     """
-    teacher = cfg.get("teacher", {})
-    nodes = {
-        "system.task_heads": cfg["system"].get("task_heads"),
-        "teacher.system.task_heads": teacher.get("system", {}).get("task_heads"),
-        "teacher.tasks": teacher.get("tasks"),
-    }
-    for where, node in nodes.items():
-        for name in node if isinstance(node, Mapping) else ():
+    for where, node in _by_task(cfg):
+        for name in map(str, node):
             if name in cfg["task"]:
                 continue
-            hint = did_you_mean(str(name), [task for task in cfg["task"] if task not in node])
-            given = any(re.search(rf"(?<!\w){re.escape(str(name))}(?!\w)", argument) for argument in arguments)
+            hint = did_you_mean(name, [task for task in cfg["task"] if task not in node])
+            given = any(_names(argument, where, name) for argument in arguments)
             if given and hint:
                 raise UserError(f"{where}.{name}: {name} is no task of this run{hint}")
             if hint:
                 log.warning("%s.%s: %s is no task of this run%s", where, name, name, hint)
             elif given:
                 log.info("%s.%s: %s is no task of this run", where, name, name)
+
+
+def _by_task(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the places of settings by task, and these."""
+    teacher, student = cfg.get("teacher") or {}, cfg.get("student") or {}
+    nodes = {"": cfg, "teacher.": teacher}
+    nodes |= {f"teacher.members.{name}.": node for name, node in (teacher.get("members") or {}).items()}
+    nodes |= {"teacher.fine_tune.": teacher.get("fine_tune"), "student.fine_tune.": student.get("fine_tune")}
+    for where, node in nodes.items():
+        heads = ((node or {}).get("system") or {}).get("task_heads")
+        if isinstance(heads, Mapping):
+            yield f"{where}system.task_heads", heads
+    if isinstance(teacher.get("tasks"), Mapping):
+        yield "teacher.tasks", teacher["tasks"]
+
+
+def _names(argument: str, where: str, name: str) -> bool:
+    """Tell whether an argument names a task among the settings of a place: in its key, or in a mapping."""
+    key, _, value = argument.lstrip("+~").partition("=")
+    if key.startswith(f"{where}."):
+        return key.removeprefix(f"{where}.").partition(".")[0] == name
+    return where.startswith(key) and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])\s*:", value) is not None

@@ -31,7 +31,7 @@ def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
     Raises:
         UserError: If most have one alone, as in QNLI since its second version.
     """
-    sizes, relevant = check_candidates(task, split, rows)
+    sizes, relevant = count_candidates(task, split, rows)
     rows_of = int(sizes.sum())
     large = int((sizes > batch_rows).sum())
     if large:
@@ -56,7 +56,7 @@ def check_groups(task: Task, split: str, rows: Rows, batch_rows: int) -> None:
         )
 
 
-def check_candidates(task: Task, split: str, rows: Rows) -> tuple[Ints, Ints]:
+def count_candidates(task: Task, split: str, rows: Rows) -> tuple[Ints, Ints]:
     """Return how many candidates each question of a split has, and how many of them are relevant, ``[G]`` each.
 
     Raises:
@@ -67,11 +67,11 @@ def check_candidates(task: Task, split: str, rows: Rows) -> tuple[Ints, Ints]:
     _, place, sizes = np.unique(group, return_inverse=True, return_counts=True)
     several = int((sizes > 1).sum())
     if several < LEAST * len(sizes):
-        why = f" ({task.apart})" if task.apart else ""
         remedy = "use kind: classification" if task.kind == "ranking" else "take map and mrr out of its metrics"
         raise UserError(
             f"task {task.name}: of the {len(sizes):,} questions of {split} (column {task.group}), {several:,} have "
-            f"more than one candidate, expected at least half: there is nothing to rank{why}; {remedy}"
+            f"more than one candidate, expected at least half: there is nothing to rank, as in QNLI since its second "
+            f"version; {remedy}"
         )
     return sizes, np.bincount(place, weights=label).astype(np.int64)
 
