@@ -21,7 +21,10 @@ class TaskRows(TypedDict):
     has_label: Tensor
     """Whether the row has a gold label, bool ``[n]``."""
     teacher_logits: Tensor
-    """Teacher logits float32 ``[n, C]``; NaN, and never a zero, where ``has_teacher`` is False."""
+    """Teacher logits float32 ``[n, C]``; NaN, and never a zero, where ``has_teacher`` is False.
+
+    ``[n, T, C]`` where each teacher has a head of its own.
+    """
     has_teacher: Tensor
     """Whether the row has a teacher, bool ``[n]``."""
     group: Tensor

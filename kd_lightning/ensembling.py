@@ -43,7 +43,7 @@ def mean_logits(
     if mean not in get_args(Mean):
         raise ValueError(f"mean is '{mean}', expected one of {', '.join(get_args(Mean))}")
     models = logits.shape[1]
-    share = torch.tensor([1.0] * models if weights is None else list(weights), dtype=logits.dtype)
+    share = torch.tensor([1.0] * models if weights is None else list(weights), dtype=logits.dtype, device=logits.device)
     if len(share) != models or not (share >= 0).all() or not 0 < share.sum() < float("inf"):
         raise ValueError(f"weights are {weights}, expected {models} numbers of at least 0, not all 0")
     if models == 1:

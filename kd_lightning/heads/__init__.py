@@ -4,6 +4,7 @@ from kd_lightning.heads.base import HeadFactory, build_heads
 from kd_lightning.heads.linear import ClassificationHead, RegressionHead, linear_head
 from kd_lightning.heads.san import SanHead, san_head
 from kd_lightning.heads.siamese import SiameseHead, siamese_head
+from kd_lightning.heads.teacher_heads import TeacherHeads, teacher_heads
 
 __all__ = [
     "ClassificationHead",
@@ -11,8 +12,10 @@ __all__ = [
     "RegressionHead",
     "SanHead",
     "SiameseHead",
+    "TeacherHeads",
     "build_heads",
     "linear_head",
     "san_head",
     "siamese_head",
+    "teacher_heads",
 ]

@@ -5,5 +5,6 @@ from kd_lightning.systems.base import NLUSystem
 from kd_lightning.systems.bilstm import BiLstmStudent
 from kd_lightning.systems.mt_dnn_kd import MtDnnKdStudent
 from kd_lightning.systems.teacher import Teacher
+from kd_lightning.systems.tmkd import TmkdStudent
 
-__all__ = ["BamStudent", "BiLstmStudent", "MtDnnKdStudent", "NLUSystem", "Teacher"]
+__all__ = ["BamStudent", "BiLstmStudent", "MtDnnKdStudent", "NLUSystem", "Teacher", "TmkdStudent"]

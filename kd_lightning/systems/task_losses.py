@@ -58,9 +58,16 @@ def pseudo_labels(kind: Kind, teacher: Tensor, group: Tensor) -> Tensor:
 def teacher_or_self(student: Tensor, rows: TaskRows) -> Tensor:
     """Return the teacher's logits ``[n, C]``; a row without a teacher teaches itself: no gradient, and no NaN.
 
-    The loss of such a row must have the weight 0.
+    Of several teachers, each with a head of its own, ``[n, T, C]``. The loss of such a row must have the weight 0.
+
+    Raises:
+        ValueError: If the student has not as many heads as there are teachers: one would teach all of them.
     """
-    return torch.where(rows["has_teacher"].unsqueeze(-1), rows["teacher_logits"], student.detach())
+    if rows["teacher_logits"].shape != student.shape:
+        shapes = f"{tuple(student.shape)}, the teachers {tuple(rows['teacher_logits'].shape)}"
+        raise ValueError(f"the student's logits are {shapes}: expected a head for each teacher")
+    there = rows["has_teacher"].view(-1, *[1] * (student.ndim - 1))
+    return torch.where(there, rows["teacher_logits"], student.detach())
 
 
 def loss_terms(rows: TaskRows, *, gold: Tensor, soft: Tensor, loss: Tensor) -> dict[str, CountedLosses]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import csv
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -25,22 +25,24 @@ from kd_lightning.annealing import Linear
 from kd_lightning.callbacks import ResumeCheckpoint, resume_path
 from kd_lightning.data import Part, collate, tokenise
 from kd_lightning.encoders import NewBiLstm, TrainingWords
+from kd_lightning.ensembling import mean_logits
 from kd_lightning.errors import UserError
 from kd_lightning.heads import SanHead, linear_head, san_head, siamese_head
 from kd_lightning.loggers import MetricsCsv
 from kd_lightning.losses import KLDivergence, LogitMSE, SoftCrossEntropy
 from kd_lightning.optim import AdaDelta, BertAdam, LayerwiseOptimizer, LinearWarmup
-from kd_lightning.systems import BamStudent, BiLstmStudent, MtDnnKdStudent, NLUSystem, Teacher
+from kd_lightning.systems import BamStudent, BiLstmStudent, MtDnnKdStudent, NLUSystem, Teacher, TmkdStudent
 
 SYSTEMS: dict[str, Callable[..., NLUSystem]] = {
     "teacher": Teacher,
     "bam": partial(BamStudent, distill_loss=SoftCrossEntropy(), annealing=Linear()),
     "bilstm": partial(BiLstmStudent, distill_loss=LogitMSE("sum"), gold_weight=0.25),
     "mt_dnn_kd": partial(MtDnnKdStudent, distill_loss=SoftCrossEntropy(), gold_weight=0.25),
+    "tmkd": partial(TmkdStudent, distill_loss=LogitMSE(), gold_weight=0.25, teachers={"mood": 2, "nli": 1, "near": 3}),
 }
-LEARN_FROM_TEACHERS = ["bam", "bilstm", "mt_dnn_kd"]
+LEARN_FROM_TEACHERS = ["bam", "bilstm", "mt_dnn_kd", "tmkd"]
 ANNEALED = ["bam"]
-CONSTANT = ["bilstm", "mt_dnn_kd"]
+CONSTANT = ["bilstm", "mt_dnn_kd", "tmkd"]
 """With a constant gold weight."""
 RECURRENT = ["bilstm"]
 """With the network of their paper: a BiLSTM, siamese for pairs, sparse gradients of its vectors, AdaDelta."""
@@ -86,9 +88,17 @@ def build(recipe, tokenizer, toys):
 
 
 @pytest.fixture
-def taught(parts, teach):
+def teachers(request, teach):
+    """Return a function that gives a part the teachers of the test's system: one, or as many as it has heads."""
+    made = SYSTEMS[request.node.callspec.params["name"]]
+    heads = getattr(made, "keywords", {}).get("teachers", {})
+    return lambda part, seed=0: teach(part, seed, teachers=heads.get(part.task.name))
+
+
+@pytest.fixture
+def taught(parts, teachers):
     """Return the examples of the three tasks, each with the logits of some teacher."""
-    return [teach(part, seed) for seed, part in enumerate(parts)]
+    return [teachers(part, seed) for seed, part in enumerate(parts)]
 
 
 @pytest.fixture
@@ -103,9 +113,25 @@ def batch_of(tokenizer):
     return batch_of
 
 
-def one_row(part: Part, row: int, tokenizer: Any) -> dict[str, Any]:
-    """Return a batch of a single example."""
-    return collate([part], np.array([0]), np.array([row]), tokenizer.pad_token_id)
+def one_row(part: Part, row: int, tokenizer: Any, beside: Sequence[Part] = ()) -> dict[str, Any]:
+    """Return a batch of a single example, of data that has other parts beside it."""
+    return collate([part, *beside], np.array([0]), np.array([row]), tokenizer.pad_token_id)
+
+
+def heads_of(system: NLUSystem, batch: dict[str, Any], task: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits that learn from labels ``[n, C]`` and from each teacher ``[n, T, C]``, mostly the same."""
+    with torch.no_grad():
+        if not isinstance(system, TmkdStudent):
+            logits = system(batch)[task]
+            return logits, logits.unsqueeze(1)
+        every = system.logits(task, system.encode(batch), batch["tasks"][task]["rows"])
+        return every[:, 0], every[:, 1:]
+
+
+def teachers_of(rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of each teacher, ``[n, T, C]``."""
+    found = rows["teacher_logits"]
+    return found if found.ndim == 3 else found.unsqueeze(1)
 
 
 def lively(system: NLUSystem) -> NLUSystem:
@@ -149,7 +175,9 @@ def test_one_batch_is_learned_exactly(build, batch_of, taught, make_trainer, nam
     batch = batch_of(taught, 6)
     if name in LEARN_FROM_TEACHERS and name not in ANNEALED:  # to the end it is its teacher that it learns
         for task, rows in batch["tasks"].items():
-            rows["labels"] = rows["teacher_logits"].squeeze(-1) if task == "near" else rows["teacher_logits"].argmax(-1)
+            mean = mean_logits(teachers_of(rows))
+            rows["teacher_logits"] = mean.unsqueeze(1).expand(teachers_of(rows).shape).view_as(rows["teacher_logits"])
+            rows["labels"] = mean.squeeze(-1) if task == "near" else mean.argmax(-1)
     system = lively(build(name, lr=0.006))
     trainer = make_trainer(max_epochs=1, gradient_clip_val=5.0)
     trainer.fit(system, Again(batch, 120), Again({**batch, "split": "validation"}, 1))
@@ -315,34 +343,37 @@ def unlabelled(toys, tokenizer, write_rows, tmp_path):
     return unlabelled
 
 
-def soft_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the distillation loss of one row, as the papers write it."""
-    if student.shape[-1] == 1:
-        return (student - teacher).square().mean()
-    return -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
+def soft_loss(name: str, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return the distillation loss of rows ``[n, T, C]``, as the papers write it."""
+    squares = (student - teacher).square()
+    if student.shape[-1] == 1 or name == "tmkd":
+        return squares.mean()
+    if name == "bilstm":
+        return squares.sum(-1).mean()
+    return -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1).mean()
 
 
-def unlabelled_loss(name: str, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def unlabelled_loss(name: str, logits: torch.Tensor, soft: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Return what a row without a label costs: the soft loss; Tang's, whose hard label is the teacher's choice."""
     if name != "bilstm" or logits.shape[1] == 1:  # of a score, label and soft target are the same number
-        return soft_loss(logits, teacher)
-    chosen = -logits.log_softmax(-1)[0, teacher[0].argmax()]
-    return 0.25 * chosen + 0.75 * (logits - teacher).square().sum()
+        return soft_loss(name, soft, teacher)
+    chosen = -logits.log_softmax(-1)[0, teacher.argmax()]
+    return 0.25 * chosen + 0.75 * soft_loss(name, soft, teacher)
 
 
 @distilled
 @pytest.mark.parametrize("task", ["mood", "near"])
-def test_an_unlabelled_row_follows_its_teacher(build, attach, unlabelled, teach, tokenizer, name, task):
+def test_an_unlabelled_row_follows_its_teacher(build, attach, unlabelled, teachers, tokenizer, name, task):
     """A missing label read as class 0: augmented text teaches one class only, more so as gold takes over."""
     system = attach(quietly(lively(build(name))), step=8)
-    part = teach(unlabelled(task), 2)
+    part = teachers(unlabelled(task), 2)
     for row in range(4):
         batch = one_row(part, row, tokenizer)
         rows = batch["tasks"][task]
-        expected = unlabelled_loss(name, system(batch)[task], rows["teacher_logits"])
-        torch.testing.assert_close(loss_of(system, batch), expected.detach())
+        expected = unlabelled_loss(name, *heads_of(system, batch, task), teachers_of(rows))
+        torch.testing.assert_close(loss_of(system, batch), expected)
         other = {**rows, "labels": 1 - rows["labels"]}
-        torch.testing.assert_close(loss_of(system, {**batch, "tasks": {task: other}}), expected.detach())
+        torch.testing.assert_close(loss_of(system, {**batch, "tasks": {task: other}}), expected)
 
 
 @pytest.mark.parametrize("gold_weight", [0.0, 0.25, 1.0])
@@ -354,19 +385,24 @@ def test_label_and_teacher_have_their_weights(build, attach, taught, tokenizer, 
     (part,) = (part for part in taught if part.task.name == task)
     for row in range(6):
         batch = one_row(part, row, tokenizer)
-        rows, logits = batch["tasks"][task], system(batch)[task].detach()
-        label, teacher = rows["labels"], rows["teacher_logits"]
+        rows, (logits, soft_logits) = batch["tasks"][task], heads_of(system, batch, task)
+        label = rows["labels"]
         gold = (logits[0] - label).square().mean() if task == "near" else F.cross_entropy(logits, label)
-        soft = (logits - teacher).square().sum() if name == "bilstm" else soft_loss(logits, teacher)
+        soft = soft_loss(name, soft_logits, teachers_of(rows))
         torch.testing.assert_close(loss_of(system, batch), gold_weight * gold + (1 - gold_weight) * soft)
         assert not torch.isclose(gold, soft)
+
+
+def untaught(name: str, **teachers: int) -> dict[str, Any]:
+    """Return the settings of a system whose other tasks have no teacher."""
+    return {"teachers": teachers} if name == "tmkd" else {}
 
 
 @distilled
 @pytest.mark.parametrize("task", ["mood", "near"])
 def test_a_row_without_teacher_follows_gold(build, attach, toys, tokenizer, name, task):
     """A missing teacher is NaN: weighed by zero it makes the whole batch's loss NaN, or the encoder learns nothing."""
-    system = attach(quietly(lively(build(name))), step=1)
+    system = attach(quietly(lively(build(name, **untaught(name)))), step=1)
     part = toys[task].part
     for row in range(4):
         batch = one_row(part, row, tokenizer)
@@ -388,11 +424,12 @@ def test_a_row_without_teacher_follows_gold(build, attach, toys, tokenizer, name
 
 
 @distilled
-def test_mixed_company(build, batch_of, attach, toys, teach, unlabelled, tokenizer, name):
+def test_mixed_company(build, batch_of, attach, toys, teachers, unlabelled, tokenizer, name):
     """Rows with and without teacher in one batch: a NaN that leaks, or a weight for all rows."""
-    system = attach(quietly(lively(build(name))), step=4)
-    parts = [toys["mood"].part, teach(unlabelled("mood"), 1), teach(toys["nli"].part, 2), toys["near"].part]
-    alone = [loss_of(system, one_row(part, row, tokenizer)) for part in parts for row in range(len(part.tokens))]
+    system = attach(quietly(lively(build(name, **untaught(name, mood=2, nli=1)))), step=4)
+    parts = [toys["mood"].part, teachers(unlabelled("mood"), 1), teachers(toys["nli"].part, 2), toys["near"].part]
+    rows = [(part, row) for part in parts for row in range(len(part.tokens))]
+    alone = [loss_of(system, one_row(part, row, tokenizer, parts)) for part, row in rows]
     loss = system.training_step(batch_of(parts), 0)
     torch.testing.assert_close(loss, torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
     loss.backward()
@@ -400,9 +437,9 @@ def test_mixed_company(build, batch_of, attach, toys, teach, unlabelled, tokeniz
 
 
 @every_system
-def test_no_row_teaches_a_label_it_has_not(build, attach, unlabelled, teach, tokenizer, name):
+def test_no_row_teaches_a_label_it_has_not(build, attach, unlabelled, teachers, tokenizer, name):
     """A system of gold labels alone that is given unlabelled rows must not learn that all of them are class 0."""
-    part = teach(unlabelled("mood"), 1)
+    part = teachers(unlabelled("mood"), 1)
     system = attach(quietly(lively(build(name))), step=8)
     batch = one_row(part, 0, tokenizer)
     rows = batch["tasks"]["mood"]
@@ -689,7 +726,7 @@ def test_logged_losses_are_of_the_rows_that_have_them(build, attach, taught, tok
     """A gold loss over rows that have no label is one of made-up labels."""
     system = attach(lively(build(name)), step=4)
     batch = batch_of([part for part in taught if part.task.name == "mood"], 6)
-    rows, logits = batch["tasks"]["mood"], system(batch)["mood"].detach()
+    rows, (logits, soft_logits) = batch["tasks"]["mood"], heads_of(system, batch, "mood")
     rows["has_label"] = torch.tensor([True, True, False, False, True, False])
     rows["has_teacher"] = torch.tensor([True, False, True, True, True, True])
     logged = {}
@@ -699,11 +736,9 @@ def test_logged_losses_are_of_the_rows_that_have_them(build, attach, taught, tok
     gold = F.cross_entropy(logits, rows["labels"], reduction="none")[rows["has_label"]]
     torch.testing.assert_close(means["gold_loss"], gold.mean())
     if name in LEARN_FROM_TEACHERS:
-        taught_rows, own = rows["has_teacher"], rows["teacher_logits"]
-        soft = torch.stack([soft_loss(logits[[row]], own[[row]]) for row in taught_rows.nonzero().flatten().tolist()])
-        if name == "bilstm":
-            soft = (logits - own).square().sum(1)[taught_rows]
-        torch.testing.assert_close(means["soft_loss"], soft.mean())
+        taught_rows = rows["has_teacher"]
+        soft = soft_loss(name, soft_logits[taught_rows], teachers_of(rows)[taught_rows])
+        torch.testing.assert_close(means["soft_loss"], soft)
         torch.testing.assert_close(means["loss"], loss)
 
 
@@ -760,20 +795,21 @@ def clipped(build, batch_of, taught, attach, name, scaler):
 
 @distilled
 @pytest.mark.parametrize("loss", [SoftCrossEntropy(), KLDivergence(2.0)])
-def test_scores_learn_by_the_squared_error(build, batch_of, attach, teach, parts, name, loss):
+def test_scores_learn_by_the_squared_error(build, batch_of, attach, teachers, parts, name, loss):
     """A softmax over one score is 1: a loss of classes would teach nothing, or fail."""
     (near,) = [part for part in parts if part.task.name == "near"]
-    part = teach(near, 1)
+    part = teachers(near, 1)
     system = attach(quietly(lively(build(name, distill_loss=loss))))
     batch = batch_of([part], 8)
     rows = batch["tasks"]["near"]
     rows["has_label"] = torch.zeros_like(rows["has_label"])
     found = system.training_step(batch, 0)
-    torch.testing.assert_close(found, (system(batch)["near"] - rows["teacher_logits"]).square().mean())
+    _, scores = heads_of(system, batch, "near")
+    torch.testing.assert_close(found.detach(), (scores - teachers_of(rows)).square().mean())
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
-@pytest.mark.parametrize("name", ["bilstm", "mt_dnn_kd"])
+@pytest.mark.parametrize("name", CONSTANT)
 def test_a_gold_weight_out_of_range_is_refused(build, name, weight):
     with pytest.raises(ValueError, match=rf"gold_weight is {weight}, expected a number in \[0, 1\]"):
         build(name, gold_weight=weight)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kd_lightning.batch import Batch, TaskRows
 from kd_lightning.data.soft_targets.table import SoftTargets
@@ -104,8 +105,9 @@ def collate(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> Ba
     ids = np.concatenate([parts[run.part].tokens.example_id[run.rows] for run in runs])
     tasks: dict[str, TaskRows] = {}
     for run in runs:
-        found = _task_rows(parts[run.part], np.arange(run.place.start, run.place.stop), run.rows)
-        name = parts[run.part].task.name
+        part, name = parts[run.part], parts[run.part].task.name
+        teacher = _teacher_logits(part, run.rows) if part.soft_targets is not None else _no_teacher(parts, run)
+        found = _task_rows(part, np.arange(run.place.start, run.place.stop), run.rows, teacher)
         tasks[name] = _join(tasks[name], found) if name in tasks else found
     return {
         "example_id": torch.from_numpy(ids),
@@ -116,22 +118,30 @@ def collate(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> Ba
     }
 
 
-def _task_rows(part: Part, here: Ints, rows: Ints) -> TaskRows:
-    count, classes = len(here), part.task.num_labels
+def _teacher_logits(part: Part, rows: Ints) -> Tensor:
+    """Return the soft targets of some rows, ``[n, C]``, or ``[n, T, C]`` of several teachers."""
+    assert part.soft_targets is not None
+    return part.soft_targets.logits[torch.from_numpy(part.soft_targets.find(part.tokens.example_id[rows]))]
+
+
+def _no_teacher(parts: Sequence[Part], run: Run) -> Tensor:
+    """Return NaN in the shape that other rows of the task have."""
+    task = parts[run.part].task
+    of_others = (p.soft_targets.logits.shape[1:] for p in parts if p.task.name == task.name and p.soft_targets)
+    return torch.full((len(run.rows), *next(of_others, (task.num_labels,))), float("nan"))
+
+
+def _task_rows(part: Part, here: Ints, rows: Ints, teacher: Tensor) -> TaskRows:
     label = part.tokens.label[rows]
     has_label = ~np.isnan(label)
     labels = torch.from_numpy(np.where(has_label, label, np.float32(0)))
     labels = part.task.to_unit(labels) if part.task.kind == "regression" else labels.long()
-    if part.soft_targets is None:
-        teacher = torch.full((count, classes), float("nan"))
-    else:
-        teacher = part.soft_targets.logits[torch.from_numpy(part.soft_targets.find(part.tokens.example_id[rows]))]
     return {
         "rows": torch.from_numpy(here),
         "labels": labels,
         "has_label": torch.from_numpy(has_label),
         "teacher_logits": teacher,
-        "has_teacher": torch.full((count,), part.soft_targets is not None),
+        "has_teacher": torch.full((len(here),), part.soft_targets is not None),
         "group": torch.from_numpy(part.groups[rows]),
     }
 
