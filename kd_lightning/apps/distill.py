@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.fits.build import Config, system_class
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs
@@ -40,8 +40,7 @@ from kd_lightning.apps.stages.teachers import (
     train_members,
 )
 from kd_lightning.apps.stages.teaching import stored_soft_targets
-from kd_lightning.data import Rows, SoftTargets, ensemble
-from kd_lightning.tasks import Task
+from kd_lightning.data import ensemble, stack
 
 log = logging.getLogger(__name__)
 
@@ -119,18 +118,22 @@ def one_each(models: Models) -> dict[str, list[TrainedModel]]:
 
 
 def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
-    """Return (task, split) -> soft targets on all rows of taught tasks; of several teachers, the ensemble's."""
+    """Return (task, split) -> soft targets on all rows of taught tasks; of several teachers, the ensemble's.
+
+    Where each teacher has a head, all of them are there, side by side.
+    """
     by_name = {task.name: task for task in inputs.tasks}
     asked = found.ask(
         inputs.training_rows, lambda model, name, split, rows: stored_soft_targets(model, by_name[name], split, rows)
     )
-    return {key: _joined(found, by_name[key[0]], each, inputs.training_rows[key]) for key, each in asked.items()}
-
-
-def _joined(found: Ensemble, task: Task, each: list[SoftTargets], rows: Rows) -> SoftTargets:
-    if len(each) == 1:
-        return each[0]
-    return refused_by("teacher.ensemble", {}, ensemble, each, **found.recipe(task, rows))
+    heads = system_class(inputs.cfg).has_teacher_heads
+    heard = {}
+    for key, each in asked.items():
+        if len(each) > 1 and found.mean:
+            recipe = found.recipe(by_name[key[0]], inputs.training_rows[key])
+            each = [refused_by("teacher.ensemble", {}, ensemble, each, **recipe)]
+        heard[key] = stack(each) if heads else each[0]
+    return heard
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:

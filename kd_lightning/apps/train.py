@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from kd_lightning.apps.fits.build import Config, learns_from_teachers
+from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
@@ -20,9 +20,10 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
-from kd_lightning.data import SoftTargets
+from kd_lightning.data import SoftTargets, stack
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
+from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import glue_average
 
 
@@ -33,6 +34,8 @@ def run(cfg: DictConfig) -> float:
     check_unlabelled(plain)
     shared = Shared.of(plain)
     soft_targets = open_soft_targets(plain, FitInputs(plain, shared))
+    if system_class(plain).has_teacher_heads:
+        plain = with_teacher_heads(plain, teachers_named(soft_targets))
     fit = Fit(plain["name"], plain, shared, soft_targets)
     silence_libraries()
     if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -64,6 +67,8 @@ def report(fit: Fit, result: Config, folder: Path, summary: Config) -> None:
 def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     """Return the soft targets that the configuration names: task -> folder, or task -> split -> folder.
 
+    Of a system with a head for each teacher, task or split -> list of folders, too.
+
     Raises:
         UserError: If the system needs some and there are none, or the other way round; if a task or split is not
             trained here, or a folder cannot be read.
@@ -86,13 +91,40 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     for name, folders in named.items():
         if name not in tasks:
             raise UserError(f"soft_targets names the task {name}, which is not trained: expected one of task=[...]")
-        for split, folder in ({"train": folders} if isinstance(folders, str) else folders or {}).items():
+        for split, named_folders in (folders if isinstance(folders, dict) else {"train": folders}).items():
             if (name, split) not in inputs.training_splits:
                 trained = ", ".join(of for task, of in inputs.training_splits if task == name)
                 raise UserError(f"soft_targets.{name} names the split {split}, which is not trained: {trained} is")
-            if not isinstance(folder, str):
-                raise UserError(f"soft_targets.{name}.{split} is {folder!r}, expected a folder")
-            found[name, split] = SoftTargets.open(Path(folder))
+            found[name, split] = _open(f"soft_targets.{name}.{split}", named_folders, system_class(cfg))
+    return found
+
+
+def _open(where: str, folders: Any, system: type[NLUSystem]) -> SoftTargets:
+    """Return the soft targets of a folder, or of several side by side."""
+    each = folders if isinstance(folders, list) else [folders]
+    if not each or not all(isinstance(folder, str) for folder in each):
+        raise UserError(f"{where} is {folders!r}, expected a folder, or a list of folders")
+    if len(each) > 1 and not system.has_teacher_heads:
+        raise UserError(
+            f"{where} names {len(each)} folders, but {system.__name__} hears one teacher: choose system=tmkd"
+        )
+    opened = [SoftTargets.open(Path(folder)) for folder in each]
+    return stack(opened) if system.has_teacher_heads else opened[0]
+
+
+def teachers_named(soft_targets: SoftTargetMap) -> dict[str, int]:
+    """Return task -> number of its teachers, whose logits are side by side.
+
+    Raises:
+        UserError: If the splits of a task have different numbers of them.
+    """
+    found: dict[str, int] = {}
+    for (task, split), targets in soft_targets.items():
+        count = targets.logits.shape[1]
+        if found.setdefault(task, count) != count:
+            raise UserError(
+                f"soft_targets.{task}.{split} has {count} teachers, other splits {found[task]}: expected as many"
+            )
     return found
 
 

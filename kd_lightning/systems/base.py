@@ -41,6 +41,8 @@ class NLUSystem(pl.LightningModule):
 
     learns_from_teachers: ClassVar[bool] = False
     """Whether the training step reads soft targets."""
+    has_teacher_heads: ClassVar[bool] = False
+    """Whether each teacher has a head of its own: their logits come side by side, ``[n, T, C]``."""
 
     def __init__(
         self,

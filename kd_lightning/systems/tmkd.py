@@ -48,6 +48,7 @@ class TmkdStudent(NLUSystem):
     """
 
     learns_from_teachers = True
+    has_teacher_heads = True
 
     def __init__(
         self,

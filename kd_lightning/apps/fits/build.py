@@ -68,10 +68,28 @@ def _check_fields(key: str, node: Config) -> None:
             raise UserError(f"task {key}: there is no field '{name}'{hint}")
 
 
+def system_class(cfg: Config) -> type[NLUSystem]:
+    """Return the class of the configuration's system."""
+    found: type[NLUSystem] = refused_by("system._target_", {}, get_class, cfg["system"]["_target_"])
+    return found
+
+
 def learns_from_teachers(cfg: Config) -> bool:
     """Tell whether the configuration's system needs soft targets."""
-    found: type[NLUSystem] = refused_by("system._target_", {}, get_class, cfg["system"]["_target_"])
-    return found.learns_from_teachers
+    return system_class(cfg).learns_from_teachers
+
+
+def with_teacher_heads(cfg: Config, teachers: Mapping[str, int]) -> Config:
+    """Return the configuration of a fit that says how many teachers each task has, if its system has heads for them.
+
+    Args:
+        cfg: Of the fit.
+        teachers: Task -> number of its teachers.
+    """
+    if not system_class(cfg).has_teacher_heads:
+        return cfg
+    own = {task: count for task, count in teachers.items() if task in cfg["task"]}
+    return {**cfg, "system": {**cfg["system"], "teachers": own}}
 
 
 def with_task_heads(node: Config, tasks: Sequence[str]) -> Config:

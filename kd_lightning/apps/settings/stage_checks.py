@@ -95,8 +95,13 @@ def _check_ensemble(cfg: Settings) -> None:
     own, names = cfg["teacher"], list(teachers(cfg["teacher"]))
     _check_keys("teacher.ensemble", own["ensemble"], ("mean", "weights"))
     mean, weights, where = own["ensemble"]["mean"], own["ensemble"]["weights"], "teacher.ensemble.weights"
-    if mean not in ("probabilities", "logits"):
-        raise UserError(f"teacher.ensemble.mean is {mean!r}, expected probabilities or logits")
+    if mean not in ("probabilities", "logits", None):
+        heads = "null, by which each teacher has a head of its own (system=tmkd)"
+        raise UserError(f"teacher.ensemble.mean is {mean!r}, expected probabilities, logits, or {heads}")
+    if mean is None and weights != "equal":
+        raise UserError(
+            f"{where} is {weights!r}, but teacher.ensemble.mean is null: what is not averaged has no weights"
+        )
     if not isinstance(weights, Mapping):
         if weights not in ("equal", "score"):
             raise UserError(f"{where} is {weights!r}, expected equal, score, or {{TEACHER: WEIGHT}}")

@@ -59,6 +59,18 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
     return found
 
 
+def teachers_heard(cfg: Settings) -> dict[str, int]:
+    """Return task -> how many teachers a student with a head for each of them has: all that teach, or one, their mean.
+
+    Args:
+        cfg: The run's configuration.
+    """
+    own = cfg["teacher"]
+    most = own["select"]["best"] if own["select"] else None
+    apart = own["ensemble"]["mean"] is None
+    return {task: len(names[:most]) if apart else 1 for task, names in who_teaches(cfg).items()}
+
+
 def _of_task(where: str, asked: Any, known: Mapping[str, tuple[str, int]]) -> list[str]:
     """Return the teachers of a task: all, or those that are named, a member with several seeds as a whole."""
     if asked == "all":

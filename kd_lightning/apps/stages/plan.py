@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from kd_lightning.apps.fits.build import Config, learns_from_teachers
+from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.fits.trainer import refuse_scripts
-from kd_lightning.apps.settings.stages import who_teaches
+from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.encoders import Encoder
@@ -21,6 +21,16 @@ from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
+
+
+def _check_teacher_heads(cfg: Config) -> None:
+    """Check that several teachers have a head each, or a mean."""
+    system, several = system_class(cfg), max(teachers_heard(cfg).values()) > 1
+    if system.learns_from_teachers and several and not system.has_teacher_heads:
+        raise UserError(
+            f"teacher.ensemble.mean is null, but {system.__name__} hears one teacher: expected probabilities or "
+            "logits, or system=tmkd, which has a head for each"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Plan:
         check_unlabelled(cfg)
         shared = Shared.of(cfg)
         learns = learns_from_teachers(cfg)
+        _check_teacher_heads(cfg)
         if learns and all(
             node["_target_"].endswith(".NewBiLstm") for node in (cfg["encoder"], cfg["teacher"]["encoder"])
         ):

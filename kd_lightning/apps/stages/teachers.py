@@ -64,12 +64,13 @@ class Ensemble:
 
     Args:
         models: Task -> its teachers, of the tasks that have some.
-        mean: What is averaged.
+        mean: What is averaged; None if the student hears each of them (what they say together is then the mean of
+            their probabilities).
         weights: Task -> a weight for each of its teachers; None for equal ones.
     """
 
     models: Mapping[str, Sequence[TrainedModel]]
-    mean: Mean = "probabilities"
+    mean: Mean | None = "probabilities"
     weights: Mapping[str, Sequence[float] | None] | None = None
 
     def ask(
@@ -101,7 +102,7 @@ class Ensemble:
             rows: What is predicted; candidates of one question are averaged together.
         """
         group = torch.from_numpy(rows.by_id("group")[0]) if task.kind == "ranking" else None
-        return {"mean": self.mean, "weights": (self.weights or {}).get(task.name), "group": group}
+        return {"mean": self.mean or "probabilities", "weights": (self.weights or {}).get(task.name), "group": group}
 
 
 def train_all(fits: Iterable[Fit]) -> Models:

@@ -6,12 +6,12 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kd_lightning.apps.fits.build import Config, with_changes
+from kd_lightning.apps.fits.build import Config, with_changes, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
-from kd_lightning.apps.settings.stages import OF_A_FIT, tuned_tasks, who_teaches
+from kd_lightning.apps.settings.stages import OF_A_FIT, teachers_heard, tuned_tasks, who_teaches
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
 def student_fits(cfg: Config, shared: Shared, untaught: Iterable[str]) -> Iterator[Fit]:
     """Yield the students, their soft targets still to come; ``untaught`` are the tasks that have no teacher."""
     for stage, scoped in scopes(cfg, "student", cfg["student"]["scope"], list(cfg["task"])):
-        yield Fit(stage, scoped, shared, {}, untaught=tuple(untaught))
+        yield Fit(stage, with_teacher_heads(scoped, teachers_heard(cfg)), shared, {}, untaught=tuple(untaught))
 
 
 def gold_only(cfg: Config) -> Config:

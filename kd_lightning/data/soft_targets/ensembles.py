@@ -25,6 +25,8 @@ def stack(members: Sequence[SoftTargets]) -> SoftTargets:
         UserError: If the members differ in task, split, labels or data; the message names the field and both values.
     """
     first, *others = members
+    if not others:  # as it is, without a copy
+        return replace(first, logits=first.logits.unsqueeze(1))
     for other in others:
         for name in ("task", "split", "labels", "data", "rows", "both_orders", "augmenter"):
             have, want = getattr(other.manifest, name), getattr(first.manifest, name)

@@ -1,0 +1,117 @@
+"""Commands with a head for each teacher: how many there are, who speaks to which, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.data import Part, collate
+from kd_lightning.errors import UserError
+
+THREE = ("system=tmkd", "task=animals", "teacher.seeds=[1,2,3]", "teacher.trainer.max_epochs=2", "trainer.max_epochs=2")
+APART = "teacher.ensemble.mean=null"
+
+
+def summary(folder):
+    """Return a run's summary."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def heads(folder):
+    """Return the names of a student's heads."""
+    return {name.rpartition(".output")[0] for name in load_file(folder / "student" / "heads.safetensors")}
+
+
+def test_each_teacher_has_a_head(kd, workplace):
+    """Three teachers, one average: the student would be 1avg-o-1 under the name of m-o-1."""
+    run = kd("distill", *THREE, APART)
+    soft = {f"animals.soft.{number}" for number in range(3)}
+    assert heads(run) == {"animals.gold", *soft}
+    assert TrainedModel.open(run / "student").cfg["system"]["teachers"] == {"animals": 3}
+    found = summary(run)["tasks"]["animals"]
+    assert all(found[role] is not None for role in ("teacher", "ensemble", "baseline", "student"))
+
+
+@pytest.mark.parametrize("mean", ["probabilities", "logits"])
+def test_a_mean_is_one_teacher(kd, mean):
+    """1avg-o-1: the same student with one soft head; the teachers are found in the store."""
+    run = kd("distill", *THREE, f"teacher.ensemble.mean={mean}")
+    assert heads(run) == {"animals.gold", "animals.soft.0"}
+
+
+def test_the_best_is_one_teacher(kd):
+    """1-o-1: of three teachers the best alone."""
+    one_model = ("teacher.scope=multi", "+teacher.select.best=1", "+teacher.select.by=[animals]")
+    run = kd("distill", *THREE, APART, *one_model)
+    assert heads(run) == {"animals.gold", "animals.soft.0"}
+
+
+def test_heads_learn_from_their_own_teachers(kd):
+    """Teachers in another order than heads: what a head says is nearest to what its own teacher says."""
+    run = kd("distill", *THREE, APART, "trainer.max_epochs=30", "system.gold_weight=0", "optimizer.lr=3e-3")
+    student = TrainedModel.open(run / "student")
+    inputs = FitInputs(student.cfg, Shared.of(student.cfg))
+    (task,), rows = inputs.tasks, inputs.training_rows["animals", "train"]
+    part = Part(task, "train", student.tokens(task, "train", rows))
+    batch = collate([part], np.zeros(len(part.tokens), int), np.arange(len(part.tokens)), 0)
+    with torch.no_grad():
+        said = student.system.logits("animals", student.system.encode(batch), batch["tasks"]["animals"]["rows"])[:, 1:]
+    teachers = [TrainedModel.open(Path(folder)) for folder in summary(run)["folders"]["teacher"]["animals"]]
+    order = batch["example_id"].argsort()
+    taught = torch.stack([teacher.logits(task, "train", rows)[1] for teacher in teachers], dim=1)
+    distance = (said[order][:, :, None] - taught[:, None]).square().mean((0, 3))  # [heads, teachers]
+    assert distance.argmin(1).tolist() == distance.argmin(0).tolist() == [0, 1, 2], distance
+
+
+@pytest.fixture
+def stored(kd, workplace):
+    """Return a function: seed -> the soft targets of a teacher of this seed."""
+
+    def stored(seed):
+        folder = workplace / f"soft-{seed}"
+        if not folder.exists():
+            run = kd("train", "task=animals", f"seed={seed}", "trainer.max_epochs=1")
+            kd("predict", f"run={run}", "task=animals", "split=train", "format=soft_targets", f"output={folder}")
+        (found,) = folder.iterdir()
+        return found
+
+    return stored
+
+
+def test_one_fit_has_the_teachers_that_are_named(kd, stored):
+    """``kd-train``: a list of folders are as many teachers; a single folder is one."""
+    one, other = stored(1), stored(2)
+    for named, count in ((f"[{one},{other}]", 2), (f"{{train: [{one},{other}]}}", 2), (one, 1)):
+        run = kd("train", "system=tmkd", "task=animals", f"+soft_targets.animals={named}", "trainer.max_epochs=1")
+        model = TrainedModel.open(run)
+        assert model.cfg["system"]["teachers"] == {"animals": count}
+        assert len(model.system.heads["animals"].soft) == count
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "said"),
+    [
+        ("distill", ["system=bam", "teacher.seeds=[1,2]", APART], "BamStudent hears one teacher: expected probabilit"),
+        ("distill", ["system=tmkd", APART, "teacher.ensemble.weights=score"], "what is not averaged has no weights"),
+        ("distill", ["system=tmkd", "teacher.ensemble.mean=median"], "'median', expected probabilities, logits, or"),
+        ("train", ["system=bam", "+soft_targets.animals=[A,B]"], "names 2 folders, but BamStudent hears one teacher"),
+        ("train", ["system=tmkd", "+soft_targets.animals=[]"], r"animals.train is \[\], expected a folder, or a list"),
+        (
+            "train",
+            ["system=tmkd", "+soft_targets.animals=[3]"],
+            r"animals.train is \[3\], expected a folder, or a list",
+        ),
+    ],
+)
+def test_what_fits_no_student_is_refused(kd, command, settings, said):
+    """A system that hears the first of the teachers, or their mean by a weight that is not applied."""
+    with pytest.raises(UserError, match=said):
+        kd(command, "task=animals", *settings)
