@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -19,6 +20,19 @@ class UserError(Exception):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM has ended what ran, as Ctrl-C would have."""
+
+
+@contextmanager
+def told_in(where: str) -> Iterator[None]:
+    """Put a place in front of what is wrong within the block.
+
+    Args:
+        where: Part of the configuration.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.refusals import refused_by
+from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.results.latency import latency
@@ -64,9 +65,15 @@ def run(cfg: DictConfig) -> float | None:
     return summary["objective"]
 
 
-def distill(plan: Plan, folder: Path, summary: Config) -> None:
-    """Build what is missing, in the order in which it is needed, and enter the results into the summary."""
+def distill(plan: Plan, folder: Path, summary: Config) -> Models:
+    """Build what is missing, in the order in which it is needed, and enter the results into the summary.
+
+    Returns:
+        Task -> its student.
+    """
     inputs, cfg = plan.inputs, plan.inputs.cfg
+    with stage(summary, "pretrain"):
+        start = pretrain(plan.first, folder / "pretrain", summary) if plan.first else None
     with stage(summary, "teacher"):
         all_teachers = train_members(plan.teachers, cfg, inputs.tasks)
         teachers = [teacher for teacher in all_teachers if teacher.chosen]
@@ -74,7 +81,7 @@ def distill(plan: Plan, folder: Path, summary: Config) -> None:
     with stage(summary, "soft_targets"):
         soft_targets = predict_soft_targets(found, inputs)
     with stage(summary, "student"):
-        students = train_all(with_soft_targets(fit, soft_targets) for fit in plan.students)
+        students = train_all(replace(with_soft_targets(fit, soft_targets), start=start) for fit in plan.students)
         tuned = fine_tune(plan.fine_tuned, students, cfg["student"]["fine_tune"])
     with stage(summary, "baseline"):
         baselines = train_all(plan.baselines)
@@ -102,6 +109,16 @@ def distill(plan: Plan, folder: Path, summary: Config) -> None:
         add_models(summary, inputs, teachers, models)
     hand_over(students, tuned, folder)
     write_report(folder, summary)
+    return students
+
+
+def pretrain(plan: Plan, folder: Path, summary: Config) -> Start:
+    """Distil once before the run's own distillation, which goes on from the student's encoder with heads of its own."""
+    own = summary["pretrain"] = new_summary(plan.inputs.cfg, versions())
+    folder.mkdir(exist_ok=True)
+    students = distill(plan, folder, own)
+    own["status"] = "finished"
+    return Start(next(iter(students.values())), keep_heads=False)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.data import Part, collate
 from kd_lightning.errors import UserError
+from tests.apps.conftest import sameness, write_pairs
 
 THREE = ("system=tmkd", "task=animals", "teacher.seeds=[1,2,3]", "teacher.trainer.max_epochs=2", "trainer.max_epochs=2")
 APART = "teacher.ensemble.mean=null"
@@ -115,3 +116,48 @@ def test_what_fits_no_student_is_refused(kd, command, settings, said):
     """A system that hears the first of the teachers, or their mean by a weight that is not applied."""
     with pytest.raises(UserError, match=said):
         kd(command, "task=animals", *settings)
+
+
+FIRST = (
+    "+task@pretrain.task=animals",
+    "+pretrain.task.animals.files.unlabelled=animals-more.csv",
+    "+pretrain.batching.unlabelled=only",
+    "+pretrain.system.gold_weight=0",
+    "+pretrain.system.predicts=soft",
+)
+
+
+@pytest.fixture
+def two_stages(kd, workplace):
+    """Return a function that distils twice: on pairs without labels, then on another task."""
+    write_pairs(workplace / "animals-more.csv", 150, 5, sameness)
+    settings = ("system=tmkd", "task=beasts", "teacher.seeds=[1,2]", APART, "teacher.trainer.max_epochs=1")
+    return lambda *changes: kd("distill", *settings, *FIRST, "trainer.max_epochs=1", *changes)
+
+
+def test_the_second_stage_goes_on_from_the_encoder_of_the_first(two_stages):
+    """A second stage that begins anew, or with the heads of another task."""
+    run = two_stages("optimizer.lr=1e-12", "+pretrain.optimizer.lr=3e-3")
+    (baseline,) = Path("outputs/store/fits").glob("baseline-*")
+    folders = {"first": run / "pretrain" / "student", "second": run / "student", "new": baseline}
+    weights = {name: TrainedModel.open(folder).system.encoder.state_dict() for name, folder in folders.items()}
+    moved = 0
+    for name, weight in weights["first"].items():
+        torch.testing.assert_close(weights["second"][name], weight, msg=name)
+        moved += not torch.allclose(weights["new"][name], weight, rtol=0, atol=1e-4)
+    assert moved > 5
+
+
+def test_the_first_stage_learns_from_teachers_alone(two_stages, workplace):
+    """Labelled rows, or labels, in distillation pre-training."""
+    run = two_stages()
+    found = summary(run)["pretrain"]
+    assert found["status"] == "finished"
+    assert found["data"]["animals"]["train"] == 0
+    assert found["data"]["animals"]["unlabelled"] == 150
+    assert found["tasks"]["animals"]["student"] is not None
+    assert summary(run)["data"]["beasts"]["train"] == 48
+    assert (run / "pretrain" / "report.md").is_file()
+    metrics = (run / "pretrain" / "metrics.csv").read_text()
+    assert "train/animals/soft_loss" in metrics
+    assert "gold_loss" not in metrics.splitlines()[0]

@@ -86,6 +86,8 @@ class FitInputs:
     def training_splits(self) -> list[tuple[str, str]]:
         """What is trained on, as (task, split): ``train``, ``unlabelled`` if it is wanted, ``synthetic`` if augmented.
 
+        Where unlabelled rows ``only`` are wanted, a task that has a teacher is trained on nothing else.
+
         Raises:
             UserError: If a task cannot be trained, or ``unlabelled`` is wanted and no task has it.
         """
@@ -98,7 +100,7 @@ class FitInputs:
             wants = wanted and task in taught
             more = self.shared.optional(task, "unlabelled", "it is trained without") if wants else None
             synthetic = task in taught and bool(self.cfg["augmenter"])
-            found = {"train": True, "unlabelled": more is not None, "synthetic": synthetic}
+            found = {"train": wanted != "only" or not wants, "unlabelled": more is not None, "synthetic": synthetic}
             splits += [(task.name, split) for split, there in found.items() if there]
         return splits
 

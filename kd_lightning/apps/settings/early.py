@@ -10,10 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.settings.stage_checks import check_stages
-from kd_lightning.apps.settings.stages import WHERE_TUNED
+from kd_lightning.apps.settings.stage_checks import check_changes, check_stages
+from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage
 from kd_lightning.apps.settings.unused import check_unused
-from kd_lightning.errors import UserError, first_line
+from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
 
 WHOLE_NUMBERS = {
@@ -59,7 +59,7 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
-BOOLEANS = ("baseline", "batching.unlabelled", "batching.single_task", "encoder.sparse")
+BOOLEANS = ("baseline", "batching.single_task", "encoder.sparse")
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
 NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}
@@ -93,7 +93,9 @@ def check_early(cfg: DictConfig) -> None:
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
-    _make_absolute(cfg)
+    for node in (cfg, cfg.get("pretrain")):
+        if isinstance(node, DictConfig):
+            _make_absolute(node)
 
 
 def _arguments() -> list[str]:
@@ -112,8 +114,20 @@ def _places(cfg: DictConfig) -> list[str]:
     if isinstance(cfg.task, DictConfig):  # else the tasks are what is wrong
         plain: Any = OmegaConf.to_container(cfg)
         check_stages(plain)
+        if plain["pretrain"] is not None:
+            _check_first(plain)
     named = [f"teacher.members.{name}." for name in cfg.teacher.members or ()]
     return ["", "teacher.", *named, *(f"{where}." for where in WHERE_TUNED)]
+
+
+def _check_first(cfg: dict[str, Any]) -> None:
+    """Check the settings of the distillation that comes first, as those of a run of its own."""
+    check_changes(cfg, "pretrain", cfg["pretrain"], (*OF_A_FIT[1:], "task", "data", "teacher", "seed"))
+    with told_in("pretrain"):
+        first = OmegaConf.create(first_stage(cfg))
+        for prefix in _places(first):
+            _check_kinds(first, prefix)
+            _check_length(OmegaConf.select(first, f"{prefix}trainer"), prefix)
 
 
 def _check_is_read(cfg: DictConfig) -> None:
@@ -148,6 +162,11 @@ def _check_kinds(cfg: DictConfig, prefix: str) -> None:
         value = OmegaConf.select(cfg, prefix + key, default=0)
         if not (_is_number(value) or (value is None and key in NO_NUMBER)):
             raise UserError(f"{prefix}{key} is {'null' if value is None else repr(value)}, expected a number")
+    unlabelled = OmegaConf.select(cfg, f"{prefix}batching.unlabelled")
+    if unlabelled is not None and not isinstance(unlabelled, bool) and unlabelled != "only":
+        raise UserError(
+            f"{prefix}batching.unlabelled is {unlabelled!r}, expected true, false, or only (no labels at all)"
+        )
     betas = OmegaConf.select(cfg, f"{prefix}optimizer.optimizer.betas", default=[0, 0])
     if not (OmegaConf.is_list(betas) or isinstance(betas, list)) or [*map(_is_number, betas)] != [True, True]:
         raise UserError(f"{prefix}optimizer.optimizer.betas is {betas!r}, expected two numbers: [0.9,0.999]")

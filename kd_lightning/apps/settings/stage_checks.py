@@ -39,7 +39,7 @@ def check_stages(cfg: Settings) -> None:
     for where in WHERE_TUNED:
         node = node_at(cfg, where)
         if node is not None:
-            _check_changes(cfg, where, node, ("tasks", "heads", *OF_A_FIT[1:]))
+            check_changes(cfg, where, node, ("tasks", "heads", *OF_A_FIT[1:]))
             if node.get("heads", "kept") not in ("kept", "new"):
                 raise UserError(f"{where}.heads is '{node['heads']}', expected kept (they go on) or new")
             tuned_tasks(cfg, where)
@@ -55,7 +55,7 @@ def _check_members(cfg: Settings, named: Any) -> None:
         if not re.fullmatch(r"[\w-]+", str(name)):
             raise UserError(f"{where}: expected a name of letters, digits, _ and -")
         if changes is not None:
-            _check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
+            check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
             if "seed" in changes and not is_whole(changes["seed"], 0):
                 raise UserError(f"{where}.seed is {changes['seed']!r}, expected a whole number of at least 0")
     if named and all(changes is None for changes in named.values()):
@@ -119,8 +119,18 @@ def _check_ensemble(cfg: Settings) -> None:
         raise UserError(f"{where} names teachers that teacher.select may not choose: use equal or score")
 
 
-def _check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]) -> None:
-    """Check that settings are some of a fit's."""
+def check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]) -> None:
+    """Check that settings are some of a fit's.
+
+    Args:
+        cfg: The run's configuration.
+        where: The settings' place in it.
+        changes: The settings.
+        known: The groups that they may be of.
+
+    Raises:
+        UserError: If there are others, or of another kind.
+    """
     if not isinstance(changes, Mapping):
         raise UserError(f"{where} is {changes!r}, expected settings, as {{trainer: {{max_epochs: 3}}}}")
     _check_keys(where, changes, known)
@@ -129,7 +139,7 @@ def _check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str]
             own = (cfg["teacher"] if where.startswith("teacher.") else cfg).get(group) or {}
             example = "{path: OWNER/MODEL}" if "path" in own else "{NAME: VALUE}"
             raise UserError(f"{where}.{group} is {changes[group]!r}, expected its settings, as {example}")
-    of_a_fit = [name for name in cfg["batching"] if name != "unlabelled"]  # it needs a teacher
+    of_a_fit = [name for name in cfg["batching"] if name != "unlabelled" or where == "pretrain"]  # it needs a teacher
     _check_keys(f"{where}.batching", changes.get("batching", {}), of_a_fit)
     _check_heads(f"{where}.system.task_heads", changes.get("system", {}).get("task_heads"))
 

@@ -59,6 +59,21 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
     return found
 
 
+def first_stage(cfg: Settings) -> dict[str, Any]:
+    """Return the configuration of the distillation that comes first: that of the run with the changes of ``pretrain``.
+
+    Tasks, data, who teaches what and which teachers are chosen are its own.
+
+    Args:
+        cfg: The run's configuration.
+    """
+    changes = cfg["pretrain"]
+    alone = {"pretrain": None, "baseline": False, "student": {"scope": "multi", "fine_tune": None}}
+    teacher = {**cfg["teacher"], "tasks": "all", "select": None, "fine_tune": None}
+    found: dict[str, Any] = with_settings({**cfg, **alone, "teacher": teacher}, changes)
+    return {**found, **{whole: copy.deepcopy(changes[whole]) for whole in ("task", "data") if whole in changes}}
+
+
 def teachers_heard(cfg: Settings) -> dict[str, int]:
     """Return task -> how many teachers a student with a head for each of them has: all that teach, or one, their mean.
 

@@ -13,11 +13,11 @@ from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.fits.trainer import refuse_scripts
-from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
+from kd_lightning.apps.settings.stages import first_stage, teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.encoders import Encoder
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, told_in
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,14 @@ class Plan:
         teachers: The members of the ensemble, or the only teacher; none of a system that learns from labels alone.
         students: One per task, or one of all tasks; their soft targets are still to come.
         fine_tuned: Task -> the fit that goes on from its student, on this task alone.
+        first: The distillation before it, from whose student the encoders of this one's go on; mostly None.
     """
 
     inputs: FitInputs
     teachers: list[Member]
     students: list[Fit]
     fine_tuned: dict[str, Fit]
+    first: Plan | None = None
 
     @classmethod
     def of(cls, cfg: Config) -> Plan:
@@ -66,7 +68,13 @@ class Plan:
             list(members(cfg, shared)) if learns else [],
             list(student_fits(cfg, shared, untaught)),
             fine_tuned_students(cfg, "student", shared),
+            cls._first_of(cfg) if cfg["pretrain"] else None,
         )
+
+    @classmethod
+    def _first_of(cls, cfg: Config) -> Plan:
+        with told_in("pretrain"):
+            return cls.of(first_stage(cfg))
 
     @cached_property
     def baselines(self) -> list[Fit]:
@@ -101,6 +109,9 @@ class Plan:
         Raises:
             UserError: If data or settings of a fit are wrong.
         """
+        if self.first:
+            with told_in("pretrain"):
+                self.first.check()
         encoders: dict[str, Encoder] = {}
         heads: dict[str, Shapes] = {}
         for fit in self:
