@@ -33,6 +33,7 @@ from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_score
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import (
     Ensemble,
+    ModelLists,
     Models,
     TrainedMember,
     ensemble_of,
@@ -65,11 +66,11 @@ def run(cfg: DictConfig) -> float | None:
     return summary["objective"]
 
 
-def distill(plan: Plan, folder: Path, summary: Config) -> Models:
+def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
     """Build what is missing, in the order in which it is needed, and enter the results into the summary.
 
     Returns:
-        Task -> its student.
+        Task -> its students.
     """
     inputs, cfg = plan.inputs, plan.inputs.cfg
     with stage(summary, "pretrain"):
@@ -81,24 +82,28 @@ def distill(plan: Plan, folder: Path, summary: Config) -> Models:
     with stage(summary, "soft_targets"):
         soft_targets = predict_soft_targets(found, inputs)
     with stage(summary, "student"):
-        students = train_all(replace(with_soft_targets(fit, soft_targets), start=start) for fit in plan.students)
-        tuned = fine_tune(plan.fine_tuned, students, cfg["student"]["fine_tune"])
+        students = train_students(plan, found, soft_targets, start)
+        tuned = fine_tune(
+            plan.fine_tuned, {task: each[0] for task, each in students.items()}, cfg["student"]["fine_tune"]
+        )
     with stage(summary, "baseline"):
         baselines = train_all(plan.baselines)
         tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, cfg["student"]["fine_tune"])
 
     taught = [task.name for task in plan.taught]
-    models = {
+    models: dict[str, ModelLists] = {
         "teacher": found.models,
         "baseline": one_each(baselines),
-        "student": one_each(students),
+        "student": students,
         "baseline_fine_tuned": one_each(tuned_baselines),
         "student_fine_tuned": one_each(tuned),
     }
     scores = {role: mean_scores(each) for role, each in models.items()}
-    if len(teachers) > 1:
-        with stage(summary, "evaluate"):
+    with stage(summary, "evaluate"):
+        if len(teachers) > 1:
             scores["ensemble"] = score_ensemble(found, inputs)
+        if several(students):
+            scores["student"] = score_ensemble(Ensemble(students), inputs)
     add_scores(summary, inputs.tasks, scores)
     add_groups(summary, scores, taught)
     summary["objective"] = summary["average"]["student_fine_tuned" if tuned else "student"]
@@ -118,7 +123,35 @@ def pretrain(plan: Plan, folder: Path, summary: Config) -> Start:
     folder.mkdir(exist_ok=True)
     students = distill(plan, folder, own)
     own["status"] = "finished"
-    return Start(next(iter(students.values())), keep_heads=False)
+    return Start(next(iter(students.values()))[0], keep_heads=False)
+
+
+def train_students(plan: Plan, found: Ensemble, soft_targets: SoftTargetMap, start: Start | None) -> ModelLists:
+    """Return task -> its students: one of all its teachers, or one for each of them.
+
+    Args:
+        plan: What is trained.
+        found: The teachers.
+        soft_targets: What they say together.
+        start: Where students begin; None is anew.
+    """
+    told = {"": soft_targets}
+    if plan.inputs.cfg["student"]["per_teacher"]:
+        told = {str(i): predict_soft_targets(each, plan.inputs) for i, each in enumerate(found.members(), 1)}
+    students: dict[str, list[TrainedModel]] = {}
+    for name, said in told.items():
+        fits = [
+            replace(with_soft_targets(fit, said), start=start, stage=f"{fit.stage} {name}".strip())
+            for fit in plan.students
+        ]
+        for task, model in train_all(fits).items():
+            students.setdefault(task, []).append(model)
+    return students
+
+
+def several(students: ModelLists) -> bool:
+    """Tell whether a task has several students, whose predictions are averaged."""
+    return any(len(each) > 1 for each in students.values())
 
 
 @contextmanager
@@ -186,7 +219,7 @@ def add_models(
     summary: Config,
     inputs: FitInputs,
     teachers: Sequence[TrainedMember],
-    models: Mapping[str, Mapping[str, Sequence[TrainedModel]]],
+    models: Mapping[str, ModelLists],
 ) -> None:
     """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's.
 
@@ -210,12 +243,19 @@ def add_models(
     }
 
 
-def hand_over(students: Models, tuned: Models, folder: Path) -> None:
-    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where a task has its own."""
+def hand_over(students: ModelLists, tuned: Models, folder: Path) -> None:
+    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where a task has its own.
+
+    Of several, one for each teacher, the names end in the number of the teacher.
+    """
     for old in folder.glob("student*"):
         shutil.rmtree(old)
-    whole = len({model.folder for model in students.values()}) == 1
-    models = {"student" if whole else f"student-{task}": model for task, model in students.items()}
+    whole = len({each[0].folder for each in students.values()}) == 1
+    models = {}
+    for task, each in students.items():
+        for number, model in enumerate(each, 1):
+            name = "student" if whole else f"student-{task}"
+            models[f"{name}-{number}" if len(each) > 1 else name] = model
     models |= {f"student-{task}": model for task, model in tuned.items()}
     for name, model in models.items():
         model.copy_to(folder / name)

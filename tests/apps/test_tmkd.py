@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.results.scoring import scores_from_logits
 from kd_lightning.data import Part, collate
 from kd_lightning.errors import UserError
 from tests.apps.conftest import sameness, write_pairs
@@ -53,6 +54,25 @@ def test_the_best_is_one_teacher(kd):
     one_model = ("teacher.scope=multi", "+teacher.select.best=1", "+teacher.select.by=[animals]")
     run = kd("distill", *THREE, APART, *one_model)
     assert heads(run) == {"animals.gold", "animals.soft.0"}
+
+
+def test_a_student_for_each_teacher(kd):
+    """m-o-m: each student hears one teacher; the score is that of their averaged predictions."""
+    run = kd("distill", *THREE, APART, "student.per_teacher=true")
+    found, models = summary(run), [TrainedModel.open(run / f"student-{number}") for number in (1, 2, 3)]
+    inputs = FitInputs(models[0].cfg, Shared.of(models[0].cfg))
+    (task,), rows = inputs.tasks, inputs.evaluation_rows["animals", "validation"]
+    each = torch.stack([model.logits(task, "validation", rows)[1] for model in models])
+    assert not torch.allclose(each[0], each[1])
+    scores = scores_from_logits(task, each.softmax(-1).mean(0).log(), rows)
+    assert found["tasks"]["animals"]["metrics"]["student"] == pytest.approx(scores)
+    for model in models:
+        assert len(model.system.heads["animals"].soft) == 1
+    assert "there are 3 models of students" in (run / "report.md").read_text()
+    one = kd("distill", *THREE[:2], *THREE[3:], APART, "teacher.seeds=[2]")
+    torch.testing.assert_close(
+        TrainedModel.open(one / "student").logits(task, "validation", rows)[1], each[1], rtol=0, atol=0
+    )
 
 
 def test_heads_learn_from_their_own_teachers(kd):
@@ -103,6 +123,13 @@ def test_one_fit_has_the_teachers_that_are_named(kd, stored):
         ("distill", ["system=bam", "teacher.seeds=[1,2]", APART], "BamStudent hears one teacher: expected probabilit"),
         ("distill", ["system=tmkd", APART, "teacher.ensemble.weights=score"], "what is not averaged has no weights"),
         ("distill", ["system=tmkd", "teacher.ensemble.mean=median"], "'median', expected probabilities, logits, or"),
+        ("distill", ["student.per_teacher=true", "student.fine_tune.tasks=all"], "student.fine_tune goes on from one"),
+        (
+            "distill",
+            ["student.per_teacher=true", "teacher.ensemble.weights=score"],
+            "expected teacher.ensemble.weights=eq",
+        ),
+        ("distill", ["student.per_teacher=1"], "student.per_teacher is 1, expected true or false"),
         ("train", ["system=bam", "+soft_targets.animals=[A,B]"], "names 2 folders, but BamStudent hears one teacher"),
         ("train", ["system=tmkd", "+soft_targets.animals=[]"], r"animals.train is \[\], expected a folder, or a list"),
         (

@@ -45,6 +45,21 @@ def check_stages(cfg: Settings) -> None:
             tuned_tasks(cfg, where)
     _check_selection(cfg, taught)
     _check_ensemble(cfg)
+    if cfg["student"]["per_teacher"]:
+        _check_per_teacher(cfg, taught)
+
+
+def _check_per_teacher(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
+    known = teachers(cfg["teacher"])
+    if cfg["student"]["fine_tune"] is not None:
+        raise UserError(
+            "student.per_teacher trains several students, student.fine_tune goes on from one: set it to null"
+        )
+    if cfg["teacher"]["ensemble"]["weights"] != "equal":
+        raise UserError("student.per_teacher: its students count the same, expected teacher.ensemble.weights=equal")
+    for task, names in taught.items():
+        if len(names) < len(known):
+            raise UserError(f"teacher.tasks.{task}: student.per_teacher needs all teachers, expected all (or null)")
 
 
 def _check_members(cfg: Settings, named: Any) -> None:

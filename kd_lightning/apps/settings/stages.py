@@ -68,7 +68,11 @@ def first_stage(cfg: Settings) -> dict[str, Any]:
         cfg: The run's configuration.
     """
     changes = cfg["pretrain"]
-    alone = {"pretrain": None, "baseline": False, "student": {"scope": "multi", "fine_tune": None}}
+    alone = {
+        "pretrain": None,
+        "baseline": False,
+        "student": {"scope": "multi", "per_teacher": False, "fine_tune": None},
+    }
     teacher = {**cfg["teacher"], "tasks": "all", "select": None, "fine_tune": None}
     found: dict[str, Any] = with_settings({**cfg, **alone, "teacher": teacher}, changes)
     return {**found, **{whole: copy.deepcopy(changes[whole]) for whole in ("task", "data") if whole in changes}}
@@ -82,7 +86,7 @@ def teachers_heard(cfg: Settings) -> dict[str, int]:
     """
     own = cfg["teacher"]
     most = own["select"]["best"] if own["select"] else None
-    apart = own["ensemble"]["mean"] is None
+    apart = own["ensemble"]["mean"] is None and not cfg["student"]["per_teacher"]
     return {task: len(names[:most]) if apart else 1 for task, names in who_teaches(cfg).items()}
 
 

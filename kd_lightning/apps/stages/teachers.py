@@ -29,6 +29,9 @@ Answer = TypeVar("Answer")
 Models = dict[str, TrainedModel]
 """Task -> its model."""
 
+ModelLists = Mapping[str, Sequence[TrainedModel]]
+"""Task -> its models."""
+
 
 @dataclass(frozen=True)
 class TrainedMember:
@@ -69,9 +72,14 @@ class Ensemble:
         weights: Task -> a weight for each of its teachers; None for equal ones.
     """
 
-    models: Mapping[str, Sequence[TrainedModel]]
+    models: ModelLists
     mean: Mean | None = "probabilities"
     weights: Mapping[str, Sequence[float] | None] | None = None
+
+    def members(self) -> list[Ensemble]:
+        """Return the teachers one by one; each task must have as many."""
+        counts = {len(each) for each in self.models.values()}
+        return [Ensemble({task: each[i : i + 1] for task, each in self.models.items()}) for i in range(max(counts))]
 
     def ask(
         self, rows: Mapping[tuple[str, str], Rows], question: Callable[[TrainedModel, str, str, Rows], Answer]
