@@ -6,6 +6,7 @@ run that was interrupted continues where it was.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import time
@@ -74,15 +75,14 @@ def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
     """
     inputs, cfg = plan.inputs, plan.inputs.cfg
     with stage(summary, "pretrain"):
-        start = pretrain(plan.first, folder / "pretrain", summary) if plan.first else None
+        starts = pretrain(plan.first, folder / "pretrain", summary) if plan.first else [None]
     with stage(summary, "teacher"):
-        all_teachers = train_members(plan.teachers, cfg, inputs.tasks)
-        teachers = [teacher for teacher in all_teachers if teacher.chosen]
+        teachers = train_members(plan.teachers, cfg, inputs.tasks)
         found = ensemble_of(teachers, cfg, plan.taught)
     with stage(summary, "soft_targets"):
         soft_targets = predict_soft_targets(found, inputs)
     with stage(summary, "student"):
-        students = train_students(plan, found, soft_targets, start)
+        students = train_students(plan, found, soft_targets, starts)
         tuned = fine_tune(
             plan.fine_tuned, {task: each[0] for task, each in students.items()}, cfg["student"]["fine_tune"]
         )
@@ -100,15 +100,15 @@ def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
     }
     scores = {role: mean_scores(each) for role, each in models.items()}
     with stage(summary, "evaluate"):
-        if len(teachers) > 1:
+        if several(found.models):
             scores["ensemble"] = score_ensemble(found, inputs)
         if several(students):
             scores["student"] = score_ensemble(Ensemble(students), inputs)
     add_scores(summary, inputs.tasks, scores)
     add_groups(summary, scores, taught)
     summary["objective"] = summary["average"]["student_fine_tuned" if tuned else "student"]
-    summary["teachers"] = [teacher_facts(teacher) for teacher in all_teachers]
-    if len(teachers) > 1:
+    summary["teachers"] = [teacher_facts(teacher) for teacher in teachers]
+    if several(found.models):
         summary["ensemble"] = ensemble_facts(found, teachers)
     with stage(summary, "latency"):
         add_models(summary, inputs, teachers, models)
@@ -117,29 +117,35 @@ def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
     return students
 
 
-def pretrain(plan: Plan, folder: Path, summary: Config) -> Start:
-    """Distil once before the run's own distillation, which goes on from the student's encoder with heads of its own."""
+def pretrain(plan: Plan, folder: Path, summary: Config) -> list[Start | None]:
+    """Distil once before the run's own distillation, which goes on from the encoders, with heads of its own.
+
+    Returns:
+        Where each student goes on: one for all, or one for each teacher.
+    """
     own = summary["pretrain"] = new_summary(plan.inputs.cfg, versions())
     folder.mkdir(exist_ok=True)
     students = distill(plan, folder, own)
     own["status"] = "finished"
-    return Start(next(iter(students.values()))[0], keep_heads=False)
+    return [Start(model, keep_heads=False) for model in next(iter(students.values()))]
 
 
-def train_students(plan: Plan, found: Ensemble, soft_targets: SoftTargetMap, start: Start | None) -> ModelLists:
+def train_students(
+    plan: Plan, found: Ensemble, soft_targets: SoftTargetMap, starts: Sequence[Start | None]
+) -> ModelLists:
     """Return task -> its students: one of all its teachers, or one for each of them.
 
     Args:
         plan: What is trained.
         found: The teachers.
         soft_targets: What they say together.
-        start: Where students begin; None is anew.
+        starts: Where students begin, None is anew: one for all, or one for each of them.
     """
     told = {"": soft_targets}
     if plan.inputs.cfg["student"]["per_teacher"]:
         told = {str(i): predict_soft_targets(each, plan.inputs) for i, each in enumerate(found.members(), 1)}
     students: dict[str, list[TrainedModel]] = {}
-    for name, said in told.items():
+    for (name, said), start in zip(told.items(), itertools.cycle(starts)):
         fits = [
             replace(with_soft_targets(fit, said), start=start, stage=f"{fit.stage} {name}".strip())
             for fit in plan.students
@@ -149,9 +155,9 @@ def train_students(plan: Plan, found: Ensemble, soft_targets: SoftTargetMap, sta
     return students
 
 
-def several(students: ModelLists) -> bool:
-    """Tell whether a task has several students, whose predictions are averaged."""
-    return any(len(each) > 1 for each in students.values())
+def several(models: ModelLists) -> bool:
+    """Tell whether a task has several models, whose predictions are averaged."""
+    return any(len(each) > 1 for each in models.values())
 
 
 @contextmanager
@@ -196,7 +202,7 @@ def teacher_facts(teacher: TrainedMember) -> Config:
     """Return what the summary says of a teacher: scores by task, before and after fine-tuning, size and folders."""
     return {
         "name": teacher.name or "teacher",
-        "chosen": teacher.chosen,
+        "chosen": list(teacher.chosen),
         "scores": {task: model.result["scores"][task] for task, model in teacher.trained.items()},
         "fine_tuned": {task: model.result["scores"][task] for task, model in teacher.fine_tuned.items()},
         "parameters": next(model.result["parameters"] for model in teacher.trained.values()),

@@ -168,7 +168,11 @@ def test_settings_change_at_any_depth():
             r"by names rte/acuracy, expected a metric of rte: .*mean 'accuracy'",
         ),
         ("teacher", {"select": {"best": 1, "by": ["rte", "rte"]}}, r"teacher.select.by names rte twice, expected each"),
-        ("teacher", {"scope": "single", "select": {"best": 1}}, r"add teacher.scope=multi"),
+        (
+            "teacher",
+            {"scope": "single", "select": {"best": 1, "by": ["rte"]}},
+            r"teacher.select.by is for models of all tasks .*by its main metric: leave it out",
+        ),
         (
             "teacher",
             {"seeds": [1, 2], "select": {"best": 1}, "tasks": {"rte": [1], "cola": "all", "mnli": "all"}},

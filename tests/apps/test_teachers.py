@@ -67,7 +67,16 @@ class FakeFit:
 )
 def test_the_best_are_those_of_the_highest_means(select, expected):
     """The first instead of the best; by one task of two, or by the main metric where another is named."""
-    assert list(best(TRAINED, run(members=THREE, select=select), TASKS)) == expected
+    found = best(TRAINED, run(members=THREE, select=select), TASKS)
+    assert found == dict.fromkeys(("rte", "cola", "mnli"), expected)
+
+
+def test_models_of_single_tasks_are_chosen_task_by_task():
+    """The best of one task, under the name of its seed, in all of them; or a model that its task has not."""
+    of_single = {name: dict(models) for name, models in TRAINED.items()}
+    del of_single["b"]["mnli"]
+    found = best(of_single, run(scope="single", members=THREE, select={"best": 1}), TASKS)
+    assert found == {"rte": ["c"], "cola": ["a"], "mnli": ["c"]}
 
 
 def test_those_that_are_not_chosen_are_not_fine_tuned(monkeypatch):
@@ -82,15 +91,15 @@ def test_those_that_are_not_chosen_are_not_fine_tuned(monkeypatch):
     planned = [Member(name, (fit(name),), {"rte": fit(name, " rte fine-tuned")}) for name in TRAINED]
     cfg = run(members=THREE, select={"best": 1, "by": ["mnli"]}, fine_tune={"tasks": ["rte"]})
     found = train_members(planned, cfg, TASKS)
-    assert [teacher.name for teacher in found if teacher.chosen] == ["b"]
+    assert {teacher.name: list(teacher.chosen) for teacher in found} == {"a": [], "b": ["rte", "cola", "mnli"], "c": []}
     assert trained == ["teacher a", "teacher b", "teacher c", "teacher b rte fine-tuned"]
 
 
 def test_weights_by_score_are_those_of_what_teaches():
     """Weights upside down, of another metric, of another task, or from before fine-tuning."""
     members = [
-        TrainedMember("a", TRAINED["a"], {}),
-        TrainedMember("b", TRAINED["b"], {"rte": model("t", rte=(0.75, 1))}),
+        TrainedMember("a", TRAINED["a"], {}, TRAINED["a"]),
+        TrainedMember("b", TRAINED["b"], {"rte": model("t", rte=(0.75, 1))}, TRAINED["b"]),
     ]
     cfg = run(members={"a": {}, "b": {}}, ensemble={"mean": "logits", "weights": "score"})
     found = ensemble_of(members, cfg, TASKS)

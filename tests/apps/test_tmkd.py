@@ -49,11 +49,34 @@ def test_a_mean_is_one_teacher(kd, mean):
     assert heads(run) == {"animals.gold", "animals.soft.0"}
 
 
-def test_the_best_is_one_teacher(kd):
+@pytest.mark.parametrize("scope", ["single", "multi"])
+def test_the_best_is_one_teacher(kd, scope):
     """1-o-1: of three teachers the best alone."""
-    one_model = ("teacher.scope=multi", "+teacher.select.best=1", "+teacher.select.by=[animals]")
-    run = kd("distill", *THREE, APART, *one_model)
+    run = kd("distill", *THREE, "topology=one_o_one", f"teacher.scope={scope}")
     assert heads(run) == {"animals.gold", "animals.soft.0"}
+    found = summary(run)
+    scores = [teacher["scores"]["animals"]["accuracy"] for teacher in found["teachers"]]
+    assert len(scores) == 3
+    assert [bool(teacher["chosen"]) for teacher in found["teachers"]].index(True) == scores.index(max(scores))
+    assert found["tasks"]["animals"]["teacher"] == pytest.approx(max(scores))
+    assert found["tasks"]["animals"]["ensemble"] is None
+
+
+TOPOLOGIES = {
+    "one_o_one": {"student": 1},
+    "one_avg_o_one": {"student": 1},
+    "m_o_m": {"student-1": 1, "student-2": 1, "student-3": 1},
+    "m_o_1": {"student": 3},
+}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_topologies_are_what_their_names_say(kd, topology):
+    """Which students there are, with how many soft heads; the teachers are trained once for all four."""
+    run = kd("distill", *THREE, f"topology={topology}", "baseline=false")
+    found = {folder.name: TrainedModel.open(folder).system for folder in sorted(run.glob("student*"))}
+    assert {name: len(system.heads["animals"].soft) for name, system in found.items()} == TOPOLOGIES[topology]
+    assert len(list(Path("outputs/store/fits").glob("teacher-*"))) == 3
 
 
 def test_a_student_for_each_teacher(kd):
@@ -188,3 +211,23 @@ def test_the_first_stage_learns_from_teachers_alone(two_stages, workplace):
     metrics = (run / "pretrain" / "metrics.csv").read_text()
     assert "train/animals/soft_loss" in metrics
     assert "gold_loss" not in metrics.splitlines()[0]
+
+
+def test_each_student_goes_on_from_its_own(two_stages):
+    """m-o-m in both stages: students of several teachers, then of one; or all of them from the first."""
+    run = two_stages("topology=m_o_m", "optimizer.lr=1e-12")
+    for number in (1, 2):
+        first, second = (
+            TrainedModel.open(folder / f"student-{number}").system.encoder.state_dict()
+            for folder in (run / "pretrain", run)
+        )
+        for name, weight in first.items():
+            torch.testing.assert_close(second[name], weight, msg=name)
+    one, other = (TrainedModel.open(run / f"student-{number}").system.encoder.state_dict() for number in (1, 2))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_as_many_students_in_both_stages(two_stages):
+    """A student that goes on from another teacher's."""
+    with pytest.raises(UserError, match=r"pretrain: student\.per_teacher trains 3 students there and 2 after it"):
+        two_stages("topology=m_o_m", "+pretrain.teacher.seeds=[1,2,3]")

@@ -106,7 +106,8 @@ def teacher_rows(summary: Config) -> tuple[Row, list[Row]]:
     tasks = {name: task["metric"] for name, task in summary["tasks"].items()}
     rows: list[Row] = []
     for teacher in summary["teachers"]:
-        kept = "" if teacher["chosen"] else " (not chosen)"
+        chosen = f" (chosen for {', '.join(teacher['chosen'])})" if teacher["chosen"] else " (not chosen)"
+        kept = "" if len(teacher["chosen"]) == len(teacher["scores"]) else chosen
         for suffix, scores in (("", teacher["scores"]), (", fine-tuned", teacher["fine_tuned"])):
             if scores:
                 found = [percent(scores[task][metric]) if task in scores else "-" for task, metric in tasks.items()]

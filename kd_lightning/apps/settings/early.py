@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.stage_checks import check_changes, check_stages
-from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage
+from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage, students
 from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
@@ -124,10 +124,17 @@ def _check_first(cfg: dict[str, Any]) -> None:
     """Check the settings of the distillation that comes first, as those of a run of its own."""
     check_changes(cfg, "pretrain", cfg["pretrain"], (*OF_A_FIT[1:], "task", "data", "teacher", "seed"))
     with told_in("pretrain"):
-        first = OmegaConf.create(first_stage(cfg))
-        for prefix in _places(first):
-            _check_kinds(first, prefix)
-            _check_length(OmegaConf.select(first, f"{prefix}trainer"), prefix)
+        first = first_stage(cfg)
+        known = OmegaConf.create(first)
+        for prefix in _places(known):
+            _check_kinds(known, prefix)
+            _check_length(OmegaConf.select(known, f"{prefix}trainer"), prefix)
+    there, here = students(first), students(cfg)
+    if there != here:
+        raise UserError(
+            f"pretrain: student.per_teacher trains {there} students there and {here} after it, expected as many: give "
+            "both as many teachers"
+        )
 
 
 def _check_is_read(cfg: DictConfig) -> None:

@@ -97,11 +97,14 @@ def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None
     if select is None:
         return
     _check_keys("teacher.select", select, ("best", "by"))
-    if own["scope"] != "multi":
-        raise UserError("teacher.select chooses among models of all tasks: add teacher.scope=multi")
+    if own["scope"] != "multi" and select.get("by", "all") != "all":
+        raise UserError(
+            "teacher.select.by is for models of all tasks (teacher.scope=multi); those of a single task are chosen by "
+            "its main metric: leave it out"
+        )
     if not is_whole(select.get("best"), 1) or select["best"] > count:
         raise UserError(f"teacher.select.best is {select.get('best')}, expected 1 to {count}, the number of teachers")
-    if select["best"] < count and any(len(names) < count for names in taught.values()):
+    if select["best"] < count and own["scope"] == "multi" and any(len(names) < count for names in taught.values()):
         raise UserError("teacher.tasks names teachers that teacher.select may not choose: expected all for each task")
     selection(cfg)
 

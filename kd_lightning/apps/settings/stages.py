@@ -62,7 +62,7 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
 def first_stage(cfg: Settings) -> dict[str, Any]:
     """Return the configuration of the distillation that comes first: that of the run with the changes of ``pretrain``.
 
-    Tasks, data, who teaches what and which teachers are chosen are its own.
+    Tasks, data and who teaches what are its own, and it has one student of all tasks, or one for each teacher.
 
     Args:
         cfg: The run's configuration.
@@ -71,10 +71,10 @@ def first_stage(cfg: Settings) -> dict[str, Any]:
     alone = {
         "pretrain": None,
         "baseline": False,
-        "student": {"scope": "multi", "per_teacher": False, "fine_tune": None},
+        "student": {"scope": "multi", "per_teacher": cfg["student"]["per_teacher"], "fine_tune": None},
+        "teacher": {**cfg["teacher"], "tasks": "all", "fine_tune": None},
     }
-    teacher = {**cfg["teacher"], "tasks": "all", "select": None, "fine_tune": None}
-    found: dict[str, Any] = with_settings({**cfg, **alone, "teacher": teacher}, changes)
+    found: dict[str, Any] = with_settings({**cfg, **alone}, changes)
     return {**found, **{whole: copy.deepcopy(changes[whole]) for whole in ("task", "data") if whole in changes}}
 
 
@@ -84,10 +84,19 @@ def teachers_heard(cfg: Settings) -> dict[str, int]:
     Args:
         cfg: The run's configuration.
     """
-    own = cfg["teacher"]
-    most = own["select"]["best"] if own["select"] else None
-    apart = own["ensemble"]["mean"] is None and not cfg["student"]["per_teacher"]
-    return {task: len(names[:most]) if apart else 1 for task, names in who_teaches(cfg).items()}
+    apart = cfg["teacher"]["ensemble"]["mean"] is None and not cfg["student"]["per_teacher"]
+    return {task: count if apart else 1 for task, count in _teaching(cfg).items()}
+
+
+def students(cfg: Settings) -> int:
+    """Return how many students a task has: one, or one for each of its teachers."""
+    return max(_teaching(cfg).values()) if cfg["student"]["per_teacher"] else 1
+
+
+def _teaching(cfg: Settings) -> dict[str, int]:
+    """Return task -> number of the teachers that are chosen for it."""
+    select = cfg["teacher"]["select"]
+    return {task: len(names[: select["best"] if select else None]) for task, names in who_teaches(cfg).items()}
 
 
 def _of_task(where: str, asked: Any, known: Mapping[str, tuple[str, int]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -41,13 +41,13 @@ class TrainedMember:
         name: See ``Member``.
         trained: Task -> its model.
         fine_tuned: Task -> the model that went on from there, on this task alone.
-        chosen: Whether it is among the best, of which all teach.
+        chosen: The tasks in which it is among the best, which teach.
     """
 
     name: str
     trained: Models
     fine_tuned: Models
-    chosen: bool = True
+    chosen: Collection[str]
 
     @property
     def models(self) -> Models:
@@ -144,14 +144,17 @@ def train_members(members: Sequence[Member], cfg: Config, tasks: Sequence[Task])
     chosen = best(trained, cfg, tasks)
     found = []
     for member in members:
-        models = trained[member.name]
-        tuned = fine_tune(member.fine_tuned, models, cfg["teacher"]["fine_tune"]) if member.name in chosen else {}
-        found.append(TrainedMember(member.name, models, tuned, member.name in chosen))
+        models, where = trained[member.name], [task for task, names in chosen.items() if member.name in names]
+        wanted = {task: fit for task, fit in member.fine_tuned.items() if task in where}
+        found.append(TrainedMember(member.name, models, fine_tune(wanted, models, cfg["teacher"]["fine_tune"]), where))
     return found
 
 
-def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> Sequence[str]:
-    """Return the names of the teachers of the highest mean scores; of all where none is to be left out.
+def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """Return task -> the names of the teachers of the highest scores; of all where none is to be left out.
+
+    Models of all tasks are chosen for all of them, by the mean of the scores that are named; of models of single tasks,
+    those of each task, by its main metric.
 
     Args:
         trained: Name -> task -> its model.
@@ -159,15 +162,24 @@ def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> S
         tasks: The run's tasks.
     """
     by = selection(cfg)
+    names = {task.name: [name for name, models in trained.items() if task.name in models] for task in tasks}
     if not by:
-        return list(trained)
-    count = cfg["teacher"]["select"]["best"]
+        return names
     by_name = {task.name: task for task in tasks}
-    wanted = [(by_name[name], metric) for name, metric in by]
-    means = {name: fmean(score(models[t.name], t, metric) for t, metric in wanted) for name, models in trained.items()}
+    if cfg["teacher"]["scope"] == "multi":
+        ranked = _ranked(trained, [(by_name[name], metric) for name, metric in by], cfg)
+        return dict.fromkeys(names, ranked)
+    of_task = {task: {name: trained[name] for name in found} for task, found in names.items() if found}
+    return {task: _ranked(found, [(by_name[task], None)], cfg) for task, found in of_task.items()}
+
+
+def _ranked(trained: Mapping[str, Models], by: Sequence[tuple[Task, str | None]], cfg: Config) -> list[str]:
+    """Return the names of the best by their mean score in some tasks' metrics; of equal ones the first."""
+    count = cfg["teacher"]["select"]["best"]
+    means = {name: fmean(score(models[t.name], t, metric) for t, metric in by) for name, models in trained.items()}
     ranked = sorted(means, key=lambda name: -means[name])
     shown = ", ".join(f"{name} {100 * means[name]:.1f}" for name in ranked)
-    what = ", ".join(f"{task.name} {metric or task.metric}" for task, metric in wanted)
+    what = ", ".join(f"{task.name} {metric or task.metric}" for task, metric in by)
     log.info("teachers by %s: %s; the best %d teach", what, shown, count)
     return ranked[:count]
 
@@ -176,14 +188,14 @@ def ensemble_of(teachers: Sequence[TrainedMember], cfg: Config, tasks: Sequence[
     """Return the ensemble that the run's configuration makes of its teachers.
 
     Args:
-        teachers: Those that teach.
+        teachers: All of them; those teach that are chosen.
         cfg: The run's configuration.
         tasks: The tasks that have a teacher.
     """
     rule, taught = cfg["teacher"]["ensemble"]["weights"], who_teaches(cfg) if tasks else {}
     models, weights = {}, {}
     for task in tasks:
-        of_task = [teacher for teacher in teachers if teacher.name in taught[task.name]]
+        of_task = [teacher for teacher in teachers if teacher.name in taught[task.name] and task.name in teacher.chosen]
         models[task.name] = [teacher.models[task.name] for teacher in of_task]
         weights[task.name] = _weights(rule, of_task, task)
     return Ensemble(models, cfg["teacher"]["ensemble"]["mean"], weights)
