@@ -232,11 +232,11 @@ def add_models(
     Args:
         summary: Gets them.
         inputs: Tasks and rows.
-        teachers: Those that teach; sizes and latency are the first one's, before it is fine-tuned.
+        teachers: All of them; sizes and latency are those of the first that is chosen, before it is fine-tuned.
         models: Role -> task -> its models.
     """
     students = {task: each[0] for task, each in models["student"].items()}
-    first = {"teacher": next((model for t in teachers for model in t.trained.values()), None)}
+    first = {"teacher": next((model for t in teachers if t.chosen for model in t.trained.values()), None)}
     first["student"] = students[inputs.tasks[0].name]
     summary["data"] = {task: model.result["data"][task] for task, model in students.items()}
     for role, model in first.items():
