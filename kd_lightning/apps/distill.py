@@ -36,6 +36,7 @@ from kd_lightning.apps.stages.teachers import (
     Ensemble,
     ModelLists,
     Models,
+    Students,
     TrainedMember,
     ensemble_of,
     fine_tune,
@@ -67,7 +68,7 @@ def run(cfg: DictConfig) -> float | None:
     return summary["objective"]
 
 
-def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
+def distill(plan: Plan, folder: Path, summary: Config) -> Students:
     """Build what is missing, in the order in which it is needed, and enter the results into the summary.
 
     Returns:
@@ -111,7 +112,7 @@ def distill(plan: Plan, folder: Path, summary: Config) -> ModelLists:
     if several(found.models):
         summary["ensemble"] = ensemble_facts(found, teachers)
     with stage(summary, "latency"):
-        add_models(summary, inputs, teachers, models)
+        add_models(summary, inputs, teachers, students, models)
     hand_over(students, tuned, folder)
     write_report(folder, summary)
     return students
@@ -132,7 +133,7 @@ def pretrain(plan: Plan, folder: Path, summary: Config) -> list[Start | None]:
 
 def train_students(
     plan: Plan, found: Ensemble, soft_targets: SoftTargetMap, starts: Sequence[Start | None]
-) -> ModelLists:
+) -> Students:
     """Return task -> its students: one of all its teachers, or one for each of them.
 
     Args:
@@ -203,9 +204,9 @@ def teacher_facts(teacher: TrainedMember) -> Config:
     return {
         "name": teacher.name or "teacher",
         "chosen": list(teacher.chosen),
-        "scores": {task: model.result["scores"][task] for task, model in teacher.trained.items()},
+        "scores": {task: model.result["scores"].get(task, {}) for task, model in teacher.trained.items()},
         "fine_tuned": {task: model.result["scores"][task] for task, model in teacher.fine_tuned.items()},
-        "parameters": next(model.result["parameters"] for model in teacher.trained.values()),
+        "parameters": next(model.result.get("parameters") for model in teacher.trained.values()),
         "folders": {task: str(model.folder) for task, model in teacher.models.items()},
     }
 
@@ -225,6 +226,7 @@ def add_models(
     summary: Config,
     inputs: FitInputs,
     teachers: Sequence[TrainedMember],
+    students: Students,
     models: Mapping[str, ModelLists],
 ) -> None:
     """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's.
@@ -233,12 +235,13 @@ def add_models(
         summary: Gets them.
         inputs: Tasks and rows.
         teachers: All of them; sizes and latency are those of the first that is chosen, before it is fine-tuned.
+        students: What is handed over, before it is fine-tuned.
         models: Role -> task -> its models.
     """
-    students = {task: each[0] for task, each in models["student"].items()}
-    first = {"teacher": next((model for t in teachers if t.chosen for model in t.trained.values()), None)}
-    first["student"] = students[inputs.tasks[0].name]
-    summary["data"] = {task: model.result["data"][task] for task, model in students.items()}
+    trained = (model for teacher in teachers if teacher.chosen for model in teacher.trained.values())
+    first = {"teacher": next((model for model in trained if isinstance(model, TrainedModel)), None)}
+    first["student"] = students[inputs.tasks[0].name][0]
+    summary["data"] = {task: each[0].result["data"][task] for task, each in students.items()}
     for role, model in first.items():
         for suffix in ("", "_without_embeddings"):
             summary["parameters"][role + suffix] = model.result[f"parameters{suffix}"] if model else None
@@ -249,7 +252,7 @@ def add_models(
     }
 
 
-def hand_over(students: ModelLists, tuned: Models, folder: Path) -> None:
+def hand_over(students: Students, tuned: Models, folder: Path) -> None:
     """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where a task has its own.
 
     Of several, one for each teacher, the names end in the number of the teacher.

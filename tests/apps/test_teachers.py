@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kd_lightning.apps.fits.build import own_task_heads, with_task_heads
+from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.stages import teachers
@@ -191,7 +192,7 @@ def test_another_head_keeps_what_it_has():
     cfg = whole_run(fine_tune={"system": {"head": linear}}, members={"a": {}, "b": {"system": {"head": linear}}})
     cfg["system"] |= {"head": san}
     cfg["teacher"]["system"] |= {"head": san}
-    one, other = (member.fits[0].cfg["system"]["head"] for member in planned_members(cfg, Shared(None)))
+    one, other = (member.fits[0].cfg["system"]["head"] for member in planned_members(FitInputs(cfg, Shared(None))))
     assert one == san
     assert other == {**linear, "dropout": 0.1, "sigmoid": False}
     (fit,) = fine_tuned(cfg, "teacher.fine_tune", "teacher a", Shared(None), ["rte"]).values()
@@ -217,7 +218,7 @@ def test_the_baseline_is_the_student_without_a_teacher(monkeypatch):
 
 def test_members_have_their_settings_and_their_place():
     cfg = whole_run(members={"a": {"optimizer": {"lr": 9}}, "b": {}}, scope="multi")
-    a, b = planned_members(cfg, Shared(None))
+    a, b = planned_members(FitInputs(cfg, Shared(None)))
     assert [member.fits[0].cfg["optimizer"]["lr"] for member in (a, b)] == [9, 2]
     assert [member.fits[0].prefix for member in (a, b)] == ["teacher.members.a.", "teacher.members.b."]
     assert [member.fits[0].cfg["trainer"]["max_epochs"] for member in (a, b)] == [2, 2]

@@ -13,6 +13,7 @@ OPEN_IN_DISTILL = (
     "teacher.ensemble.weights",
     "teacher.fine_tune",
     "teacher.members",
+    "teacher.scores",
     "teacher.select",
     "teacher.system.task_heads",
     "teacher.tasks",

@@ -138,8 +138,9 @@ class Fit:
     def _check_groups(self, task: Task, batch_rows: int) -> None:
         """Check a task's questions, once for all fits of the run."""
         asked = f"questions of {task.name} in batches of {batch_rows}"
-        if asked not in self.shared.told:
-            check_groups(task, "train", self.inputs.labelled_rows[task.name, "train"], batch_rows)
+        labelled = self.inputs.labelled_rows.get((task.name, "train"))
+        if labelled is not None and asked not in self.shared.told:
+            check_groups(task, "train", labelled, batch_rows)
             self.shared.told.add(asked)
 
     def warn_of_few_steps(self) -> None:

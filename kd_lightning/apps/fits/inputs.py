@@ -72,7 +72,7 @@ class FitInputs:
 
     @cached_property
     def labelled_rows(self) -> dict[tuple[str, str], Rows]:
-        """The rows to train on by (task, split) that have labels: ``train``.
+        """The rows to train on by (task, split) that have labels: ``train``, where it is trained on.
 
         Raises:
             UserError: If a task cannot be trained.
@@ -80,7 +80,13 @@ class FitInputs:
         for task in self.tasks:
             if task.head is not None:
                 raise UserError(f"task {task.name} is not trained: it is predicted with the head of {task.head}")
-        return {(task.name, "train"): self.shared.require(task, "train") for task in self.tasks}
+        return {
+            (task.name, "train"): self.shared.require(task, "train") for task in self.tasks if self._reads_labels(task)
+        }
+
+    def _reads_labels(self, task: Task) -> bool:
+        """Tell whether a task's labels are read: with a teacher they are not if unlabelled rows only are wanted."""
+        return self.cfg["batching"]["unlabelled"] != "only" or task.name in self.untaught
 
     @cached_property
     def training_splits(self) -> list[tuple[str, str]]:
@@ -100,7 +106,7 @@ class FitInputs:
             wants = wanted and task in taught
             more = self.shared.optional(task, "unlabelled", "it is trained without") if wants else None
             synthetic = task in taught and bool(self.cfg["augmenter"])
-            found = {"train": wanted != "only" or not wants, "unlabelled": more is not None, "synthetic": synthetic}
+            found = {"train": self._reads_labels(task), "unlabelled": more is not None, "synthetic": synthetic}
             splits += [(task.name, split) for split, there in found.items() if there]
         return splits
 
@@ -155,10 +161,10 @@ class FitInputs:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The encoder's tokenizer; a new vocabulary is learned from the ``train`` splits alone."""
+        """The encoder's tokenizer; a new vocabulary is learned from ``train`` splits alone, where there are some."""
         if self.trained is not None:
             return self.trained
-        rows = list(self.labelled_rows.values())
+        rows = list((self.labelled_rows or self.training_rows).values())
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:
             texts = (text for some in rows for text in some.texts())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
+from torch import Tensor
+
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.identity import versions
 from kd_lightning.apps.fits.inputs import FitInputs
-from kd_lightning.data import MultiTaskData
+from kd_lightning.data import MultiTaskData, Rows
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.systems import NLUSystem
+from kd_lightning.tasks import Task
 
 
 def fit_result(
@@ -50,3 +54,13 @@ def data_facts(inputs: FitInputs) -> Config:
         entry[split if split in entry else "validation"] += rows.count
         entry["fingerprint"] = hashlib.sha256((entry["fingerprint"] + rows.fingerprint).encode()).hexdigest()[:16]
     return facts
+
+
+def scores_from_logits(task: Task, logits: Tensor, rows: Rows) -> dict[str, float]:
+    """Return the task's metrics of logits ``[N, C]`` (scores ``[N, 1]``) in order of example id."""
+    metrics = task.build_metrics()
+    label, group = map(torch.from_numpy, rows.by_id("label", "group"))
+    targets = task.to_unit(label) if task.kind == "regression" else label.long()
+    groups = {"relevance": task.relevance(logits), "group": group} if task.group else {}
+    metrics.update(task.predictions(logits), targets, **groups)
+    return {name: float(value) for name, value in metrics.compute().items()}

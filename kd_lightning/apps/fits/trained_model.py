@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, build_tasks
 from kd_lightning.apps.fits.inputs import token_table
 from kd_lightning.apps.fits.refusals import refused_by
-from kd_lightning.apps.fits.trainer import build_trainer, interruptible, silence_libraries
+from kd_lightning.apps.fits.trainer import build_trainer, choose_precision, interruptible, silence_libraries
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
 from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
 from kd_lightning.encoders import EncoderSpec, load_tokenizer
@@ -154,6 +153,24 @@ class TrainedModel:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
 
+    @property
+    def store(self) -> Path:
+        """Where soft targets are kept."""
+        return Path(self.cfg["paths"]["store"])
+
+    def knows(self, task: str, split: str) -> bool:
+        """Tell whether it can be asked about a task's split: about any."""
+        return True
+
+    def origin(self, task: str, split: str) -> Config:
+        """Return what its soft targets of a split depend on beside the rows, as manifests name it."""
+        return {
+            "teacher": self.result["weights"],
+            "tokenizer": self.result["tokenizer"],
+            "max_length": self.spec.max_length,
+            "precision": choose_precision(self.cfg),
+        }
+
     def release(self) -> None:
         """Give the memory of the system back; it is loaded again when it is next asked for."""
         self.__dict__.pop("system", None)
@@ -185,7 +202,7 @@ class TrainedModel:
         """Return ``example_id [N]`` and ``logits [N, C]`` (of regression: scores in [0, 1]), in order of id.
 
         Raises:
-            UserError: If the model has no head for the task, or one of other labels.
+            UserError: If the model has no head for the task, or one of other labels, or another tokenizer than it had.
         """
         silence_libraries()
         head = self.head_task(task)  # the rows go to the head that predicts them, under that head's name
@@ -210,8 +227,3 @@ class TrainedModel:
             raise RuntimeError(f"predicted {len(ids)} rows ({different} different) of {len(table)}")
         order = ids.argsort()
         return ids[order], logits[order]
-
-
-def distinct(models: Mapping[str, Sequence[TrainedModel]]) -> list[TrainedModel]:
-    """Return the models of all tasks, each once: task -> its models, of which some have several tasks."""
-    return list({model.folder: model for found in models.values() for model in found}.values())

@@ -110,8 +110,8 @@ def teacher_rows(summary: Config) -> tuple[Row, list[Row]]:
         kept = "" if len(teacher["chosen"]) == len(teacher["scores"]) else chosen
         for suffix, scores in (("", teacher["scores"]), (", fine-tuned", teacher["fine_tuned"])):
             if scores:
-                found = [percent(scores[task][metric]) if task in scores else "-" for task, metric in tasks.items()]
-                size = "" if suffix else f"{teacher['parameters'] / 1e6:.2f} M"
+                found = [percent(scores.get(task, {}).get(metric)) for task, metric in tasks.items()]
+                size = "" if suffix or teacher["parameters"] is None else f"{teacher['parameters'] / 1e6:.2f} M"
                 rows.append([f"{teacher['name']}{suffix}{kept}", *found, size])
     return ["teacher", *tasks, "parameters"], rows
 

@@ -6,31 +6,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from kd_lightning.apps.fits.inputs import FitInputs
-from kd_lightning.apps.fits.trained_model import TrainedModel
-from kd_lightning.apps.stages.teachers import Ensemble
-from kd_lightning.data import Rows
+from kd_lightning.apps.fits.result import scores_from_logits
+from kd_lightning.apps.stages.teachers import Ensemble, Model
 from kd_lightning.ensembling import mean_logits
-from kd_lightning.tasks import Task
 
 Scores = dict[str, dict[str, float]]
 """Task (``task/split`` for a split after the first) -> metric -> value."""
 
 
-def scores_from_logits(task: Task, logits: Tensor, rows: Rows) -> dict[str, float]:
-    """Return the task's metrics of logits ``[N, C]`` (scores ``[N, 1]``) in order of example id."""
-    metrics = task.build_metrics()
-    label, group = map(torch.from_numpy, rows.by_id("label", "group"))
-    targets = task.to_unit(label) if task.kind == "regression" else label.long()
-    groups = {"relevance": task.relevance(logits), "group": group} if task.group else {}
-    metrics.update(task.predictions(logits), targets, **groups)
-    return {name: float(value) for name, value in metrics.compute().items()}
-
-
 def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     """Return the scores of an ensemble's predictions, of the tasks that it has; one model is scored as it is.
+
+    Given scores may be of other rows than those that are evaluated: such splits have none.
 
     Args:
         found: The models, and how their predictions become one.
@@ -49,7 +38,7 @@ def score_ensemble(found: Ensemble, inputs: FitInputs) -> Scores:
     return scores
 
 
-def mean_scores(models: Mapping[str, Sequence[TrainedModel]]) -> Scores:
+def mean_scores(models: Mapping[str, Sequence[Model]]) -> Scores:
     """Return the scores that the models' fits wrote, each task's from its own models; of several, their mean.
 
     Args:
@@ -58,7 +47,7 @@ def mean_scores(models: Mapping[str, Sequence[TrainedModel]]) -> Scores:
     scores: Scores = {}
     for task, each in models.items():
         found = [model.result["scores"] for model in each]
-        for name in found[0]:
+        for name in set.intersection(*map(set, found)):
             if name == task or name.startswith(f"{task}/"):
                 scores[name] = {m: statistics.fmean(one[name][m] for one in found) for m in found[0][name]}
     return scores

@@ -220,6 +220,9 @@ def _make_absolute(cfg: DictConfig) -> None:
     if isinstance(data, DictConfig) and isinstance(data.get("unlabelled"), str):
         data.unlabelled = str(Path(data.unlabelled).expanduser().absolute())
     nodes = [task.get("files") for task in (cfg.get("task") or {}).values() if isinstance(task, DictConfig)]
+    members = OmegaConf.select(cfg, "teacher.members") or {}
+    scores = [member.get("scores") for member in members.values() if isinstance(member, DictConfig)]
+    nodes += [node for given in scores if given for node in [given, *given.values()]]
     for files in [*nodes, data.get("unlabelled") if isinstance(data, DictConfig) else None]:
         for split, name in files.items() if isinstance(files, DictConfig) else ():
             if isinstance(name, str):

@@ -69,12 +69,28 @@ def _check_members(cfg: Settings, named: Any) -> None:
         where = f"teacher.members.{name}"
         if not re.fullmatch(r"[\w-]+", str(name)):
             raise UserError(f"{where}: expected a name of letters, digits, _ and -")
-        if changes is not None:
+        if isinstance(changes, Mapping) and "scores" in changes:
+            _check_scores(cfg, where, changes)
+        elif changes is not None:
             check_changes(cfg, where, changes, (*OF_A_FIT, "seed"))
             if "seed" in changes and not is_whole(changes["seed"], 0):
                 raise UserError(f"{where}.seed is {changes['seed']!r}, expected a whole number of at least 0")
     if named and all(changes is None for changes in named.values()):
         raise UserError(f"teacher.members leaves out all of {listed(named)}: keep one, or name another")
+
+
+def _check_scores(cfg: Settings, where: str, changes: Mapping[str, Any]) -> None:
+    """Check the settings of a member whose scores are given."""
+    _check_keys(where, changes, ("scores",))
+    where = "teacher.scores" if changes["scores"] == cfg["teacher"].get("scores") else f"{where}.scores"
+    if not isinstance(changes["scores"], Mapping) or not changes["scores"]:
+        raise UserError(f"{where} is {changes['scores']!r}, expected {{TASK: FILE}}, or {{TASK: {{SPLIT: FILE}}}}")
+    for task, files in changes["scores"].items():
+        if task not in cfg["task"]:
+            raise UserError(f"{where} names the task {task}, expected some of {listed(cfg['task'], str(task))}")
+        each = list(files.values()) if isinstance(files, Mapping) else [files]
+        if not each or not all(isinstance(file, str) for file in each):
+            raise UserError(f"{where}.{task} is {files!r}, expected a file, or {{SPLIT: FILE}}")
 
 
 def _check_idle(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:

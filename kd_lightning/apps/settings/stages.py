@@ -27,12 +27,25 @@ def members(teacher: Settings) -> dict[str, Settings]:
 
 
 def teachers(teacher: Settings) -> dict[str, tuple[str, int]]:
-    """Return name -> (member, seed) of the teachers: every member once per seed, one with a seed of its own once."""
+    """Return name -> (member, seed) of the teachers: every member once per seed, one with a seed of its own once.
+
+    A member of given scores is there once, too; its seed means nothing.
+    """
     found = {}
     for member, changes in members(teacher).items():
-        seeds = [changes["seed"]] if "seed" in changes else teacher["seeds"]
+        seeds = [changes.get("seed", 0)] if "seed" in changes or "scores" in changes else teacher["seeds"]
         for seed in seeds:
             found[" ".join([*[member] * bool(member), *[str(seed)] * (len(seeds) > 1)])] = member, seed
+    return found
+
+
+def given_scores(teacher: Settings) -> dict[str, dict[tuple[str, str], str]]:
+    """Return name -> (task, split) -> file of the members whose scores are given; a file alone is of ``train``."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for name, changes in members(teacher).items():
+        for task, files in changes.get("scores", {}).items():
+            for split, file in ({"train": files} if isinstance(files, str) else files).items():
+                found.setdefault(name, {})[task, split] = file
     return found
 
 
@@ -43,8 +56,14 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
         UserError: If ``teacher.tasks`` is neither all, nor says of each task who teaches it, or if nobody teaches.
     """
     where, asked, tasks, known = "teacher.tasks", cfg["teacher"]["tasks"], list(cfg["task"]), teachers(cfg["teacher"])
+    given = {name: {task for task, _ in files} for name, files in given_scores(cfg["teacher"]).items()}
+    able = {task: {n: of for n, of in known.items() if task in given.get(of[0], {task})} for task in tasks}
     if asked == "all":
-        return {name: list(known) for name in tasks}
+        if (idle := next((task for task in tasks if not able[task]), None)) is not None:
+            raise UserError(
+                f"{where} is all, but there are no scores of {idle}: give some, or say who teaches: {where}.{idle}=null"
+            )
+        return {task: list(names) for task, names in able.items()}
     if not isinstance(asked, Mapping):
         example = f"{{{tasks[0]}: all, {tasks[-1]}: null}}"
         raise UserError(f"{where} is {asked!r}, expected all, or who teaches each task: {where}={example}")
@@ -53,7 +72,7 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
         near = difflib.get_close_matches(silent[0], unknown, n=1) or unknown[: len(unknown) == 1]
         hint = "".join(f"; {name} is no task of this run" for name in near)
         raise UserError(f"{where} says nothing of {silent[0]}: give it all, null, or a list of teachers{hint}")
-    found = {name: _of_task(f"{where}.{name}", asked[name], known) for name in tasks if asked[name] is not None}
+    found = {name: _of_task(f"{where}.{name}", asked[name], able[name]) for name in tasks if asked[name] is not None}
     if not found:
         raise UserError(f"{where} leaves no task with a teacher, expected one for some of {listed(tasks)}")
     return found

@@ -15,6 +15,7 @@ from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.fits.trainer import refuse_scripts
 from kd_lightning.apps.settings.stages import first_stage, teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
+from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError, told_in
@@ -63,9 +64,10 @@ class Plan:
         ):
             log.info("the teacher is a BiLSTM, too; encoder@teacher.encoder=minilm, for example, is another")
         untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
+        inputs = FitInputs(cfg, shared, untaught=untaught)
         return cls(
-            FitInputs(cfg, shared, untaught=untaught),
-            list(members(cfg, shared)) if learns else [],
+            inputs,
+            list(members(inputs)) if learns else [],
             list(student_fits(cfg, shared, untaught)),
             fine_tuned_students(cfg, "student", shared),
             cls._first_of(cfg) if cfg["pretrain"] else None,
@@ -81,6 +83,12 @@ class Plan:
         """The students without a teacher; none without teachers. Their budget counts the synthetic rows: write them."""
         inputs = self.inputs
         wanted = self.teachers and inputs.cfg["baseline"]
+        for task in self.taught if wanted else ():
+            if inputs.shared.rows(task, "train") is None and inputs.cfg["batching"]["unlabelled"] == "only":
+                raise UserError(
+                    f"task {task.name} has no train split, whose labels the baseline would learn from: add "
+                    "baseline=false"
+                )
         return list(baseline_fits(inputs.cfg, inputs.shared, inputs.untaught)) if wanted else []
 
     @cached_property
@@ -112,6 +120,7 @@ class Plan:
         if self.first:
             with told_in("pretrain"):
                 self.first.check()
+        self._check_given_scores()
         encoders: dict[str, Encoder] = {}
         heads: dict[str, Shapes] = {}
         for fit in self:
@@ -124,6 +133,32 @@ class Plan:
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
         for fit in [*(fit for member in self.teachers for fit in member.fits), *self.students]:
             fit.warn_of_few_steps()
+
+    def _check_given_scores(self) -> None:
+        """Check that given scores are there for all rows that they teach, and write them into the store."""
+        by_name, teacher = {task.name: task for task in self.inputs.tasks}, self.inputs.cfg["teacher"]
+        compared = teacher["select"] is not None or teacher["ensemble"]["weights"] == "score"
+        for member in self.teachers:
+            given, taught = member.scores, who_teaches(self.inputs.cfg)
+            if given is None:
+                continue
+            where = f"teacher.members.{member.name}.scores"
+            for (name, split), rows in self.inputs.training_rows.items():
+                if member.name not in taught.get(name, ()):
+                    continue
+                if not given.knows(name, split):
+                    raise UserError(
+                        f"{where}.{name} has no file of the split {split}, which is trained: {{{split}: FILE}}"
+                    )
+                stored_soft_targets(given, by_name[name], split, rows)
+            for task in self.inputs.tasks:
+                first = task.evaluation[0]
+                if compared and member.name in taught.get(task.name, ()) and not given.knows(task.name, first):
+                    raise UserError(
+                        f"{where}.{task.name} has no file of the split {first}, by which teachers are compared: give "
+                        f"{{{first}: FILE}}, or teacher.ensemble.weights=equal and teacher.select=null"
+                    )
+            log.debug("%s: %s", where, given.result)
 
     def _check_members(self) -> None:
         """Check that no model is two members of an ensemble, under the names of both; tell if one is the baseline."""

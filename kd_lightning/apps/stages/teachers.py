@@ -15,8 +15,9 @@ from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.store import stored
-from kd_lightning.apps.fits.trained_model import TrainedModel, distinct
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.settings.stages import selection, who_teaches
+from kd_lightning.apps.stages.given_scores import GivenScores
 from kd_lightning.apps.stages.variants import Member
 from kd_lightning.data import Rows
 from kd_lightning.ensembling import Mean
@@ -29,8 +30,14 @@ Answer = TypeVar("Answer")
 Models = dict[str, TrainedModel]
 """Task -> its model."""
 
-ModelLists = Mapping[str, Sequence[TrainedModel]]
+Model = TrainedModel | GivenScores
+"""What teaches."""
+
+ModelLists = Mapping[str, Sequence[Model]]
 """Task -> its models."""
+
+Students = Mapping[str, Sequence[TrainedModel]]
+"""Task -> its students: one, or one for each teacher."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +46,23 @@ class TrainedMember:
 
     Args:
         name: See ``Member``.
-        trained: Task -> its model.
+        trained: Task -> its model, or the scores that were given in its place.
         fine_tuned: Task -> the model that went on from there, on this task alone.
         chosen: The tasks in which it is among the best, which teach.
     """
 
     name: str
-    trained: Models
+    trained: Mapping[str, Model]
     fine_tuned: Models
     chosen: Collection[str]
 
     @property
-    def models(self) -> Models:
+    def models(self) -> dict[str, Model]:
         """Task -> the model that teaches it."""
         return {**self.trained, **self.fine_tuned}
 
 
-def score(model: TrainedModel, task: Task, metric: str | None = None) -> float:
+def score(model: Model, task: Task, metric: str | None = None) -> float:
     """Return a model's score in a metric of a task, its main one if none is named, on the split that tables show."""
     value: float = model.result["scores"][task.name][metric or task.metric]
     return value
@@ -82,9 +89,9 @@ class Ensemble:
         return [Ensemble({task: each[i : i + 1] for task, each in self.models.items()}) for i in range(max(counts))]
 
     def ask(
-        self, rows: Mapping[tuple[str, str], Rows], question: Callable[[TrainedModel, str, str, Rows], Answer]
+        self, rows: Mapping[tuple[str, str], Rows], question: Callable[[Model, str, str, Rows], Answer]
     ) -> dict[tuple[str, str], list[Answer]]:
-        """Return (task, split) -> the answers of the task's teachers, in order; of the tasks that have some.
+        """Return (task, split) -> the answers of the task's teachers, in order; of splits that all of them know.
 
         Each teacher is asked all at once and then released: many large ones fit neither beside each other nor beside
         the student.
@@ -93,9 +100,10 @@ class Ensemble:
             rows: (task, split) -> its rows.
             question: (model, task, split, rows) -> answer.
         """
-        wanted = {key: some for key, some in rows.items() if key[0] in self.models}
+        asked = {key: some for key, some in rows.items() if key[0] in self.models}
+        wanted = {key: some for key, some in asked.items() if all(model.knows(*key) for model in self.models[key[0]])}
         found: dict[tuple[str, str], dict[Path, Answer]] = {key: {} for key in wanted}
-        for model in distinct(self.models):
+        for model in {one.folder: one for of_task in self.models.values() for one in of_task}.values():
             for (task, split), some in wanted.items():
                 if model in self.models[task]:
                     found[task, split][model.folder] = question(model, task, split, some)
@@ -140,17 +148,19 @@ def train_members(members: Sequence[Member], cfg: Config, tasks: Sequence[Task])
         cfg: The run's configuration.
         tasks: The run's tasks.
     """
-    trained = {member.name: train_all(member.fits) for member in members}
-    chosen = best(trained, cfg, tasks)
+    trained: dict[str, Models] = {member.name: train_all(member.fits) for member in members}
+    given = {member.name: dict.fromkeys(member.scores.tasks, member.scores) for member in members if member.scores}
+    chosen = best({**trained, **given}, cfg, tasks)
     found = []
     for member in members:
-        models, where = trained[member.name], [task for task, names in chosen.items() if member.name in names]
+        where = [task for task, names in chosen.items() if member.name in names]
         wanted = {task: fit for task, fit in member.fine_tuned.items() if task in where}
-        found.append(TrainedMember(member.name, models, fine_tune(wanted, models, cfg["teacher"]["fine_tune"]), where))
+        tuned = fine_tune(wanted, trained[member.name], cfg["teacher"]["fine_tune"])
+        found.append(TrainedMember(member.name, given.get(member.name, trained[member.name]), tuned, where))
     return found
 
 
-def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> dict[str, list[str]]:
+def best(trained: Mapping[str, Mapping[str, Model]], cfg: Config, tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Return task -> the names of the teachers of the highest scores; of all where none is to be left out.
 
     Models of all tasks are chosen for all of them, by the mean of the scores that are named; of models of single tasks,
@@ -173,7 +183,9 @@ def best(trained: Mapping[str, Models], cfg: Config, tasks: Sequence[Task]) -> d
     return {task: _ranked(found, [(by_name[task], None)], cfg) for task, found in of_task.items()}
 
 
-def _ranked(trained: Mapping[str, Models], by: Sequence[tuple[Task, str | None]], cfg: Config) -> list[str]:
+def _ranked(
+    trained: Mapping[str, Mapping[str, Model]], by: Sequence[tuple[Task, str | None]], cfg: Config
+) -> list[str]:
     """Return the names of the best by their mean score in some tasks' metrics; of equal ones the first."""
     count = cfg["teacher"]["select"]["best"]
     means = {name: fmean(score(models[t.name], t, metric) for t, metric in by) for name, models in trained.items()}

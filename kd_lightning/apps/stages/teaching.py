@@ -8,7 +8,7 @@ from pathlib import Path
 from kd_lightning.apps.fits.identity import versions
 from kd_lightning.apps.fits.inputs import swapped_copies
 from kd_lightning.apps.fits.trained_model import TrainedModel
-from kd_lightning.apps.fits.trainer import choose_precision
+from kd_lightning.apps.stages.teachers import Model
 from kd_lightning.data import Manifest, Rows, SoftTargets
 from kd_lightning.data.folders import locked
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
@@ -18,7 +18,7 @@ from kd_lightning.tasks import Task
 log = logging.getLogger(__name__)
 
 
-def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows) -> Manifest:
+def expected_manifest(teacher: Model, task: Task, split: str, rows: Rows) -> Manifest:
     """Return what a teacher's soft targets of a split must say of themselves."""
     both_orders = swapped_copies(task, split)
     return Manifest(
@@ -27,24 +27,21 @@ def expected_manifest(teacher: TrainedModel, task: Task, split: str, rows: Rows)
         labels=task.classes,
         rows=rows.count * (2 if both_orders else 1),
         data=rows.fingerprint,
-        teacher=teacher.result["weights"],
-        tokenizer=teacher.result["tokenizer"],
-        max_length=teacher.spec.max_length,
-        precision=choose_precision(teacher.cfg),
         both_orders=both_orders,
         augmenter=rows.augmenter,
         versions=versions(),
+        **teacher.origin(task.name, split),
     )
 
 
-def write_soft_targets(teacher: TrainedModel, folder: Path, task: Task, split: str, rows: Rows) -> None:
+def write_soft_targets(teacher: Model, folder: Path, task: Task, split: str, rows: Rows) -> None:
     """Predict a split and write its soft targets into the folder.
 
     Raises:
-        UserError: If the teacher's folder was changed after its fit, or it has no head for the task.
+        UserError: If the teacher's folder was changed after its fit, or it has no head for the task, or no score.
     """
     manifest = expected_manifest(teacher, task, split, rows)
-    if tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
+    if isinstance(teacher, TrainedModel) and tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
         raise UserError(
             f"{teacher.folder}: the tokenizer is not the one the model was trained with; restore the folder"
         )
@@ -52,18 +49,13 @@ def write_soft_targets(teacher: TrainedModel, folder: Path, task: Task, split: s
     SoftTargets.write(folder, manifest, ids, logits)
 
 
-def stored_soft_targets(teacher: TrainedModel, task: Task, split: str, rows: Rows) -> SoftTargets:
+def stored_soft_targets(teacher: Model, task: Task, split: str, rows: Rows) -> SoftTargets:
     """Return a split's soft targets from the store, predicted now if they are not there."""
     manifest = expected_manifest(teacher, task, split, rows)
-    folder = Path(teacher.cfg["paths"]["store"]) / "soft_targets" / f"{task.name}-{split}-{manifest.key()}"
+    folder = teacher.store / "soft_targets" / f"{task.name}-{split}-{manifest.key()}"
     with locked(folder):
         if not folder.exists():
-            log.info(
-                "%s: soft targets for %s %s, %s examples",
-                teacher.result["stage"],
-                task.name,
-                split,
-                f"{manifest.rows:,}",
-            )
+            stage = teacher.result["stage"]
+            log.info("%s: soft targets for %s %s, %s examples", stage, task.name, split, f"{manifest.rows:,}")
             write_soft_targets(teacher, folder, task, split, rows)
         return SoftTargets.open(folder, expected=manifest)

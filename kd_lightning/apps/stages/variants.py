@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from kd_lightning.apps.fits.build import Config, with_changes, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
@@ -12,6 +13,7 @@ from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
 from kd_lightning.apps.settings.stages import OF_A_FIT, teachers_heard, tuned_tasks, who_teaches
+from kd_lightning.apps.stages.given_scores import GivenScores
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Member:
         name: Of its settings and its seed; empty if it is the only one.
         fits: Its models, to be trained.
         fine_tuned: Task -> the model that goes on from there, on this task alone; none if there is no fine-tuning.
+        scores: What it has said, in the place of models; None if it is trained.
     """
 
     name: str
     fits: tuple[Fit, ...]
     fine_tuned: Mapping[str, Fit]
+    scores: GivenScores | None = None
 
 
 def scopes(cfg: Config, role: str, scope: str, tasks: Iterable[str]) -> list[tuple[str, Config]]:
@@ -48,12 +52,13 @@ def of_task(cfg: Config, name: str) -> Config:
     return {**cfg, "task": {name: cfg["task"][name]}}
 
 
-def members(cfg: Config, shared: Shared) -> Iterator[Member]:
-    """Yield the teachers, one for each of ``teacher.members`` and each seed.
+def members(inputs: FitInputs) -> Iterator[Member]:
+    """Yield the teachers, one for each of ``teacher.members`` and each seed, or for what has been said already.
 
     They have the run's settings, with those under ``teacher`` in their place, and those of the member in theirs.
     """
-    own, taught = cfg["teacher"], who_teaches(cfg)
+    cfg, shared = inputs.cfg, inputs.shared
+    own, taught, given = cfg["teacher"], who_teaches(cfg), stage_settings.given_scores(cfg["teacher"])
     teacher = copy.deepcopy(cfg)
     for name in OF_A_FIT:
         if name in own:
@@ -62,6 +67,9 @@ def members(cfg: Config, shared: Shared) -> Iterator[Member]:
     teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
     teacher["augmenter"] = {}
     for name, (member, seed) in stage_settings.teachers(own).items():
+        if member in given:
+            yield Member(name, (), {}, GivenScores({key: Path(file) for key, file in given[member].items()}, inputs))
+            continue
         settings = {**with_changes(teacher, stage_settings.members(own)[member]), "seed": seed}
         where = f"teacher.members.{member}." if member else "teacher."
         tasks = [task for task, names in taught.items() if name in names]

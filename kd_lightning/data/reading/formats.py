@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kd_lightning.data.reading.chunks import Chunk
 from kd_lightning.data.reading.parquet import parquet_chunks
@@ -23,7 +28,7 @@ def read_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generator[
     Raises:
         UserError: If the file is missing, of another kind, broken, without rows, or lacks a column.
     """
-    _check_file(path)
+    check_file(path)
     if path.suffix.lower() == ".parquet":
         chunks = parquet_chunks(path, names, batch_rows)
     else:
@@ -40,7 +45,23 @@ def read_chunks(path: Path, names: Sequence[str], batch_rows: int) -> Generator[
         raise UserError(f"{path}: found no rows, expected at least one; fill the file or leave it out")
 
 
-def _check_file(path: Path) -> None:
+def read_header(path: Path) -> list[str]:
+    """Return the names of a file's columns (jsonl: of its first object); none if it is broken, which reading tells."""
+    check_file(path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return list(pq.read_schema(path).names)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                return next(csv.reader(file))
+            line = next(file)
+        return list(json.loads(line)) if path.suffix.lower() == ".jsonl" else line.rstrip("\r\n").split("\t")
+    except (OSError, ValueError, TypeError, StopIteration, csv.Error, pa.ArrowException):
+        return []
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError if there is no file, or one of another kind than can be read."""
     expected = "expected a .csv, .tsv, .jsonl or .parquet file"
     if not path.exists():
         folder = path.absolute().parent

@@ -1,0 +1,89 @@
+"""A teacher that nobody trains here: the scores that it gave lie in files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.result import scores_from_logits
+from kd_lightning.data import Rows
+from kd_lightning.data.folders import file_hash
+from kd_lightning.data.reading.formats import check_file
+from kd_lightning.data.soft_targets.scores_file import read_scores
+from kd_lightning.tasks import Task
+
+VERSION = 1
+"""Of what files are read as; raise it when the same file gives other logits."""
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """Files of scores, which stand for a teacher (see ``read_scores``); of other rows it knows nothing.
+
+    Args:
+        files: (task, split) -> its file.
+        inputs: Of the run.
+    """
+
+    files: Mapping[tuple[str, str], Path]
+    inputs: FitInputs
+
+    @property
+    def folder(self) -> Path:
+        """Where its first file lies: what it is called in lists of models."""
+        return next(iter(self.files.values()))
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that it has scores of, in the order of the run."""
+        named = {task for task, _ in self.files}
+        return [task.name for task in self.inputs.tasks if task.name in named]
+
+    @property
+    def store(self) -> Path:
+        """Where soft targets are kept."""
+        return Path(self.inputs.cfg["paths"]["store"])
+
+    @cached_property
+    def result(self) -> Config:
+        """What a fit would have found: ``scores`` on the evaluated splits that it knows."""
+        scores = {}
+        by_name = {task.name: task for task in self.inputs.tasks}
+        for (name, split), rows in self.inputs.evaluation_rows.items():
+            if self.knows(name, split):
+                task = by_name[name]
+                scores[task.score_key(split)] = scores_from_logits(task, self.logits(task, split, rows)[1], rows)
+        return {"stage": "given scores", "scores": scores}
+
+    def knows(self, task: str, split: str) -> bool:
+        """Tell whether there are scores of a task's split."""
+        return (task, split) in self.files
+
+    def origin(self, task: str, split: str) -> Config:
+        """Return what its soft targets of a split depend on beside the rows, as manifests name it."""
+        path = self.files[task, split]
+        check_file(path)
+        digest = hashlib.sha256(f"given scores {VERSION} {file_hash(path)}".encode()).hexdigest()
+        return {"teacher": digest, "tokenizer": "none", "max_length": 0, "precision": "as given"}
+
+    def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:
+        """Return ``example_id [N]`` and ``logits [N, C]``, in order of id; a pair has the same in both orders.
+
+        Raises:
+            UserError: If the file has not a fitting score of every row.
+        """
+        ids, logits = read_scores(self.files[task.name, split], task, rows)
+        if not both_orders:
+            return ids, logits
+        return torch.cat([~ids.flip(0), ids]), torch.cat([logits.flip(0), logits])
+
+    def release(self) -> None:
+        """Do nothing: it holds no memory."""
