@@ -19,7 +19,18 @@ from kd_lightning.encoders.vocabulary import train_word_tokenizer
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = {"data", "task", "system", "encoder", "distill_loss", "annealing", "task_sampler", "optimizer", "scheduler"}
-GROUPS |= {"augmenter", "trainer", "accelerator", "callbacks", "logger", "paths", "debug", "experiment", "teacher", "topology"}
+GROUPS |= {
+    "augmenter",
+    "trainer",
+    "accelerator",
+    "callbacks",
+    "logger",
+    "paths",
+    "debug",
+    "experiment",
+    "teacher",
+    "topology",
+}
 COMMANDS = {
     "distill": GROUPS,
     "train": {"system", "encoder", "accelerator", "logger", "debug"},  # the rest comes from the same fit.yaml

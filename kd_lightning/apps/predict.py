@@ -17,10 +17,11 @@ from torch import Tensor
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import choose_precision
-from kd_lightning.apps.stages.teaching import write_soft_targets
+from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Rows
 from kd_lightning.data.folders import replacing
+from kd_lightning.data.soft_targets.chunks import is_of
 from kd_lightning.encoders.vocabulary import masked_as
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -55,6 +56,9 @@ def run(cfg: DictConfig) -> None:
             rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
         if cfg.format == "soft_targets":
             target = output / f"{task.name}-{split}"
+            if is_of(target, expected_manifest(model, task, split, rows)):
+                log.info("%s %s: %s is there already", task.name, cfg.file or split, target)
+                continue
             replaced = target.exists()
             write_soft_targets(model, target, task, split, rows)
         else:

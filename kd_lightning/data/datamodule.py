@@ -144,5 +144,8 @@ class MultiTaskData(pl.LightningDataModule):
     def val_dataloader(self) -> list[EvaluationStream]:
         """Return this rank's share of each evaluated part."""
         assert self.trainer is not None
-        shared = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "pad_id": self.pad_id}
-        return [EvaluationStream(part, batch_size=self.eval_batch_size, **shared) for part in self.evaluation]
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        return [
+            EvaluationStream(part, batch_size=self.eval_batch_size, pad_id=self.pad_id, rank=rank, world_size=processes)
+            for part in self.evaluation
+        ]

@@ -48,6 +48,21 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock that belongs to a path unless another process does, and tell whether it is held here."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name; what the block writes there becomes ``path`` if it ends well, and vanishes if not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -19,7 +19,8 @@ from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import read_json
+from kd_lightning.data.folders import file_hash, read_json
+from kd_lightning.data.soft_targets import chunks
 from kd_lightning.errors import Terminated, UserError
 from kd_lightning.systems import NLUSystem, Teacher
 from kd_lightning.tasks import glue_average
@@ -407,6 +408,40 @@ def test_a_signal_ends_the_scoring(kd, fits, monkeypatch, workplace, number):
     assert len(seen) == 1
     assert read_json(workplace / "outputs" / "stopped" / "summary.json")["status"] == "interrupted"
     assert not [path for path in (workplace / "outputs" / "store" / "soft_targets").iterdir() if path.is_dir()]
+
+
+def test_labelling_goes_on_where_it_was(kd, fits, monkeypatch, workplace):
+    """Millions of rows labelled again, since the job was killed at the last; or another soft target for it."""
+    monkeypatch.setattr(chunks, "CHUNK", 50)
+    settings = (*SMALL, "task=animals", "baseline=false")
+    kd("distill", *settings, "paths.store=whole")
+    whole = next(Path("whole/soft_targets").glob("animals-train-*"))
+    seen, predict_step = [], NLUSystem.predict_step
+
+    def dies(self, batch, batch_idx, dataloader_idx=0):
+        if len(seen) == 2:
+            raise RuntimeError("killed")
+        seen.append(len(batch["example_id"]))
+        return predict_step(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(NLUSystem, "predict_step", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        kd("distill", *settings)
+    monkeypatch.setattr(NLUSystem, "predict_step", predict_step)
+    fits.clear()
+    logits = TrainedModel.logits
+    again = []
+
+    def counted(self, *args, some, **values):
+        again.append(some.start)
+        return logits(self, *args, some=some, **values)
+
+    monkeypatch.setattr(TrainedModel, "logits", counted)
+    kd("distill", *settings)
+    assert again == [100, 150], "of 192 examples 100 were labelled"
+    assert fits == ["student"]
+    own = next(Path("outputs/store/soft_targets").glob("animals-train-*"))
+    assert file_hash(own / "logits.safetensors") == file_hash(whole / "logits.safetensors")
 
 
 def test_a_damaged_store_is_refused_by_name(kd, workplace):

@@ -198,8 +198,17 @@ class TrainedModel:
         """Return the rows in this model's tokens."""
         return token_table(task, split, rows, self.tokenizer, self.spec, self.cfg, both_orders)
 
-    def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:
+    def logits(
+        self, task: Task, split: str, rows: Rows, *, both_orders: bool = False, some: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Return ``example_id [N]`` and ``logits [N, C]`` (of regression: scores in [0, 1]), in order of id.
+
+        Args:
+            task: Whose head predicts.
+            split: What the rows are called.
+            rows: The rows.
+            both_orders: Whether pairs are predicted in their other order, too.
+            some: Which of the examples are predicted.
 
         Raises:
             UserError: If the model has no head for the task, or one of other labels, or another tokenizer than it had.
@@ -211,6 +220,7 @@ class TrainedModel:
             Part(head, split, table),
             batch_size=self.cfg["batching"]["eval_batch_size"],
             pad_id=self.tokenizer.pad_token_id,
+            some=some,
         )
         single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
         callbacks = {"end_on_sigterm": {"_target_": "kd_lightning.callbacks.EndOnSigterm"}}
@@ -223,7 +233,7 @@ class TrainedModel:
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])
         different = torch.unique(ids).numel()
-        if not len(ids) == different == len(table):
-            raise RuntimeError(f"predicted {len(ids)} rows ({different} different) of {len(table)}")
+        if not len(ids) == different == (expected := len(range(len(table))[some])):
+            raise RuntimeError(f"predicted {len(ids)} rows ({different} different) of {expected}")
         order = ids.argsort()
         return ids[order], logits[order]

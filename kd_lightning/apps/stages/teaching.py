@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from kd_lightning.apps.fits.identity import versions
 from kd_lightning.apps.fits.inputs import swapped_copies
-from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.stages.given_scores import GivenScores
 from kd_lightning.apps.stages.teachers import Model
 from kd_lightning.data import Manifest, Rows, SoftTargets
 from kd_lightning.data.folders import locked
+from kd_lightning.data.soft_targets.chunks import is_of, write_in_chunks
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -35,27 +37,33 @@ def expected_manifest(teacher: Model, task: Task, split: str, rows: Rows) -> Man
 
 
 def write_soft_targets(teacher: Model, folder: Path, task: Task, split: str, rows: Rows) -> None:
-    """Predict a split and write its soft targets into the folder.
+    """Predict a split and write its soft targets into the folder; other jobs that do the same share the work.
 
     Raises:
         UserError: If the teacher's folder was changed after its fit, or it has no head for the task, or no score.
     """
     manifest = expected_manifest(teacher, task, split, rows)
-    if isinstance(teacher, TrainedModel) and tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
+    if isinstance(teacher, GivenScores):
+        with locked(folder):
+            if not is_of(folder, manifest):
+                SoftTargets.write(
+                    folder, manifest, *teacher.logits(task, split, rows, both_orders=manifest.both_orders)
+                )
+        return
+    if tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
         raise UserError(
             f"{teacher.folder}: the tokenizer is not the one the model was trained with; restore the folder"
         )
-    ids, logits = teacher.logits(task, split, rows, both_orders=manifest.both_orders)
-    SoftTargets.write(folder, manifest, ids, logits)
+    predict = partial(teacher.logits, task, split, rows, both_orders=manifest.both_orders)
+    write_in_chunks(folder, manifest, lambda some: predict(some=some))
 
 
 def stored_soft_targets(teacher: Model, task: Task, split: str, rows: Rows) -> SoftTargets:
     """Return a split's soft targets from the store, predicted now if they are not there."""
     manifest = expected_manifest(teacher, task, split, rows)
     folder = teacher.store / "soft_targets" / f"{task.name}-{split}-{manifest.key()}"
-    with locked(folder):
-        if not folder.exists():
-            stage = teacher.result["stage"]
-            log.info("%s: soft targets for %s %s, %s examples", stage, task.name, split, f"{manifest.rows:,}")
-            write_soft_targets(teacher, folder, task, split, rows)
-        return SoftTargets.open(folder, expected=manifest)
+    if not folder.exists():
+        stage = teacher.result["stage"]
+        log.info("%s: soft targets for %s %s, %s examples", stage, task.name, split, f"{manifest.rows:,}")
+        write_soft_targets(teacher, folder, task, split, rows)
+    return SoftTargets.open(folder, expected=manifest)

@@ -12,10 +12,11 @@ from kd_lightning.errors import UserError
 
 
 class EvaluationStream:
-    """All examples of one part, once each, sorted by length.
+    """All examples of one part, or some that stand next to each other, once each, sorted by length.
 
     Args:
         part: The examples.
+        some: Which of them; all if it is not told.
         batch_size: Rows of a batch, on each rank.
         pad_id: Token id of padding.
         rank: This process; ranks share the rows without overlap.
@@ -28,17 +29,28 @@ class EvaluationStream:
         UserError: If there are fewer examples than processes.
     """
 
-    def __init__(self, part: Part, *, batch_size: int, pad_id: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        part: Part,
+        *,
+        batch_size: int,
+        pad_id: int,
+        some: slice = slice(None),
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         if len(part.tokens) < world_size:
             raise UserError(
                 f"task {part.task.name}: {part.split} has {len(part.tokens)} rows for {world_size} processes"
             )
         self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
-        lengths = part.tokens.lengths(np.arange(len(part.tokens)))
-        self._order = np.argsort(-lengths, kind="stable")[rank::world_size]
+        examples = np.arange(len(part.tokens))[some]
+        lengths = part.tokens.lengths(examples)
+        by_length = np.argsort(-lengths, kind="stable")[rank::world_size]
+        self._order = examples[by_length]
         starts = np.arange(0, len(self._order), batch_size)
         rows = np.minimum(batch_size, len(self._order) - starts)
-        self.total_tokens = int(lengths[self._order[starts]].astype(np.int64) @ rows)
+        self.total_tokens = int(lengths[by_length[starts]].astype(np.int64) @ rows)
 
     def __len__(self) -> int:
         """Return the number of batches."""

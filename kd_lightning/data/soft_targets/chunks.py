@@ -1,0 +1,91 @@
+"""Soft targets of many rows, written chunk by chunk: by several jobs at once, and on from where a killed one was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kd_lightning.data.folders import locked, locked_if_free, read_json, replacing
+from kd_lightning.data.soft_targets.manifest import EXPECTED, Manifest
+from kd_lightning.data.soft_targets.table import SoftTargets
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50_000
+"""Examples of a chunk: some minutes of a large teacher."""
+
+PAUSE = 1.0
+"""Seconds between two looks at the chunks that other jobs write."""
+
+Predict = Callable[[slice], tuple[Tensor, Tensor]]
+"""Examples, as a slice of all of them -> their ids ``[n]`` and logits ``[n, C]``."""
+
+
+def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict) -> None:
+    """Write soft targets into a new folder, together with any other job that does the same.
+
+    Each chunk is predicted once: by the job that comes to it first, or, if that is killed, by another. What is there of
+    an earlier call is not predicted again. The last chunk makes the folder, which is whole or not there at all.
+
+    Args:
+        folder: See ``SoftTargets.write``.
+        manifest: See ``SoftTargets.write``.
+        predict: Predicts some of the examples; their number is the manifest's.
+
+    Raises:
+        UserError: See ``SoftTargets.write``.
+    """
+    if manifest.rows <= CHUNK:
+        with locked(folder):
+            if not is_of(folder, manifest):
+                SoftTargets.write(folder, manifest, *predict(slice(0, manifest.rows)))
+        return
+    parts = folder.with_name(f".{folder.name}.{manifest.key()}.chunks")
+    files = [parts / f"{start:012d}-{CHUNK}.safetensors" for start in range(0, manifest.rows, CHUNK)]
+    found = sum(path.exists() for path in files)
+    if found:
+        log.info("soft targets for %s %s: %d of %d parts are there", manifest.task, manifest.split, found, len(files))
+    while not is_of(folder, manifest) and (missing := [path for path in files if not path.exists()]):
+        parts.mkdir(parents=True, exist_ok=True)
+        written = [_write_if_free(path, predict, lambda: is_of(folder, manifest)) for path in missing]
+        if not any(written):
+            time.sleep(PAUSE)
+    with locked(folder):
+        if not is_of(folder, manifest):
+            tables = [load_file(path) for path in files]
+            ids, logits = (torch.cat([table[name] for table in tables]) for name in ("example_id", "logits"))
+            order = ids.argsort()
+            SoftTargets.write(folder, manifest, ids[order], logits[order])
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def is_of(folder: Path, manifest: Manifest) -> bool:
+    """Tell whether a folder holds soft targets that say of themselves what the manifest does; its file is not read."""
+    try:
+        found = read_json(folder / "manifest.json")
+        return all(
+            found[name] == value for name, value in json.loads(json.dumps(asdict(manifest))).items() if name in EXPECTED
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_if_free(path: Path, predict: Predict, is_done: Callable[[], bool]) -> bool:
+    """Write a chunk, unless another job is about to or has; tell whether it was written here."""
+    start, _, size = path.stem.partition("-")
+    with locked_if_free(path) as ours:
+        if not ours or path.exists() or is_done():
+            return False
+        ids, logits = predict(slice(int(start), int(start) + int(size)))
+        with replacing(path) as temporary:
+            save_file({"example_id": ids.contiguous(), "logits": logits.float().contiguous()}, temporary)
+    return True
