@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 import kd_lightning.train  # noqa: F401 - registers the resolvers
 from kd_lightning.apps.fits.build import build, build_encoder, build_system, build_tasks
+from kd_lightning.apps.settings.stages import teachers_heard
 from kd_lightning.encoders.vocabulary import train_word_tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -88,7 +89,7 @@ def test_the_list_is_complete():
     assert {str(path.parent) for path in FILES} == GROUPS | {"."}
     assert {path.stem for path in FILES if path.parent == Path()} == {"fit", "train", "distill", "predict", "evaluate"}
     names = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "glue", "wikiqa", "trecqa"}
-    names |= {"toy_sentiment", "toy_comparison", "toy_preference"}
+    names |= {"toy_sentiment", "toy_comparison", "toy_preference", "snli", "webqa_kd"}
     assert {path.stem for path in FILES if path.parent == Path("task")} == names
 
 
@@ -171,7 +172,15 @@ def recipe(cfg, scope):
 
 def test_every_experiment_has_its_recipe():
     others = {"quickstart_bilstm", "bilstm_sst2_large", *SWEEPS, *(f"bilstm_{task}" for task in BILSTM)}
-    others |= {"quickstart_mt_dnn_kd", "mt_dnn_kd_glue", "mt_dnn_kd_glue_six", "mt_dnn_kd_glue_minilm"}
+    others |= {
+        "tmkd_qa",
+        "tmkd_qa_minilm",
+        "tmkd_qa_bilstm",
+        "quickstart_mt_dnn_kd",
+        "mt_dnn_kd_glue",
+        "mt_dnn_kd_glue_six",
+        "mt_dnn_kd_glue_minilm",
+    }
     assert {path.stem for path in FILES if path.parent == Path("experiment")} == set(RECIPES) | others
 
 
@@ -328,6 +337,50 @@ def test_the_recipe_for_minilm_changes_what_it_says():
     for role in ("student", "teacher"):
         short = {"optimizer": {"lr": 1e-4}, "trainer": {"max_epochs": 1}}
         assert own[role]["fine_tune"] == base[role]["fine_tune"] | short
+
+
+TOPOLOGIES = {
+    "one_o_one": ({"best": 1}, None, False),
+    "one_avg_o_one": (None, "logits", False),
+    "m_o_m": (None, None, True),
+    "m_o_1": (None, None, False),
+}
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_a_topology_says_all_of_itself(name):
+    """After another one, in a sweep or in a recipe, nothing of the first is left."""
+    for other in TOPOLOGIES:
+        cfg = composed("distill", "experiment=tmkd_qa", f"topology={other}", "encoder=tiny")
+        again = composed("distill", f"topology={name}", "encoder=tiny", "system=tmkd")
+        assert (cfg["teacher"]["select"], cfg["teacher"]["ensemble"]["mean"], cfg["student"]["per_teacher"]) == (
+            TOPOLOGIES[other]
+        )
+        assert (again["teacher"]["select"], again["teacher"]["ensemble"]["mean"], again["student"]["per_teacher"]) == (
+            TOPOLOGIES[name]
+        )
+
+
+@pytest.mark.parametrize("ending", ["", "_minilm", "_bilstm"])
+def test_tmkd_is_what_its_paper_says(ending):
+    """A head for each of three teachers, logits, 0.9 of the loss; before it, soft heads alone on pairs."""
+    cfg = composed("distill", f"experiment=tmkd_qa{ending}")
+    system = cfg["system"]
+    assert system["_target_"].endswith(".TmkdStudent")
+    assert (system["gold_weight"], system["predicts"]) == (0.1, "all")
+    assert system["distill_loss"] == {"_target_": "kd_lightning.losses.LogitMSE", "over_classes": "mean"}
+    assert cfg["pretrain"]["system"] == {"gold_weight": 0.0, "predicts": "soft"}
+    assert (list(cfg["task"]), list(cfg["pretrain"]["task"])) == (["qnli"], ["qnli"])
+    assert teachers_heard(cfg) == {"qnli": 3}
+    assert [cfg[role]["scope"] for role in ("student", "teacher")] == ["single", "single"]
+    if ending != "_minilm":
+        members = cfg["teacher"]["members"].values()
+        assert [member["optimizer"]["lr"] for member in members] == [2e-5, 3e-5, 5e-5]
+        assert (cfg["teacher"]["batching"]["batch_size"], cfg["teacher"]["trainer"]["max_epochs"]) == (128, 10)
+        assert cfg["teacher"]["encoder"]["max_length"] == cfg["encoder"]["max_length"] == 150
+        assert cfg["teacher"]["encoder"]["path"].endswith("bert-large-uncased")
+    if ending != "_bilstm":
+        assert cfg["encoder"]["num_layers"] == 3
 
 
 def test_the_quickstart_has_a_bilstm():

@@ -213,11 +213,16 @@ def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch, summary, w
 
 def test_sizes_are_those_of_what_was_trained_first(summary):
     """The size of a model of all tasks beside the scores of another, of one."""
-    teacher = {"name": "a", "chosen": True, "parameters": 1_500_000, "folders": {}}
+    teacher = {"name": "a", "chosen": ["rte"], "parameters": 1_500_000, "folders": {}}
     teacher |= {"scores": {"rte": {"accuracy": 0.5}}, "fine_tuned": {"rte": {"accuracy": 0.6}}}
     header, rows = teacher_rows(summary | {"teachers": [teacher]})
     assert header == ["teacher", "rte", "mrpc", "parameters"]
     assert rows == [["a", "50.0", "-", "1.50 M"], ["a, fine-tuned", "60.0", "-", ""]]
+    given = {"name": "b", "chosen": [], "parameters": None, "folders": {}, "fine_tuned": {}, "scores": {"rte": {}}}
+    _, rows = teacher_rows(summary | {"teachers": [given, {**given, "chosen": ["rte"]}]})
+    assert rows == [["b (not chosen)", "-", "-", ""], ["b", "-", "-", ""]], "scores of no evaluated rows"
+    both = {**given, "scores": {"rte": {"accuracy": 0.5}, "mrpc": {"f1": 0.25}}, "chosen": ["mrpc"]}
+    assert teacher_rows(summary | {"teachers": [both]})[1] == [["b (chosen for mrpc)", "50.0", "25.0", ""]]
 
 
 def test_a_teacher_that_is_no_better_is_told(summary):
