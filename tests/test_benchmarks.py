@@ -46,7 +46,17 @@ def test_every_script_says_what_it_does(script, path, capsys):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name", ["padding", "finetune", "many_students", "bilstm_training", "bilstm_inference", "augmentation"]
+    "name",
+    [
+        "padding",
+        "finetune",
+        "many_students",
+        "bilstm_training",
+        "bilstm_inference",
+        "augmentation",
+        "labelling",
+        "cases_per_second",
+    ],
 )
 def test_nothing_measured_is_not_a_success(script, name, tmp_path):
     """``make bench`` must not pass where there are no data."""

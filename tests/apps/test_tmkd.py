@@ -203,6 +203,10 @@ def test_the_first_stage_learns_from_teachers_alone(two_stages, workplace):
     run = two_stages()
     found = summary(run)["pretrain"]
     assert found["status"] == "finished"
+    assert [len(list(Path("outputs/store/fits").glob(f"{stage}-*"))) for stage in ("pretrain-student", "student")] == [
+        1,
+        1,
+    ]
     assert found["data"]["animals"]["train"] == 0
     assert found["data"]["animals"]["unlabelled"] == 150
     assert found["tasks"]["animals"]["student"] is not None

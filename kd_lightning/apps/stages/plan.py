@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class
@@ -76,7 +76,8 @@ class Plan:
     @classmethod
     def _first_of(cls, cfg: Config) -> Plan:
         with told_in("pretrain"):
-            return cls.of(first_stage(cfg))
+            plan = cls.of(first_stage(cfg))
+        return replace(plan, students=[replace(fit, stage=f"pretrain {fit.stage}") for fit in plan.students])
 
     @cached_property
     def baselines(self) -> list[Fit]:
