@@ -124,7 +124,7 @@ def stored(kd, workplace):
         if not folder.exists():
             run = kd("train", "task=animals", f"seed={seed}", "trainer.max_epochs=1")
             kd("predict", f"run={run}", "task=animals", "split=train", "format=soft_targets", f"output={folder}")
-        (found,) = folder.iterdir()
+        (found,) = (path for path in folder.iterdir() if path.is_dir())
         return found
 
     return stored
