@@ -64,6 +64,8 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/bilstm_training.py --quality --vocabulary pieces$(ON)
 	$(BIN)/python benchmarks/bilstm_inference.py$(ON)
 	$(BIN)/python benchmarks/augmentation.py$(ON)
+	$(BIN)/python benchmarks/labelling.py$(ON)
+	$(BIN)/python benchmarks/cases_per_second.py$(ON)
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation

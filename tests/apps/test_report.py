@@ -225,6 +225,23 @@ def test_sizes_are_those_of_what_was_trained_first(summary):
     assert teacher_rows(summary | {"teachers": [both]})[1] == [["b (chosen for mrpc)", "50.0", "25.0", ""]]
 
 
+def test_teachers_that_teach_by_themselves_are_told(summary, tmp_path):
+    """ "Averaged are None"; or a gain of two stages under the name of one."""
+    for task in summary["tasks"].values():
+        task["ensemble"] = 0.5
+    summary["ensemble"] = {"mean": None, "shares": {"rte": {"a": 0.5, "b": 0.5}}}
+    write_report(tmp_path, summary)
+    report = (tmp_path / "report.md").read_text()
+    assert "Each teacher teaches by itself, a head or a student; `ensemble` averages their probabilities." in report
+    assert "went on from" not in report
+    summary["pretrain"] = {"tasks": {"qnli": {}, "rte": {}}}
+    write_report(tmp_path, summary)
+    report = (tmp_path / "report.md").read_text()
+    assert (
+        "went on from one that was distilled before, on qnli, rte (pretrain/report.md); the baseline begins" in report
+    )
+
+
 def test_a_teacher_that_is_no_better_is_told(summary):
     """A gain of a bad teacher means nothing; an ensemble counts with what it says together, a group by itself."""
     assert doubt(summary) == ""

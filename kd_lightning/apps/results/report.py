@@ -200,14 +200,18 @@ def write_report(folder: Path, summary: Config) -> None:
 
 
 def _shares(ensemble: Config | None) -> str:
-    """Return what is averaged if not probabilities, and the shares of teachers that do not count the same."""
+    """Return what is averaged if not probabilities alone, and the shares of teachers that do not count the same."""
     if ensemble is None:
         return ""
     unequal = {task: each for task, each in ensemble["shares"].items() if len(set(each.values())) > 1}
     shown = "; ".join(
         f"{task} {', '.join(f'{name} {share:.2f}' for name, share in each.items())}" for task, each in unequal.items()
     )
-    said = [f"Averaged are {ensemble['mean']}."] * (ensemble["mean"] != "probabilities")
+    of_mean = {
+        None: "Each teacher teaches by itself, a head or a student; `ensemble` averages their probabilities.",
+        "logits": "Averaged are logits.",
+    }
+    said = [of_mean[ensemble["mean"]]] * (ensemble["mean"] in of_mean)
     return " ".join([*said, *[f"Shares of the teachers: {shown}."] * bool(shown)])
 
 
@@ -231,6 +235,10 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
         yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
         if any(task["student_fine_tuned"] is None for task in summary["tasks"].values()):
             yield "In their averages, tasks that were not fine-tuned count as they were before."
+    if summary["pretrain"]:
+        first = ", ".join(summary["pretrain"]["tasks"])
+        yield f"The student went on from one that was distilled before, on {first} (pretrain/report.md); the baseline"
+        yield "begins anew."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."
     of_role = {role: summary["folders"].get(role, {}) for role in ROLES}
     final = {"student": {**of_role["student"], **of_role["student_fine_tuned"]}, "teacher": of_role["teacher"]}

@@ -44,6 +44,7 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
         "averages": {},
         "teachers": [],
         "ensemble": None,
+        "pretrain": None,
         "parameters": dict.fromkeys(("teacher", "teacher_without_embeddings", "student", "student_without_embeddings")),
         "latency_ms": {"teacher": None, "student": None},
         "seconds": {},
