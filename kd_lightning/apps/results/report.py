@@ -211,7 +211,7 @@ def _shares(ensemble: Config | None) -> str:
         None: "Each teacher teaches by itself, a head or a student; `ensemble` averages their probabilities.",
         "logits": "Averaged are logits.",
     }
-    said = [of_mean[ensemble["mean"]]] * (ensemble["mean"] in of_mean)
+    said = [of_mean[ensemble["mean"]]] if ensemble["mean"] in of_mean else []
     return " ".join([*said, *[f"Shares of the teachers: {shown}."] * bool(shown)])
 
 
