@@ -92,7 +92,7 @@ def new_reader(name: str, work: Path, data: Path) -> Reader:
     arguments = ["task=[qnli]", f"data.root={data}", *encoder, "encoder.max_length=150"]
     fit = measure.fit(measure.config("train", work, *arguments))
     parts: dict[str, Any] = {"tasks": fit.inputs.tasks, "optimizer": None, "scheduler": None}
-    soft = {"teachers": {"qnli": 3}, "distill_loss": LogitMSE()}
+    soft: dict[str, Any] = {"teachers": {"qnli": 3}, "distill_loss": LogitMSE()}
     if name == LARGE:
         system: NLUSystem = Teacher(encoder=bert(24, 1024), head=linear_head, **parts)
     elif name == THREE:

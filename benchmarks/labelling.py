@@ -58,7 +58,8 @@ def make_teacher(work: Path, data: Path) -> tuple[TrainedModel, Task, Rows]:
 
 def pipeline_of(model: TrainedModel) -> Any:
     """Return Transformers' pipeline with the weights of a model."""
-    encoder, head = model.system.encoder, model.system.heads["qnli"]
+    encoder: Any = model.system.encoder
+    head: Any = model.system.heads["qnli"]
     bert: Any = BertForSequenceClassification.from_pretrained(str(model.folder / "encoder"), num_labels=2)
     bert.classifier.load_state_dict(head.output.state_dict())
     sizes = [sum(p.numel() for p in each) for each in (bert.parameters(), (*encoder.parameters(), *head.parameters()))]
