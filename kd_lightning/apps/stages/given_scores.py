@@ -69,10 +69,16 @@ class GivenScores:
 
     def origin(self, task: str, split: str) -> Config:
         """Return what its soft targets of a split depend on beside the rows, as manifests name it."""
-        path = self.files[task, split]
-        check_file(path)
-        digest = hashlib.sha256(f"given scores {VERSION} {file_hash(path)}".encode()).hexdigest()
-        return {"teacher": digest, "tokenizer": "none", "max_length": 0, "precision": "as given"}
+        return {"teacher": self._digests[task, split], "tokenizer": "none", "max_length": 0, "precision": "as given"}
+
+    @cached_property
+    def _digests(self) -> dict[tuple[str, str], str]:
+        """(task, split) -> hash of what is read from its file; each file is hashed once."""
+        found = {}
+        for key, path in self.files.items():
+            check_file(path)
+            found[key] = hashlib.sha256(f"given scores {VERSION} {file_hash(path)}".encode()).hexdigest()
+        return found
 
     def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:
         """Return ``example_id [N]`` and ``logits [N, C]``, in order of id; a pair has the same in both orders.

@@ -159,7 +159,7 @@ class Plan:
                         f"{where}.{task.name} has no file of the split {first}, by which teachers are compared: give "
                         f"{{{first}: FILE}}, or teacher.ensemble.weights=equal and teacher.select=null"
                     )
-            log.debug("%s: %s", where, given.result)
+            log.debug("%s: %s", where, given.result)  # reads the files of evaluated splits, so that they are checked
 
     def _check_members(self) -> None:
         """Check that no model is two members of an ensemble, under the names of both; tell if one is the baseline."""

@@ -11,8 +11,7 @@ from kd_lightning.apps.fits.inputs import swapped_copies
 from kd_lightning.apps.stages.given_scores import GivenScores
 from kd_lightning.apps.stages.teachers import Model
 from kd_lightning.data import Manifest, Rows, SoftTargets
-from kd_lightning.data.folders import locked
-from kd_lightning.data.soft_targets.chunks import is_of, write_in_chunks
+from kd_lightning.data.soft_targets.chunks import write_in_chunks
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -43,12 +42,9 @@ def write_soft_targets(teacher: Model, folder: Path, task: Task, split: str, row
         UserError: If the teacher's folder was changed after its fit, or it has no head for the task, or no score.
     """
     manifest = expected_manifest(teacher, task, split, rows)
-    if isinstance(teacher, GivenScores):
-        with locked(folder):
-            if not is_of(folder, manifest):
-                SoftTargets.write(
-                    folder, manifest, *teacher.logits(task, split, rows, both_orders=manifest.both_orders)
-                )
+    if isinstance(teacher, GivenScores):  # a file is read whole
+        whole = partial(teacher.logits, task, split, rows, both_orders=manifest.both_orders)
+        write_in_chunks(folder, manifest, lambda _: whole(), chunk=manifest.rows)
         return
     if tokenizer_fingerprint(teacher.tokenizer) != manifest.tokenizer:
         raise UserError(

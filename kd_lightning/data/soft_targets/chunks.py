@@ -21,7 +21,7 @@ from kd_lightning.data.soft_targets.table import SoftTargets
 log = logging.getLogger(__name__)
 
 CHUNK = 50_000
-"""Examples of a chunk: some minutes of a large teacher."""
+"""Examples of a chunk."""
 
 PAUSE = 1.0
 """Seconds between two looks at the chunks that other jobs write."""
@@ -30,7 +30,7 @@ Predict = Callable[[slice], tuple[Tensor, Tensor]]
 """Examples, as a slice of all of them -> their ids ``[n]`` and logits ``[n, C]``."""
 
 
-def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict) -> None:
+def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict, chunk: int | None = None) -> None:
     """Write soft targets into a new folder, together with any other job that does the same.
 
     Each chunk is predicted once: by the job that comes to it first, or, if that is killed, by another. What is there of
@@ -40,17 +40,19 @@ def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict) -> None:
         folder: See ``SoftTargets.write``.
         manifest: See ``SoftTargets.write``.
         predict: Predicts some of the examples; their number is the manifest's.
+        chunk: Examples of a chunk, ``CHUNK`` if it is not told.
 
     Raises:
         UserError: See ``SoftTargets.write``.
     """
-    if manifest.rows <= CHUNK:
+    chunk = chunk or CHUNK
+    if manifest.rows <= chunk:
         with locked(folder):
             if not is_of(folder, manifest):
                 SoftTargets.write(folder, manifest, *predict(slice(0, manifest.rows)))
         return
     parts = folder.with_name(f".{folder.name}.{manifest.key()}.chunks")
-    files = [parts / f"{start:012d}-{CHUNK}.safetensors" for start in range(0, manifest.rows, CHUNK)]
+    files = [parts / f"{start:012d}-{chunk}.safetensors" for start in range(0, manifest.rows, chunk)]
     found = sum(path.exists() for path in files)
     if found:
         log.info("soft targets for %s %s: %d of %d parts are there", manifest.task, manifest.split, found, len(files))
