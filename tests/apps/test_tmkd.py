@@ -235,3 +235,16 @@ def test_as_many_students_in_both_stages(two_stages):
     """A student that goes on from another teacher's."""
     with pytest.raises(UserError, match=r"pretrain: student\.per_teacher trains 3 students there and 2 after it"):
         two_stages("topology=m_o_m", "+pretrain.teacher.seeds=[1,2,3]")
+
+
+def test_pairs_of_the_first_stage_from_a_file(two_stages, kd, workplace):
+    """Settings of the data, as the page has them, in the place of the whole of it."""
+    (workplace / "more").mkdir()
+    (workplace / "animals-more.csv").rename(workplace / "more" / "pairs.csv")
+    settings = [*FIRST[:1], "+pretrain.data.unlabelled=more/pairs.csv", *FIRST[2:], "system=tmkd", "task=beasts"]
+    run = kd("distill", *settings, "teacher.trainer.max_epochs=1", "trainer.max_epochs=1")
+    found = summary(run)
+    assert found["pretrain"]["data"]["animals"]["unlabelled"] == 150
+    first = TrainedModel.open(run / "pretrain" / "student").cfg
+    assert Path(first["data"]["unlabelled"]) == workplace / "more" / "pairs.csv"
+    assert found["data"]["beasts"]["unlabelled"] == 0

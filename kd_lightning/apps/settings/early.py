@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage, students
 from kd_lightning.apps.settings.unused import check_unused
@@ -95,7 +95,7 @@ def check_early(cfg: DictConfig) -> None:
         check_unused(plain, _arguments())
     for node in (cfg, cfg.get("pretrain")):
         if isinstance(node, DictConfig):
-            _make_absolute(node)
+            make_absolute(node)
 
 
 def _arguments() -> list[str]:
@@ -199,31 +199,3 @@ def _check_seeds(seeds: Any) -> None:
     distinct = OmegaConf.is_list(seeds) and len(seeds) == len(set(seeds)) > 0
     if not (distinct and all(is_whole(seed, 0) for seed in seeds)):
         raise UserError(f"teacher.seeds is {seeds}, expected a list of distinct whole numbers: teacher.seeds=[1,2,3]")
-
-
-def _make_absolute(cfg: DictConfig) -> None:
-    """Make the paths of the data absolute, so that a run's configuration holds in any working directory."""
-    download = OmegaConf.select(cfg, "data.download")
-    if download is not None:
-        cfg.data.download = str(Path(str(download)).expanduser().absolute())
-    root = OmegaConf.select(cfg, "data.root")
-    if root is not None:
-        path = Path(str(root)).expanduser().absolute()
-        if not path.is_dir():
-            raise UserError(f"data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({path})")
-        cfg.data.root = str(path)
-    for prefix in ("", "teacher."):
-        vectors = OmegaConf.select(cfg, f"{prefix}encoder.words.vectors_file")
-        if isinstance(vectors, str):
-            OmegaConf.update(cfg, f"{prefix}encoder.words.vectors_file", str(Path(vectors).expanduser().absolute()))
-    data = cfg.get("data")
-    if isinstance(data, DictConfig) and isinstance(data.get("unlabelled"), str):
-        data.unlabelled = str(Path(data.unlabelled).expanduser().absolute())
-    nodes = [task.get("files") for task in (cfg.get("task") or {}).values() if isinstance(task, DictConfig)]
-    members = OmegaConf.select(cfg, "teacher.members") or {}
-    scores = [member.get("scores") for member in members.values() if isinstance(member, DictConfig)]
-    nodes += [node for given in scores if given for node in [given, *given.values()]]
-    for files in [*nodes, data.get("unlabelled") if isinstance(data, DictConfig) else None]:
-        for split, name in files.items() if isinstance(files, DictConfig) else ():
-            if isinstance(name, str):
-                files[split] = str(Path(name).expanduser().absolute())

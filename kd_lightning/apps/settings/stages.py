@@ -81,7 +81,8 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
 def first_stage(cfg: Settings) -> dict[str, Any]:
     """Return the configuration of the distillation that comes first: that of the run with the changes of ``pretrain``.
 
-    Tasks, data and who teaches what are its own, and it has one student of all tasks, or one for each teacher.
+    Tasks and who teaches what are its own, so is an option of ``data`` as a whole (settings of it change the run's);
+    it has one student of all tasks, or one for each teacher.
 
     Args:
         cfg: The run's configuration.
@@ -94,7 +95,8 @@ def first_stage(cfg: Settings) -> dict[str, Any]:
         "teacher": {**cfg["teacher"], "tasks": "all", "fine_tune": None},
     }
     found: dict[str, Any] = with_settings({**cfg, **alone}, changes)
-    return {**found, **{whole: copy.deepcopy(changes[whole]) for whole in ("task", "data") if whole in changes}}
+    whole = ["task", *["data"] * ("_target_" in changes.get("data", {}))]
+    return {**found, **{name: copy.deepcopy(changes[name]) for name in whole if name in changes}}
 
 
 def teachers_heard(cfg: Settings) -> dict[str, int]:

@@ -1,0 +1,62 @@
+"""Paths in the settings, which stay what they were in any working directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.errors import UserError
+
+PLACES = (
+    "data.download",
+    "data.unlabelled",
+    "encoder.words.vectors_file",
+    "teacher.encoder.words.vectors_file",
+)
+"""Where a path may stand, or paths by task."""
+
+
+def make_absolute(cfg: DictConfig, where: str = "") -> None:
+    """Make the paths of data and vectors absolute, so that a run's configuration holds in any working directory.
+
+    Args:
+        cfg: The run's configuration, or the settings of its first stage.
+        where: Where they stand, for errors.
+
+    Raises:
+        UserError: If ``data.root`` is no folder.
+    """
+    root = OmegaConf.select(cfg, "data.root")
+    if root is not None:
+        cfg.data.root = _absolute(root)
+        if not Path(cfg.data.root).is_dir():
+            raise UserError(
+                f"{where}data.root is '{root}', expected a folder with TASK/SPLIT.parquet ({cfg.data.root})"
+            )
+    for place in PLACES:
+        if isinstance(path := OmegaConf.select(cfg, place), str):
+            OmegaConf.update(cfg, place, _absolute(path))
+    for files in _files(cfg):
+        for name, path in files.items():
+            if isinstance(path, str):
+                files[name] = _absolute(path)
+    if isinstance(cfg.get("pretrain"), DictConfig):
+        make_absolute(cfg.pretrain, "pretrain.")
+
+
+def _files(cfg: DictConfig) -> Iterator[DictConfig]:
+    """Yield what has paths by split or by task."""
+    tasks = (cfg.get("task") or {}).values()
+    members = (OmegaConf.select(cfg, "teacher.members") or {}).values()
+    given = [member.get("scores") for member in members if isinstance(member, DictConfig)]
+    by_split = [node for scores in given if isinstance(scores, DictConfig) for node in scores.values()]
+    named = [task.get("files") for task in tasks if isinstance(task, DictConfig)]
+    for node in (OmegaConf.select(cfg, "data.unlabelled"), *named, *given, *by_split):
+        if isinstance(node, DictConfig):
+            yield node
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
