@@ -58,6 +58,7 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/many_students.py --rows 1000 --systems ours textbrewer-cache --verify$(ON)
 	$(BIN)/python benchmarks/many_students.py --rows 320$(ON)
 	$(BIN)/python benchmarks/memory.py$(ON)
+	$(BIN)/python benchmarks/memory.py --distill$(ON)
 	$(BIN)/python benchmarks/bilstm_training.py --vocabulary pieces$(ON)
 	$(BIN)/python benchmarks/bilstm_training.py --vocabulary words$(ON)
 	$(BIN)/python benchmarks/bilstm_training.py --quality$(ON)

@@ -10,6 +10,11 @@ Target: the peaks of training, and of reading and tokenising, at most 1.10 times
     python benchmarks/memory.py                                  # 10 thousand, 100 thousand, 1 million rows
     python benchmarks/memory.py --rows 10000 50000 --steps 100
     python benchmarks/memory.py --vocabulary                     # the vocabulary is learned in the training process
+    python benchmarks/memory.py --distill                        # kd-distill, of which these rows are the first stage
+
+With ``--distill`` the process that is measured is TMKD's ``kd-distill`` (1 layer x 32, three teachers of 63 steps on
+2,000 rows): the teachers label the rows, which have no labels, and a student with a head for each learns from them
+for a fixed number of steps; then it learns its task.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ from pathlib import Path
 import measure
 
 TARGET = 1.10
+TASK_ROWS = 2000
+"""Of the task of ``--distill``."""
 
 
 def peak() -> float:
@@ -39,15 +46,19 @@ def overrides(work: Path, vocabulary: bool) -> list[str]:
     return [*encoder, "task=[sst2]", f"data.root={work / 'data'}", "accelerator=cpu"]
 
 
-def make(work: Path, rows: int) -> None:
-    """Write the rows, and an encoder whose vocabulary is learned from the first of them."""
+def make(work: Path, rows: int, distill: bool) -> None:
+    """Write the rows (and a task's, to distil), and an encoder whose vocabulary is learned from the first of them."""
     import pyarrow.parquet as pq
 
     from kd_lightning.encoders import NewTransformer
 
-    measure.write_toy(work / "data", train=rows)
+    measure.write_toy(work / "data", train=min(rows, TASK_ROWS) if distill else rows)
+    if distill:
+        measure.write_toy(work / "more", train=rows)
     first = next(pq.ParquetFile(work / "data" / "sst2" / "train.parquet").iter_batches(10_000))
-    spec = NewTransformer(hidden_size=128, num_layers=2, num_heads=2)
+    spec = NewTransformer(
+        **({"hidden_size": 32, "num_layers": 1} if distill else {"hidden_size": 128, "num_layers": 2})
+    )
     tokenizer = spec.tokenizer(first.column("sentence").to_pylist())
     spec.build(tokenizer).save(work / "encoder")
     tokenizer.save_pretrained(work / "encoder")
@@ -77,6 +88,20 @@ def training_command(work: Path, steps: int, vocabulary: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def distilling_command(work: Path, steps: int) -> list[str]:
+    """Return the command that distils twice, first on the rows without labels."""
+    return [
+        str(Path(sys.executable).parent / "kd-distill"), *overrides(work, vocabulary=False),
+        f"teacher.encoder.path={work / 'encoder'}",
+        "system=tmkd",
+        "teacher.seeds=[1,2,3]", "teacher.ensemble.mean=null", "teacher.trainer.max_epochs=1", "trainer.max_epochs=1",
+        "baseline=false", "batching.eval_batch_size=256", "trainer.precision=32-true", "+task@pretrain.task=sst2",
+        f"+pretrain.data.unlabelled={work / 'more' / 'sst2' / 'train.parquet'}", "+pretrain.batching.unlabelled=only",
+        f"+pretrain.batching.epoch_rows={32 * steps}", "+pretrain.system.gold_weight=0",
+        *(f"paths.{name}={work / name}" for name in ("output", "store", "cache")), f"hydra.run.dir={work / 'run'}",
+    ]  # fmt: skip
+
+
 def stage(argv: list[str], threads: int) -> tuple[measure.Sample, float, str]:
     """Run a process to its end; return its times, its peak memory in MiB, and its error output."""
     env = {**measure.environment(threads), "TOKENIZERS_PARALLELISM": "true"}
@@ -92,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of rows")
     made.add_argument("--steps", type=int, default=300, help="steps of training (%(default)s)")
     made.add_argument("--vocabulary", action="store_true", help="learn the vocabulary in the measured process")
+    made.add_argument("--distill", action="store_true", help="measure kd-distill, whose first stage has the rows")
     made.add_argument("--stage", choices=("make", "tokenise"), help="run one stage here (used by the script itself)")
     made.add_argument("--work", type=Path, help="folder of the stage")
     return made
@@ -100,9 +126,11 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.stage == "make":
-        make(args.work, args.rows[0])
+        make(args.work, args.rows[0], args.distill)
     elif args.stage == "tokenise":
         tokenise(args.work, args.vocabulary)
+    elif args.distill:
+        compare_distilling(args)
     else:
         compare(args)
 
@@ -148,6 +176,32 @@ def compare(args: argparse.Namespace) -> None:
     measure.verdict(
         "peak of reading and tokenising, largest / smallest data", max([first, *others]) / first, TARGET, at_most=True
     )
+
+
+def compare_distilling(args: argparse.Namespace) -> None:
+    """Distil on each number of rows, and print the table."""
+    measure.machine(args.threads)
+    taken: dict[int, list[tuple[float, float]]] = {}
+    for rows in args.rows:
+        for number in range(args.rounds):
+            with measure.scratch() as work:
+                flags = ["--work", str(work), "--rows", str(rows), "--distill"]
+                stage([sys.executable, __file__, *flags, "--stage", "make"], args.threads)
+                sample, resident, _ = stage(distilling_command(work, args.steps), args.threads)
+                found = json.loads((work / "run" / "summary.json").read_text())["pretrain"]["data"]["sst2"]
+                if found["unlabelled"] != rows:
+                    sys.exit(f"not the same work: {found}, expected {rows} unlabelled rows")
+            taken.setdefault(rows, []).append((resident, sample.wall))
+            print(f"  {rows:,} rows, round {number + 1}: {resident:.0f} MiB, {sample.wall:.1f} s", file=sys.stderr)
+    peaks = {rows: statistics.median(resident for resident, _ in each) for rows, each in taken.items()}
+    smallest = peaks[args.rows[0]]
+    print("\n### Peak resident memory, a distillation of two stages\n")
+    print("| rows of the first stage | MiB | / smallest | s |")
+    print("| --- " * 4 + "|")
+    for rows, each in taken.items():
+        wall = statistics.median(wall for _, wall in each)
+        print(f"| {rows:,} | {peaks[rows]:.0f} | {peaks[rows] / smallest:.3f} | {wall:.1f} |")
+    measure.verdict("peak, largest / smallest data", max(peaks.values()) / smallest, TARGET, at_most=True)
 
 
 if __name__ == "__main__":

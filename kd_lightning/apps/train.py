@@ -20,7 +20,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
-from kd_lightning.data import SoftTargets, stack
+from kd_lightning.data import SideBySide, SoftTargets, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
@@ -87,7 +87,7 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     if cfg["augmenter"]:
         _check_synthetic(cfg, named)
     tasks = {task.name: task for task in inputs.tasks}
-    found: dict[tuple[str, str], SoftTargets] = {}
+    found: dict[tuple[str, str], TeacherLogits] = {}
     for name, folders in named.items():
         if name not in tasks:
             raise UserError(f"soft_targets names the task {name}, which is not trained: expected one of task=[...]")
@@ -99,7 +99,7 @@ def open_soft_targets(cfg: Config, inputs: FitInputs) -> SoftTargetMap:
     return found
 
 
-def _open(where: str, folders: Any, system: type[NLUSystem]) -> SoftTargets:
+def _open(where: str, folders: Any, system: type[NLUSystem]) -> TeacherLogits:
     """Return the soft targets of a folder, or of several side by side."""
     each = folders if isinstance(folders, list) else [folders]
     if not each or not all(isinstance(folder, str) for folder in each):
@@ -109,7 +109,7 @@ def _open(where: str, folders: Any, system: type[NLUSystem]) -> SoftTargets:
             f"{where} names {len(each)} folders, but {system.__name__} hears one teacher: choose system=tmkd"
         )
     opened = [SoftTargets.open(Path(folder)) for folder in each]
-    return stack(opened) if system.has_teacher_heads else opened[0]
+    return SideBySide(opened) if system.has_teacher_heads else opened[0]
 
 
 def teachers_named(soft_targets: SoftTargetMap) -> dict[str, int]:
@@ -120,7 +120,7 @@ def teachers_named(soft_targets: SoftTargetMap) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for (task, split), targets in soft_targets.items():
-        count = targets.logits.shape[1]
+        count = targets.shape[0]
         if found.setdefault(task, count) != count:
             raise UserError(
                 f"soft_targets.{task}.{split} has {count} teachers, other splits {found[task]}: expected as many"

@@ -54,6 +54,25 @@ def test_chunks_come_together(folder):
     write_in_chunks(folder, manifest(), lambda some: pytest.fail("what is there is predicted again"))
 
 
+@pytest.mark.parametrize("doubled", [False, True])
+def test_the_file_is_that_of_one_write(folder, tmp_path, doubled):
+    """Swapped copies in a chunk with originals; rows at a place of another part; a file that is read another way."""
+    ids = torch.arange(ROWS)
+    ids, logits = (torch.cat([ids, ~ids]), torch.cat([LOGITS, -LOGITS])) if doubled else (ids, LOGITS)
+    facts = manifest(rows=len(ids), both_orders=doubled)
+
+    def sorted_by_id(some):
+        order = ids[some].argsort()
+        return ids[some][order], logits[some][order]
+
+    write_in_chunks(folder, facts, sorted_by_id)
+    SoftTargets.write(tmp_path / "whole", facts, *sorted_by_id(slice(None)))
+    found, whole = (SoftTargets.open(path, facts) for path in (folder, tmp_path / "whole"))
+    assert found.order is None
+    assert found.example_id.tolist() == whole.example_id.tolist()
+    assert torch.equal(found.logits, whole.logits)
+
+
 def test_few_rows_are_one_chunk(folder, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", ROWS)
     asked = []
@@ -107,7 +126,7 @@ def test_a_chunk_that_another_job_writes_is_left_to_it(folder, monkeypatch):
     parts = folder.with_name(f".{folder.name}.{key}.chunks")
     parts.mkdir(parents=True)
     asked = []
-    with locked_if_free(parts / f"{5:012d}-5.safetensors") as ours:
+    with locked_if_free(parts / f"{5:012d}-{10:012d}.safetensors") as ours:
         assert ours
 
         def one(some):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kd_lightning.data import Manifest, SoftTargets, ensemble, stack
+from kd_lightning.data import Manifest, SideBySide, SoftTargets, ensemble
 from kd_lightning.data.soft_targets import table as module
 from kd_lightning.errors import UserError
 
@@ -240,7 +240,7 @@ def test_nothing_wrong_is_written(tmp_path, ids, logits, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("broken", ["save_file", "write_json"])
+@pytest.mark.parametrize("broken", ["write_part", "write_json"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_whole_or_not_at_all(tmp_path, monkeypatch, broken, error):
     """A full disk or Ctrl-C between logits and manifest: half a store that another job picks up."""
@@ -281,13 +281,24 @@ def members(folder: Path, count: int = 3, scores: bool = False) -> list[SoftTarg
     return found
 
 
-def test_stack_joins_by_id(tmp_path):
+def test_teachers_side_by_side_are_joined_by_id(tmp_path):
     """Teachers stacked by position are teachers of different examples."""
     teachers = members(tmp_path)
-    found = stack(teachers)
-    assert found.logits.shape == (7, 3, 3)
-    for number, values in by_id(found).items():
-        assert values == [by_id(teacher)[number] for teacher in teachers]
+    found = SideBySide(teachers)
+    assert found.shape == (3, 3)
+    for number in IDS.tolist():
+        (said,) = found.of(np.array([number]))
+        assert said.tolist() == [by_id(teacher)[number] for teacher in teachers]
+    assert found.of(IDS.numpy()).shape == (7, 3, 3)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_the_mean_is_the_same_in_slices(tmp_path, monkeypatch, at_once):
+    """Rows twice, or none, where two slices meet; the rows of another file in another order."""
+    whole = ensemble(members(tmp_path))
+    monkeypatch.setattr("kd_lightning.data.soft_targets.ensembles.SLICE", at_once)
+    found = ensemble(members(tmp_path))
+    assert torch.equal(found.of(IDS.numpy()), whole.of(IDS.numpy()))
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -322,7 +333,7 @@ def test_identity_of_an_ensemble(tmp_path):
     """An ensemble under its first member's address: the student of one teacher is taken for that of five."""
     one, two, three = members(tmp_path)
     found = [one.identity, *(ensemble(some).identity for some in ([one], [one, two], [one, three], [one, two, three]))]
-    assert len({*found, stack([one, two]).identity}) == 6
+    assert len({*found, SideBySide([one, two]).identity}) == 6
     assert ensemble([one, two]).identity == ensemble([one, two]).identity
 
 
@@ -342,7 +353,7 @@ def test_strangers_are_refused(tmp_path, change, message):
     first, *_ = members(tmp_path, 1)
     other = put(tmp_path / "other", replace(first.manifest, **change))
     with pytest.raises(UserError, match=message):
-        stack([first, other])
+        SideBySide([first, other])
     with pytest.raises(UserError, match=message):
         ensemble([first, other])
 
@@ -352,7 +363,9 @@ def test_strangers_with_other_ids_are_refused(tmp_path):
     (first,) = members(tmp_path, 1)
     other = put(tmp_path / "other", ids=torch.tensor([*IDS[:6], 99]))
     with pytest.raises(UserError, match="1 of 7 example_id have no soft target, first: 4611686018427387904"):
-        stack([first, other])
+        SideBySide([first, other]).require(first.example_id)
+    with pytest.raises(UserError, match="1 of 7 example_id have no soft target"):
+        ensemble([first, other])
 
 
 def mapped(address: int) -> str:

@@ -16,9 +16,9 @@ from kd_lightning.apps.fits.build import Config, own_task_heads
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.own_code import own_code
 from kd_lightning.apps.fits.trainer import choose_precision
-from kd_lightning.data import SoftTargets
+from kd_lightning.data import TeacherLogits
 
-SoftTargetMap = Mapping[tuple[str, str], SoftTargets]
+SoftTargetMap = Mapping[tuple[str, str], TeacherLogits]
 """(task, split) -> the soft targets of its teacher."""
 
 FORMAT = 4

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_lightning.batch import Batch, TaskRows
-from kd_lightning.data.soft_targets.table import SoftTargets
+from kd_lightning.data.soft_targets.ensembles import TeacherLogits
 from kd_lightning.data.tokens import Ints, TokenTable
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
@@ -31,13 +31,13 @@ class Part:
     task: Task
     split: str
     tokens: TokenTable
-    soft_targets: SoftTargets | None = None
+    soft_targets: TeacherLogits | None = None
 
     def __post_init__(self) -> None:
         """Check that every example can be learned from."""
         if self.soft_targets is not None:
             for start in range(0, len(self.tokens), 65_536):
-                self.soft_targets.find(self.tokens.example_id[start : start + 65_536])
+                self.soft_targets.require(self.tokens.example_id[start : start + 65_536])
 
     @cached_property
     def groups(self) -> Ints:
@@ -121,13 +121,13 @@ def collate(parts: Sequence[Part], part_of: Ints, rows: Ints, pad_id: int) -> Ba
 def _teacher_logits(part: Part, rows: Ints) -> Tensor:
     """Return the soft targets of some rows, ``[n, C]``, or ``[n, T, C]`` of several teachers."""
     assert part.soft_targets is not None
-    return part.soft_targets.logits[torch.from_numpy(part.soft_targets.find(part.tokens.example_id[rows]))]
+    return part.soft_targets.of(part.tokens.example_id[rows])
 
 
 def _no_teacher(parts: Sequence[Part], run: Run) -> Tensor:
     """Return NaN in the shape that other rows of the task have."""
     task = parts[run.part].task
-    of_others = (p.soft_targets.logits.shape[1:] for p in parts if p.task.name == task.name and p.soft_targets)
+    of_others = (p.soft_targets.shape for p in parts if p.task.name == task.name and p.soft_targets)
     return torch.full((len(run.rows), *next(of_others, (task.num_labels,))), float("nan"))
 
 

@@ -44,7 +44,7 @@ class EvaluationStream:
                 f"task {part.task.name}: {part.split} has {len(part.tokens)} rows for {world_size} processes"
             )
         self.part, self.batch_size, self.pad_id = part, batch_size, pad_id
-        examples = np.arange(len(part.tokens))[some]
+        examples = np.arange(*some.indices(len(part.tokens)))
         lengths = part.tokens.lengths(examples)
         by_length = np.argsort(-lengths, kind="stable")[rank::world_size]
         self._order = examples[by_length]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kd_lightning.data.folders import locked, locked_if_free, read_json, replacing
 from kd_lightning.data.soft_targets.manifest import EXPECTED, Manifest
+from kd_lightning.data.soft_targets.parts import write_part
 from kd_lightning.data.soft_targets.table import SoftTargets
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict, chunk: i
                 SoftTargets.write(folder, manifest, *predict(slice(0, manifest.rows)))
         return
     parts = folder.with_name(f".{folder.name}.{manifest.key()}.chunks")
-    files = [parts / f"{start:012d}-{chunk}.safetensors" for start in range(0, manifest.rows, chunk)]
+    files = [parts / f"{start:012d}-{end:012d}.safetensors" for start, end in _cuts(manifest, chunk)]
     found = sum(path.exists() for path in files)
     if found:
         log.info("soft targets for %s %s: %d of %d parts are there", manifest.task, manifest.split, found, len(files))
@@ -63,11 +63,16 @@ def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict, chunk: i
             time.sleep(PAUSE)
     with locked(folder):
         if not is_of(folder, manifest):
-            tables = [load_file(path) for path in files]
-            ids, logits = (torch.cat([table[name] for table in tables]) for name in ("example_id", "logits"))
-            order = ids.argsort()
-            SoftTargets.write(folder, manifest, ids[order], logits[order])
+            SoftTargets.join(folder, manifest, files)
         shutil.rmtree(parts, ignore_errors=True)
+
+
+def _cuts(manifest: Manifest, chunk: int) -> Iterator[tuple[int, int]]:
+    """Yield where chunks begin and end; none has rows and swapped copies both, so that ids ascend in all of them."""
+    whole = manifest.rows // 2 if manifest.both_orders else manifest.rows
+    for begin in range(0, manifest.rows, whole):
+        for start in range(begin, begin + whole, chunk):
+            yield start, min(start + chunk, begin + whole)
 
 
 def is_of(folder: Path, manifest: Manifest) -> bool:
@@ -83,11 +88,12 @@ def is_of(folder: Path, manifest: Manifest) -> bool:
 
 def _write_if_free(path: Path, predict: Predict, is_done: Callable[[], bool]) -> bool:
     """Write a chunk, unless another job is about to or has; tell whether it was written here."""
-    start, _, size = path.stem.partition("-")
+    start, end = map(int, path.stem.split("-"))
     with locked_if_free(path) as ours:
         if not ours or path.exists() or is_done():
             return False
-        ids, logits = predict(slice(int(start), int(start) + int(size)))
+        ids, logits = predict(slice(start, end))
         with replacing(path) as temporary:
-            save_file({"example_id": ids.contiguous(), "logits": logits.float().contiguous()}, temporary)
+            write_part(temporary, ids, logits)
+    gc.collect()  # a trainer is in cycles of references, with all that it has mapped
     return True

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_lightning.data.folders import file_hash, new_folder, write_json
 from kd_lightning.data.soft_targets.manifest import Manifest, read_manifest, refusal
+from kd_lightning.data.soft_targets.parts import join_parts, read_part, write_part
 from kd_lightning.errors import UserError
 
 
@@ -30,7 +32,7 @@ class SoftTargets:
     Args:
         example_id: int64 ``[N]``, ascending.
         order: Row of ``logits`` that belongs to each of ``example_id``, int64 ``[N]``; None if they are in order.
-        logits: float32 ``[N, C]``, or ``[N, T, C]`` of several teachers.
+        logits: float32 ``[N, C]``.
         manifest: What they are.
         folder: Where they are, for messages.
         identity: Content address: of manifest and logits, or of all members.
@@ -57,17 +59,32 @@ class SoftTargets:
             UserError: If ids repeat, a logit is not finite, or the shapes are not the manifest's.
         """
         where = f"soft targets for {manifest.task} {manifest.split}"
-        classes = len(manifest.labels) or 1
-        if example_id.shape != (manifest.rows,) or logits.shape != (manifest.rows, classes):
-            shapes = f"{tuple(example_id.shape)} and {tuple(logits.shape)}"
-            raise UserError(f"{where}: ids and logits have the shapes {shapes}, expected {manifest.rows} x {classes}")
+        _check_shapes(where, manifest, example_id, logits)
         _check_values(where, example_id.numpy(), logits)
-        with new_folder(folder) as part:
-            tensors = {"example_id": example_id.contiguous(), "logits": logits.float().contiguous()}
-            save_file(tensors, part / "logits.safetensors")
-            digest = file_hash(part / "logits.safetensors")
-            write_json(part / "manifest.json", {**asdict(manifest), "sha256": digest})
-            shutil.copymode(part / "manifest.json", part / "logits.safetensors")  # else its owner's alone
+        with new_folder(folder) as made:
+            write_part(made / "logits.safetensors", example_id, logits)
+            _finish(made, manifest)
+
+    @classmethod
+    def join(cls, folder: Path, manifest: Manifest, parts: Sequence[Path]) -> None:
+        """Write the soft targets of some files into a new folder, whole or not at all, one file at a time.
+
+        Args:
+            folder: See ``write``.
+            manifest: See ``write``.
+            parts: Written by ``write_part``; in any order.
+
+        Raises:
+            UserError: See ``write``.
+        """
+        where = f"soft targets for {manifest.task} {manifest.split}"
+        with new_folder(folder) as made:
+            path = made / "logits.safetensors"
+            join_parts(parts, path)
+            tables = read_part(path)
+            _check_shapes(where, manifest, *tables)
+            _check_values(where, tables[0].numpy(), tables[1])
+            _finish(made, manifest)
 
     @classmethod
     def open(cls, folder: Path, expected: Manifest | None = None) -> SoftTargets:
@@ -84,11 +101,10 @@ class SoftTargets:
         identity = hashlib.sha256(f"{manifest.key()} {digest}".encode()).hexdigest()[:16]
         path = folder / "logits.safetensors"
         try:
-            with safe_open(path, framework="pt") as file:
-                example_id, logits = file.get_tensor("example_id").numpy(), file.get_tensor("logits")
+            ids, logits = read_part(path)
         except (OSError, SafetensorError) as error:
             raise refusal(folder, f"logits.safetensors cannot be read ({error})") from error
-        shape = (manifest.rows, len(manifest.labels) or 1)
+        example_id, shape = ids.numpy(), (manifest.rows, len(manifest.labels) or 1)
         if tuple(logits.shape) != shape or example_id.shape != shape[:1]:
             raise refusal(folder, f"rows is {tuple(logits.shape)} in the file, expected {shape} by the manifest")
         _check_values(f"soft targets {folder}", example_id, logits)
@@ -96,6 +112,27 @@ class SoftTargets:
             return cls(example_id, None, logits, manifest, folder, identity)
         order = np.argsort(example_id, kind="stable")
         return cls(example_id[order], order, logits, manifest, folder, identity)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an example's logits."""
+        return tuple(self.logits.shape[1:])
+
+    def of(self, example_id: NDArray[np.int64]) -> Tensor:
+        """Return the logits of the given ids, ``[n, C]``.
+
+        Raises:
+            UserError: See ``find``.
+        """
+        return self.logits[torch.from_numpy(self.find(example_id))]
+
+    def require(self, example_id: NDArray[np.int64]) -> None:
+        """Check that there are logits of the given ids.
+
+        Raises:
+            UserError: See ``find``.
+        """
+        self.find(example_id)
 
     def find(self, example_id: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of ``logits`` that belong to the given ids, ``[n]``.
@@ -112,6 +149,19 @@ class SoftTargets:
                 self.folder, f"{len(missing)} of {len(example_id)} example_id have no soft target, first: {first}"
             )
         return place if self.order is None else self.order[place]
+
+
+def _finish(folder: Path, manifest: Manifest) -> None:
+    digest = file_hash(folder / "logits.safetensors")
+    write_json(folder / "manifest.json", {**asdict(manifest), "sha256": digest})
+    shutil.copymode(folder / "manifest.json", folder / "logits.safetensors")  # else its owner's alone
+
+
+def _check_shapes(where: str, manifest: Manifest, example_id: Tensor, logits: Tensor) -> None:
+    classes = len(manifest.labels) or 1
+    if example_id.shape != (manifest.rows,) or logits.shape != (manifest.rows, classes):
+        shapes = f"{tuple(example_id.shape)} and {tuple(logits.shape)}"
+        raise UserError(f"{where}: ids and logits have the shapes {shapes}, expected {manifest.rows} x {classes}")
 
 
 def _ascending(ids: NDArray[np.int64]) -> bool:
