@@ -356,6 +356,8 @@ def test_a_topology_says_all_of_itself(name, before):
     found = cfg["teacher"]["select"]
     assert found is None if best is None else found["best"] == best["best"]
     assert (cfg["teacher"]["ensemble"]["mean"], cfg["student"]["per_teacher"]) == (mean, per_teacher)
+    (file,) = CONF.glob(f"topology/{name}.yaml")
+    assert yaml.safe_load(file.read_text())["teacher"]["ensemble"]["weights"] == "equal"
 
 
 @pytest.mark.parametrize("ending", ["", "_minilm", "_bilstm"])

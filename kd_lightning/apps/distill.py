@@ -124,10 +124,11 @@ def pretrain(plan: Plan, folder: Path, summary: Config) -> list[Start | None]:
     Returns:
         Where each student goes on: one for all, or one for each teacher.
     """
-    own = summary["pretrain"] = new_summary(plan.inputs.cfg, versions())
+    summary["pretrain"] = new_summary(plan.inputs.cfg, versions())
     folder.mkdir(exist_ok=True)
-    students = distill(plan, folder, own)
-    own["status"] = "finished"
+    write_config(folder, plan.inputs.cfg)
+    with SummaryFile(folder, summary["pretrain"]) as own:
+        students = distill(plan, folder, own)
     return [Start(model, keep_heads=False) for model in next(iter(students.values()))]
 
 
@@ -215,10 +216,10 @@ def ensemble_facts(found: Ensemble, teachers: Sequence[TrainedMember]) -> Config
     """Return what the summary says of an ensemble: what is averaged, and task -> teacher -> its share."""
     shares = {}
     for task, models in found.models.items():
-        names = {teacher.models[task].folder: teacher.name for teacher in teachers if task in teacher.models}
+        names = {id(teacher.models[task]): teacher.name for teacher in teachers if task in teacher.models}
         weights = (found.weights or {}).get(task) or [1.0] * len(models)
         total = sum(weights)
-        shares[task] = {names[m.folder]: round(w / total, 4) for m, w in zip(models, weights, strict=True)}
+        shares[task] = {names[id(m)]: round(w / total, 4) for m, w in zip(models, weights, strict=True)}
     return {"mean": found.mean, "shares": shares}
 
 

@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> float:
     """Evaluate, print a table, write ``evaluation.json``; return the average score."""
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
-    scores = score_ensemble(Ensemble({task.name: [opened.model_for(task)] for task in tasks}), opened.inputs)
+    scores = score_ensemble(Ensemble({task.name: opened.models_for(task) for task in tasks}), opened.inputs)
     average = glue_average(scores)
     folder = Path(HydraConfig.get().runtime.output_dir)
     write_json(folder / "evaluation.json", {"run": cfg.run, "scores": scores, "average": average})

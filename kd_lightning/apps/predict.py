@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -17,12 +19,14 @@ from torch import Tensor
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import choose_precision
+from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
-from kd_lightning.data import Rows
+from kd_lightning.data import Manifest, Rows, SoftTargets
 from kd_lightning.data.folders import replacing
 from kd_lightning.data.soft_targets.chunks import is_of
 from kd_lightning.encoders.vocabulary import masked_as
+from kd_lightning.ensembling import mean_logits
 from kd_lightning.errors import UserError
 from kd_lightning.tasks import Task
 
@@ -46,7 +50,8 @@ def run(cfg: DictConfig) -> None:
     output = Path(cfg.output or HydraConfig.get().runtime.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     for task in tasks:
-        model = opened.model_for(task)
+        models = opened.models_for(task)
+        model = models[0]
         split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
         # A table needs no gold labels; soft targets name the data they are of, labels included.
         labelled = None if cfg.format == "soft_targets" else False
@@ -55,8 +60,14 @@ def run(cfg: DictConfig) -> None:
         else:
             rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
         if cfg.format == "soft_targets":
+            if len(models) > 1:
+                raise UserError(
+                    f"run={cfg.run} has {len(models)} students of {task.name}, and soft targets are of one model: "
+                    f"choose one of them, run={model.folder}"
+                )
             target = output / f"{task.name}-{split}"
-            if is_of(target, expected_manifest(model, task, split, rows)):
+            model.head_task(task)  # it is read, so that its weights are checked
+            if is_there(target, expected_manifest(model, task, split, rows)):
                 log.info("%s %s: %s is there already", task.name, cfg.file or split, target)
                 continue
             replaced = target.exists()
@@ -64,11 +75,25 @@ def run(cfg: DictConfig) -> None:
         else:
             target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
             replaced = target.exists()
-            ids, logits = model.logits(task, split, rows)
+            each = [one.logits(task, split, rows) for one in models]
+            recipe = Ensemble({task.name: models}).recipe(task, rows)
+            ids, logits = each[0][0], mean_logits(torch.stack([said for _, said in each], dim=1), **recipe)
             mask = masked_as(model.tokenizer) if split == "synthetic" and rows.augmenter else None
             write_predictions(target, task, rows, ids, logits, mask)
         where, precision = f"{target} (replaced)" if replaced else target, choose_precision(model.cfg)
         log.info("%s %s: %s rows, %s, %s", task.name, cfg.file or split, f"{rows.count:,}", precision, where)
+
+
+def is_there(folder: Path, expected: Manifest) -> bool:
+    """Tell whether a folder holds soft targets as expected; a damaged one is removed, to be written again."""
+    if not is_of(folder, expected):
+        return False
+    try:
+        SoftTargets.open(folder, expected)
+    except UserError:
+        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:

@@ -82,6 +82,8 @@ class TmkdStudent(NLUSystem):
         for name, rows in batch["tasks"].items():
             kind, group = self.kinds[name], rows["group"]
             golden, *soft_heads = self.logits(name, hidden, rows["rows"]).unbind(1)  # 1 + T times [n, C]
+            if not soft_heads and rows["teacher_logits"].dim() == 3:
+                raise ValueError(f"task {name} has rows of a teacher, but no soft head: teachers says nothing of it")
             teachers = teacher_or_self(torch.stack(soft_heads, 1), rows).unbind(1) if soft_heads else ()
             each = [
                 task_soft_loss(kind, student, teacher, group, self.distill_loss)  # l_si, equation 3

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf, open_dict
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.settings.early import check_early
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -106,3 +107,17 @@ def kd(workplace):
 
     yield call
     HydraConfig.instance().cfg = before
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The stages that were trained, in order."""
+    trained = []
+    run = Fit.run
+
+    def record(fit, folder, checkpoint=None):
+        trained.append(fit.stage)
+        return run(fit, folder, checkpoint)
+
+    monkeypatch.setattr(Fit, "run", record)
+    return trained

@@ -28,20 +28,6 @@ from kd_lightning.tasks import glue_average
 SMALL = ["task=[animals,beasts]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
 
 
-@pytest.fixture
-def fits(monkeypatch):
-    """The stages that were trained, in order."""
-    trained = []
-    run = Fit.run
-
-    def record(fit, folder, checkpoint=None):
-        trained.append(fit.stage)
-        return run(fit, folder, checkpoint)
-
-    monkeypatch.setattr(Fit, "run", record)
-    return trained
-
-
 def store(workplace, stage):
     """Return the folder of the only fit of a stage in the store."""
     (folder,) = (workplace / "outputs" / "store" / "fits").glob(f"{stage.replace(' ', '-')}-*")

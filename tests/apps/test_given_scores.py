@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -81,6 +82,41 @@ def test_scores_stand_beside_trained_teachers(kd, workplace, teacher):
     scores = {teacher["name"]: teacher["scores"]["animals"]["accuracy"] for teacher in summary["teachers"]}
     (chosen,) = [teacher["name"] for teacher in summary["teachers"] if teacher["chosen"]]
     assert scores[chosen] == max(scores.values())
+
+
+def test_teachers_that_share_a_file_are_two(kd, workplace, teacher):
+    """One of them under both heads, since their first file is the same."""
+    first, dev = Path("scores/animals-train.csv"), "validation: scores/animals-validation.csv"
+    table = pd.read_csv(first)
+    classes = [name for name in table if name.startswith("p_")]
+    table[classes] = table[classes[::-1]].to_numpy()
+    table.to_csv("scores/other.csv", index=False)
+    files = {"one": f"{{{dev}, train: {first}}}", "two": f"{{{dev}, train: scores/other.csv}}"}
+    members = ", ".join(f"{name}: {{scores: {{animals: {each}}}}}" for name, each in files.items())
+    settings = [*SHORT, "system=tmkd", "topology=m_o_1"]
+    kd("distill", *settings, f"teacher.members={{{members}}}")
+    said = [SoftTargets.open(folder) for folder in Path("outputs/store/soft_targets").glob("animals-train-*")]
+    assert len(said) == 2
+    batches = next(iter(Path("outputs/store/fits").glob("student-*")))
+    assert TrainedModel.open(batches).cfg["system"]["teachers"] == {"animals": 2}
+    same = members.replace("scores/other.csv", str(first))
+    with pytest.raises(UserError, match="one and two are the same model"):
+        kd("distill", *settings, f"teacher.members={{{same}}}")
+
+
+def test_scores_teach_where_they_are_told_to(kd, workplace, teacher):
+    """Scores that are compared in a task which others teach."""
+    both = "{train: scores/animals-train.csv, validation: scores/animals-validation.csv}"
+    members = f"teacher.members={{a: {{}}, api: {{scores: {{animals: {both}}}}}}}"
+    both_tasks = members.replace("}}}}", "}, beasts: {train: scores/beasts-train.csv}}}}")
+    kd("predict", f"run={teacher}", "+task.beasts={}", "split=train", "output=scores")
+    settings = [*SHORT[1:], "system=tmkd", "task=[animals,beasts]", "teacher.select={best: 1}"]
+    run = kd(
+        "distill", *settings, both_tasks, "teacher.tasks={animals: all, beasts: [a]}", "teacher.trainer.max_epochs=1"
+    )
+    chosen = {found["name"]: found["chosen"] for found in read_json(run / "summary.json")["teachers"]}
+    assert "beasts" in chosen["a"]
+    assert "beasts" not in chosen["api"]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
@@ -92,6 +94,13 @@ def test_a_student_for_each_teacher(kd):
     for model in models:
         assert len(model.system.heads["animals"].soft) == 1
     assert "there are 3 models of students" in (run / "report.md").read_text()
+    kd("evaluate", f"run={run}", folder="evaluated")
+    assert json.loads(Path("evaluated/evaluation.json").read_text())["scores"]["animals"] == pytest.approx(scores)
+    kd("predict", f"run={run}", "output=said")
+    said = pd.read_csv("said/animals-validation.csv").filter(like="p_").to_numpy()
+    np.testing.assert_allclose(said, each.softmax(-1).mean(0), atol=1e-5)
+    with pytest.raises(UserError, match=r"3 students of animals, and soft targets are of one model: .*student-1"):
+        kd("predict", f"run={run}", "format=soft_targets")
     one = kd("distill", *THREE[:2], *THREE[3:], APART, "teacher.seeds=[2]")
     torch.testing.assert_close(
         TrainedModel.open(one / "student").logits(task, "validation", rows)[1], each[1], rtol=0, atol=0
@@ -248,3 +257,65 @@ def test_pairs_of_the_first_stage_from_a_file(two_stages, kd, workplace):
     first = TrainedModel.open(run / "pretrain" / "student").cfg
     assert Path(first["data"]["unlabelled"]) == workplace / "more" / "pairs.csv"
     assert found["data"]["beasts"]["unlabelled"] == 0
+
+
+@pytest.mark.parametrize("killed", ["pretrain student", "student"])
+def test_each_stage_goes_on_where_it_was(two_stages, fits, monkeypatch, killed):
+    """Hours of a first stage again, since the second was killed; or teachers of both stages, once for each of them."""
+    run = Fit.run
+
+    def dies(fit, folder, checkpoint=None):
+        if fit.stage == killed:
+            raise KeyboardInterrupt
+        return run(fit, folder, checkpoint)
+
+    before = [f"teacher animals {seed}" for seed in (1, 2)]
+    if killed == "student":
+        before += ["pretrain student", *(f"teacher beasts {seed}" for seed in (1, 2))]
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "run", dies)
+        with pytest.raises(KeyboardInterrupt):
+            two_stages()
+    assert fits == before
+    fits.clear()
+    found = two_stages()
+    assert killed == fits[0]
+    assert summary(found)["pretrain"]["status"] == "finished"
+
+
+def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits):
+    """The same teachers under two names; a first stage again, since the second has another rate."""
+    write_pairs(workplace / "animals-more.csv", 40, 5, sameness)
+    settings = (*THREE, "topology=m_o_1", *FIRST, "baseline=false")
+    run = kd("distill", *settings)
+    assert fits == [*(f"teacher animals {seed}" for seed in (1, 2, 3)), "pretrain student", "student"]
+    assert (run / "pretrain" / "config.yaml").is_file()
+    fits.clear()
+    kd("distill", *settings, "optimizer.lr=1e-4", "+pretrain.optimizer.lr=1e-3")
+    assert fits == ["pretrain student", "student"]
+
+
+def test_texts_alone_and_a_baseline_that_has_labels(kd, workplace):
+    """A report that divides by the labelled rows of a student that reads none."""
+    write_pairs(workplace / "animals-more.csv", 40, 5, sameness)
+    settings = ["data.unlabelled=animals-more.csv", "batching.unlabelled=only", "trainer.max_epochs=1"]
+    run = kd("distill", *THREE[:2], "teacher.trainer.max_epochs=1", *settings)
+    assert summary(run)["data"]["animals"]["train"] == 0
+    assert "gain" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["pretrain.teacher.slect={best: 1}"],
+            r"pretrain\.teacher has slect, expected some of .*did you mean 'select'",
+        ),
+        (["pretrain.data.unlabeled=x.csv"], r"pretrain\.data has unlabeled, expected some of .*unlabelled"),
+        (["pretrain.task=[animals]"], r"pretrain\.task is \['animals'\], expected .*: \+task@pretrain\.task="),
+    ],
+)
+def test_settings_of_the_first_stage_are_known(kd, settings, said):
+    """Settings that nobody reads: a run that is another than what was asked for."""
+    with pytest.raises(UserError, match=said):
+        kd("distill", *THREE, *settings)

@@ -9,6 +9,7 @@ OPEN = ("system.task_heads",)
 """Settings whose keys are names of the user's own: tasks, teachers, or the settings of a fit that differ."""
 
 OPEN_IN_DISTILL = (
+    "pretrain",
     "student.fine_tune",
     "teacher.ensemble.weights",
     "teacher.fine_tune",

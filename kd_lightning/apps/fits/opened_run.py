@@ -57,14 +57,20 @@ class OpenedRun:
                 inputs_cfg["task"][name] = with_settings(tasks.get(name, {}), node)
         return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models))
 
-    def model_for(self, task: Task) -> TrainedModel:
-        """Return the model that predicts a task.
+    def models_for(self, task: Task) -> list[TrainedModel]:
+        """Return the models whose mean predicts a task: one, or all of its students where each teacher has its own.
 
         Raises:
             UserError: If none has a head for it.
         """
-        for model in self.models:
-            if task.head_name in model.cfg["task"]:
-                return model
+        found = [model for model in self.models if task.head_name in model.cfg["task"]]
+        if found:
+            return [model for model in found if _is_numbered(model)] if _is_numbered(found[0]) else found[:1]
         known = ", ".join(name for model in self.models for name in model.cfg["task"])
         raise UserError(f"no model of {self.models[0].folder.parent} has a head for {task.head_name}, expected {known}")
+
+
+def _is_numbered(model: TrainedModel) -> bool:
+    """Tell whether a model is one of several students: ``student-2``, ``student-TASK-2``."""
+    whose, _, number = model.folder.name.rpartition("-")
+    return number.isdigit() and whose in ("student", *(f"student-{task}" for task in model.cfg["task"]))

@@ -223,7 +223,8 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
         yield "The baseline is the same student without a teacher, on the same number of steps."
         yield doubt(summary)
         unlabelled = {
-            (data["unlabelled"] + data.get("synthetic", 0)) / data["train"] for data in summary["data"].values()
+            (data["unlabelled"] + data.get("synthetic", 0)) / data["train"] if data["train"] else None
+            for data in summary["data"].values()
         }
         if len(unlabelled) > 1:
             yield "It draws its tasks by their labelled rows, the student by all of its rows: part of the gain may come"

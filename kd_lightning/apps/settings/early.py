@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.paths import make_absolute
-from kd_lightning.apps.settings.stage_checks import check_changes, check_stages
+from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage, students
 from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line, told_in
@@ -93,9 +93,9 @@ def check_early(cfg: DictConfig) -> None:
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
-    for node in (cfg, cfg.get("pretrain")):
-        if isinstance(node, DictConfig):
-            make_absolute(node)
+    make_absolute(cfg)
+    if isinstance(cfg.get("pretrain"), DictConfig):
+        make_absolute(cfg.pretrain, "pretrain.")
 
 
 def _arguments() -> list[str]:
@@ -122,7 +122,14 @@ def _places(cfg: DictConfig) -> list[str]:
 
 def _check_first(cfg: dict[str, Any]) -> None:
     """Check the settings of the distillation that comes first, as those of a run of its own."""
-    check_changes(cfg, "pretrain", cfg["pretrain"], (*OF_A_FIT[1:], "task", "data", "teacher", "seed"))
+    changes = cfg["pretrain"]
+    check_changes(cfg, "pretrain", changes, (*OF_A_FIT[1:], "task", "data", "teacher", "seed"))
+    tasks = changes.get("task", {})
+    if not isinstance(tasks, dict) or not all(isinstance(node, dict) for node in tasks.values()):
+        raise UserError(f"pretrain.task is {tasks!r}, expected the options of tasks: +task@pretrain.task=[NAME]")
+    check_keys("pretrain.teacher", changes.get("teacher", {}), cfg["teacher"])
+    if "_target_" not in changes.get("data", {}):
+        check_keys("pretrain.data", changes.get("data", {}), cfg["data"])
     with told_in("pretrain"):
         first = first_stage(cfg)
         known = OmegaConf.create(first)

@@ -42,8 +42,6 @@ def make_absolute(cfg: DictConfig, where: str = "") -> None:
         for name, path in files.items():
             if isinstance(path, str):
                 files[name] = _absolute(path)
-    if isinstance(cfg.get("pretrain"), DictConfig):
-        make_absolute(cfg.pretrain, "pretrain.")
 
 
 def _files(cfg: DictConfig) -> Iterator[DictConfig]:
@@ -51,6 +49,7 @@ def _files(cfg: DictConfig) -> Iterator[DictConfig]:
     tasks = (cfg.get("task") or {}).values()
     members = (OmegaConf.select(cfg, "teacher.members") or {}).values()
     given = [member.get("scores") for member in members if isinstance(member, DictConfig)]
+    given.append(OmegaConf.select(cfg, "teacher.scores"))
     by_split = [node for scores in given if isinstance(scores, DictConfig) for node in scores.values()]
     named = [task.get("files") for task in tasks if isinstance(task, DictConfig)]
     for node in (OmegaConf.select(cfg, "data.unlabelled"), *named, *given, *by_split):

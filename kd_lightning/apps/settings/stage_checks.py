@@ -81,7 +81,7 @@ def _check_members(cfg: Settings, named: Any) -> None:
 
 def _check_scores(cfg: Settings, where: str, changes: Mapping[str, Any]) -> None:
     """Check the settings of a member whose scores are given."""
-    _check_keys(where, changes, ("scores",))
+    check_keys(where, changes, ("scores",))
     where = "teacher.scores" if changes["scores"] == cfg["teacher"].get("scores") else f"{where}.scores"
     if not isinstance(changes["scores"], Mapping) or not changes["scores"]:
         raise UserError(f"{where} is {changes['scores']!r}, expected {{TASK: FILE}}, or {{TASK: {{SPLIT: FILE}}}}")
@@ -112,7 +112,7 @@ def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None
     own, select, count = cfg["teacher"], cfg["teacher"]["select"], len(teachers(cfg["teacher"]))
     if select is None:
         return
-    _check_keys("teacher.select", select, ("best", "by"))
+    check_keys("teacher.select", select, ("best", "by"))
     if own["scope"] != "multi" and select.get("by", "all") != "all":
         raise UserError(
             "teacher.select.by is for models of all tasks (teacher.scope=multi); those of a single task are chosen by "
@@ -127,7 +127,7 @@ def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None
 
 def _check_ensemble(cfg: Settings) -> None:
     own, names = cfg["teacher"], list(teachers(cfg["teacher"]))
-    _check_keys("teacher.ensemble", own["ensemble"], ("mean", "weights"))
+    check_keys("teacher.ensemble", own["ensemble"], ("mean", "weights"))
     mean, weights, where = own["ensemble"]["mean"], own["ensemble"]["weights"], "teacher.ensemble.weights"
     if mean not in ("probabilities", "logits", None):
         heads = "null, by which each teacher has a head of its own (system=tmkd)"
@@ -167,18 +167,23 @@ def check_changes(cfg: Settings, where: str, changes: Any, known: Sequence[str])
     """
     if not isinstance(changes, Mapping):
         raise UserError(f"{where} is {changes!r}, expected settings, as {{trainer: {{max_epochs: 3}}}}")
-    _check_keys(where, changes, known)
+    check_keys(where, changes, known)
     for group in OF_A_FIT:
         if group in changes and not isinstance(changes[group], Mapping):
             own = (cfg["teacher"] if where.startswith("teacher.") else cfg).get(group) or {}
             example = "{path: OWNER/MODEL}" if "path" in own else "{NAME: VALUE}"
             raise UserError(f"{where}.{group} is {changes[group]!r}, expected its settings, as {example}")
     of_a_fit = [name for name in cfg["batching"] if name != "unlabelled" or where == "pretrain"]  # it needs a teacher
-    _check_keys(f"{where}.batching", changes.get("batching", {}), of_a_fit)
+    check_keys(f"{where}.batching", changes.get("batching", {}), of_a_fit)
     _check_heads(f"{where}.system.task_heads", changes.get("system", {}).get("task_heads"))
 
 
-def _check_keys(where: str, node: Any, known: Iterable[str]) -> None:
+def check_keys(where: str, node: Any, known: Iterable[str]) -> None:
+    """Check that settings are some of those that are known.
+
+    Raises:
+        UserError: If there are others, or of another kind.
+    """
     if not isinstance(node, Mapping):
         raise UserError(f"{where} is {node!r}, expected settings: {', '.join(known)}")
     for name in node:

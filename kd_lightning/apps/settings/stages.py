@@ -95,6 +95,8 @@ def first_stage(cfg: Settings) -> dict[str, Any]:
         "teacher": {**cfg["teacher"], "tasks": "all", "fine_tune": None},
     }
     found: dict[str, Any] = with_settings({**cfg, **alone}, changes)
+    if "scores" in changes.get("teacher", {}):  # of teacher=scores_file: those of its member
+        found["teacher"]["members"]["given"] = {"scores": copy.deepcopy(changes["teacher"]["scores"])}
     whole = ["task", *["data"] * ("_target_" in changes.get("data", {}))]
     return {**found, **{name: copy.deepcopy(changes[name]) for name in whole if name in changes}}
 

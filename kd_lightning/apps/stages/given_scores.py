@@ -63,6 +63,20 @@ class GivenScores:
                 scores[task.score_key(split)] = scores_from_logits(task, self.logits(task, split, rows)[1], rows)
         return {"stage": "given scores", "scores": scores}
 
+    @cached_property
+    def identity(self) -> str:
+        """Content address: of all its files, and of what they are the scores of."""
+        every = " ".join(f"{task} {split} {digest}" for (task, split), digest in sorted(self._digests.items()))
+        return hashlib.sha256(every.encode()).hexdigest()
+
+    def check(self) -> None:
+        """Read the files of evaluated splits.
+
+        Raises:
+            UserError: If one has not a fitting score of every row.
+        """
+        _ = self.result
+
     def knows(self, task: str, split: str) -> bool:
         """Tell whether there are scores of a task's split."""
         return (task, split) in self.files
@@ -75,9 +89,11 @@ class GivenScores:
     def _digests(self) -> dict[tuple[str, str], str]:
         """(task, split) -> hash of what is read from its file; each file is hashed once."""
         found = {}
+        ranges = {task.name: task.score_range for task in self.inputs.tasks}
         for key, path in self.files.items():
             check_file(path)
-            found[key] = hashlib.sha256(f"given scores {VERSION} {file_hash(path)}".encode()).hexdigest()
+            read_as = f"given scores {VERSION} {ranges.get(key[0])} {file_hash(path)}"
+            found[key] = hashlib.sha256(read_as.encode()).hexdigest()
         return found
 
     def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:

@@ -159,14 +159,15 @@ class Plan:
                         f"{where}.{task.name} has no file of the split {first}, by which teachers are compared: give "
                         f"{{{first}: FILE}}, or teacher.ensemble.weights=equal and teacher.select=null"
                     )
-            log.debug("%s: %s", where, given.result)  # reads the files of evaluated splits, so that they are checked
+            given.check()
 
     def _check_members(self) -> None:
         """Check that no model is two members of an ensemble, under the names of both; tell if one is the baseline."""
         seen: dict[str, str] = {}
         for member in self.teachers:
-            for fit in member.fits:
-                other = seen.setdefault(fit.identity, member.name)
+            given = [member.scores.identity] if member.scores else []
+            for identity in [*(fit.identity for fit in member.fits), *given]:
+                other = seen.setdefault(identity, member.name)
                 if other != member.name:
                     both = f"{other} and {member.name} are the same model"
                     raise UserError(f"teacher.members: {both}: change one of them (its seed), or leave it out")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -102,13 +101,13 @@ class Ensemble:
         """
         asked = {key: some for key, some in rows.items() if key[0] in self.models}
         wanted = {key: some for key, some in asked.items() if all(model.knows(*key) for model in self.models[key[0]])}
-        found: dict[tuple[str, str], dict[Path, Answer]] = {key: {} for key in wanted}
-        for model in {one.folder: one for of_task in self.models.values() for one in of_task}.values():
+        found: dict[tuple[str, str], dict[int, Answer]] = {key: {} for key in wanted}
+        for number, model in {id(one): one for of_task in self.models.values() for one in of_task}.items():
             for (task, split), some in wanted.items():
-                if model in self.models[task]:
-                    found[task, split][model.folder] = question(model, task, split, some)
+                if any(one is model for one in self.models[task]):
+                    found[task, split][number] = question(model, task, split, some)
             model.release()
-        return {key: [each[model.folder] for model in self.models[key[0]]] for key, each in found.items()}
+        return {key: [each[id(model)] for model in self.models[key[0]]] for key, each in found.items()}
 
     def recipe(self, task: Task, rows: Rows) -> dict[str, Any]:
         """Return how the predictions of a task's teachers become one, as ``mean_logits`` takes it.
@@ -150,7 +149,9 @@ def train_members(members: Sequence[Member], cfg: Config, tasks: Sequence[Task])
     """
     trained: dict[str, Models] = {member.name: train_all(member.fits) for member in members}
     given = {member.name: dict.fromkeys(member.scores.tasks, member.scores) for member in members if member.scores}
-    chosen = best({**trained, **given}, cfg, tasks)
+    taught = who_teaches(cfg) if given else {}
+    heard = {name: {t: one for t, one in of.items() if name in taught.get(t, ())} for name, of in given.items()}
+    chosen = best({**trained, **heard}, cfg, tasks)
     found = []
     for member in members:
         where = [task for task, names in chosen.items() if member.name in names]

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_lightning.data.soft_targets.manifest import Manifest, refusal, show
-from kd_lightning.data.soft_targets.table import SoftTargets
+from kd_lightning.data.soft_targets.table import SLICE, SoftTargets
 from kd_lightning.ensembling import Mean, mean_logits
-
-SLICE = 65_536
-"""Examples whose mean is computed at once."""
 
 MEAN_VERSION = 3
 """Of the mean; raise it when the same members give other logits."""

@@ -24,6 +24,9 @@ from kd_lightning.data.soft_targets.manifest import Manifest, read_manifest, ref
 from kd_lightning.data.soft_targets.parts import join_parts, read_part, write_part
 from kd_lightning.errors import UserError
 
+SLICE = 65_536
+"""Examples that are looked at at once."""
+
 
 @dataclass(frozen=True)
 class SoftTargets:
@@ -174,7 +177,9 @@ def _check_values(where: str, example_id: NDArray[np.int64], logits: Tensor) -> 
         if len(ids) < len(example_id):
             first = ids[counts > 1][0]
             raise UserError(f"{where}: example_id {first} occurs {counts.max()} times, expected unique ids")
-    if not logits.isfinite().all():
-        row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
-        values = logits[row].tolist()
-        raise UserError(f"{where}: logits of example_id {example_id[row]} are {values}, expected finite numbers")
+    for start in range(0, len(logits), SLICE):
+        finite = logits[start : start + SLICE].isfinite().all(1)
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0])
+            values = logits[row].tolist()
+            raise UserError(f"{where}: logits of example_id {example_id[row]} are {values}, expected finite numbers")
