@@ -109,7 +109,7 @@ def test_scores_teach_where_they_are_told_to(kd, workplace, teacher):
     both = "{train: scores/animals-train.csv, validation: scores/animals-validation.csv}"
     members = f"teacher.members={{a: {{}}, api: {{scores: {{animals: {both}}}}}}}"
     both_tasks = members.replace("}}}}", "}, beasts: {train: scores/beasts-train.csv}}}}")
-    kd("predict", f"run={teacher}", "+task.beasts={}", "split=train", "output=scores")
+    pd.read_csv("scores/animals-train.csv")[:48].to_csv("scores/beasts-train.csv", index=False)
     settings = [*SHORT[1:], "system=tmkd", "task=[animals,beasts]", "teacher.select={best: 1}"]
     run = kd(
         "distill", *settings, both_tasks, "teacher.tasks={animals: all, beasts: [a]}", "teacher.trainer.max_epochs=1"

@@ -309,7 +309,7 @@ def test_texts_alone_and_a_baseline_that_has_labels(kd, workplace):
     [
         (
             ["pretrain.teacher.slect={best: 1}"],
-            r"pretrain\.teacher has slect, expected some of .*did you mean 'select'",
+            r"pretrain\.teacher has slect, .*did you mean 'select'",
         ),
         (["pretrain.data.unlabeled=x.csv"], r"pretrain\.data has unlabeled, expected some of .*unlabelled"),
         (["pretrain.task=[animals]"], r"pretrain\.task is \['animals'\], expected .*: \+task@pretrain\.task="),
