@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, RobertaPreLayerNormConfig, Rob
 from kd_lightning.encoders.pretrained import PretrainedTransformer
 from kd_lightning.encoders.transformer import TransformerEncoder
 from kd_lightning.encoders.vocabulary import train_tokenizer
+from kd_lightning.fields import is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,13 @@ class NewTransformer:
         return train_tokenizer(texts, self.vocab_size)
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> TransformerEncoder:
-        """Return the encoder with random weights."""
+        """Return the encoder with random weights.
+
+        Raises:
+            ValueError: If it has no layer.
+        """
+        if not is_whole(self.num_layers, 1):
+            raise ValueError(f"num_layers is {self.num_layers}, expected a whole number of at least 1")
         sizes: dict[str, Any] = {
             "vocab_size": len(tokenizer),
             "hidden_size": self.hidden_size,

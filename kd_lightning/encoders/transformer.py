@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from kd_lightning.encoders.base import TokenStates
 from kd_lightning.errors import UserError
+from kd_lightning.fields import is_whole
 
 Pooling = Literal["auto", "pooler", "first_token", "mean"]
 """How a text becomes one vector; see ``TransformerEncoder``."""
@@ -43,7 +44,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self._layers_name, layers = _layers(model)
         if num_layers is not None:
-            if not 1 <= num_layers <= len(layers):
+            if not is_whole(num_layers, 1) or num_layers > len(layers):
                 raise UserError(
                     f"encoder.num_layers is {num_layers}, the model has {len(layers)}: choose 1 to {len(layers)}"
                 )

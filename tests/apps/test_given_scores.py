@@ -56,13 +56,14 @@ def test_rows_without_labels_have_scores_alone(kd, workplace, teacher):
     task["animals"]["files"] = {"unlabelled": "animals-more.csv", "validation": "animals-dev.csv"}
     path.write_text(yaml.safe_dump(task))
     scores = "teacher.scores.animals={unlabelled: scores/animals-animals-more.csv}"
-    run = kd("distill", *GIVEN, scores, "batching.unlabelled=only")
+    only = ["batching.unlabelled=only", "system.predicts=soft"]
+    run = kd("distill", *GIVEN, scores, *only)
     summary = read_json(run / "summary.json")
     assert (summary["data"]["animals"]["train"], summary["data"]["animals"]["unlabelled"]) == (0, 40)
     assert summary["tasks"]["animals"]["teacher"] is None, "nobody scored the validation split"
     assert summary["tasks"]["animals"]["student"] is not None
     with pytest.raises(UserError, match=r"animals has no train split, whose labels .*: add baseline=false"):
-        kd("distill", *GIVEN, scores, "batching.unlabelled=only", "baseline=true")
+        kd("distill", *GIVEN, scores, *only, "baseline=true")
 
 
 def test_scores_stand_beside_trained_teachers(kd, workplace, teacher):
@@ -117,6 +118,15 @@ def test_scores_teach_where_they_are_told_to(kd, workplace, teacher):
     chosen = {found["name"]: found["chosen"] for found in read_json(run / "summary.json")["teachers"]}
     assert "beasts" in chosen["a"]
     assert "beasts" not in chosen["api"]
+
+
+def test_scores_of_the_second_stage_are_not_of_the_first(kd, workplace, teacher):
+    """A first stage that is refused for scores of another task; or one that hears them."""
+    members = "teacher.members={a: {}, api: {scores: {animals: {train: scores/animals-train.csv}}}}"
+    settings = [*SHORT, "system=tmkd", members, "teacher.trainer.max_epochs=1", "topology=m_o_1"]
+    run = kd("distill", *settings, "+task@pretrain.task=beasts")
+    assert TrainedModel.open(run / "student").cfg["system"]["teachers"] == {"animals": 2}
+    assert TrainedModel.open(run / "pretrain" / "student").cfg["system"]["teachers"] == {"beasts": 1}
 
 
 @pytest.mark.parametrize(

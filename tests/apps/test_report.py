@@ -232,7 +232,7 @@ def test_teachers_that_teach_by_themselves_are_told(summary, tmp_path):
     summary["ensemble"] = {"mean": None, "shares": {"rte": {"a": 0.5, "b": 0.5}}}
     write_report(tmp_path, summary)
     report = (tmp_path / "report.md").read_text()
-    assert "Each teacher teaches by itself, a head or a student; `ensemble` averages their probabilities." in report
+    assert "Each teacher teaches by itself, a head or a student; `ensemble` averages their predictions." in report
     assert "went on from" not in report
     summary["pretrain"] = {"tasks": {"qnli": {}, "rte": {}}}
     write_report(tmp_path, summary)

@@ -298,7 +298,10 @@ def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits):
 def test_texts_alone_and_a_baseline_that_has_labels(kd, workplace):
     """A report that divides by the labelled rows of a student that reads none."""
     write_pairs(workplace / "animals-more.csv", 40, 5, sameness)
-    settings = ["data.unlabelled=animals-more.csv", "batching.unlabelled=only", "trainer.max_epochs=1"]
+    only = ["data.unlabelled=animals-more.csv", "batching.unlabelled=only", "trainer.max_epochs=1"]
+    with pytest.raises(UserError, match=r"leaves no labels to the golden head, .*: set system\.predicts=soft"):
+        kd("distill", *THREE[:2], *only)
+    settings = [*only, "system.predicts=soft"]
     run = kd("distill", *THREE[:2], "teacher.trainer.max_epochs=1", *settings)
     assert summary(run)["data"]["animals"]["train"] == 0
     assert "gain" in (run / "report.md").read_text()

@@ -34,6 +34,11 @@ def check_unlabelled(cfg: Config) -> None:
             raise UserError(f"data.unlabelled names the task {name}, expected some of {', '.join(cfg['task'])}{hint}")
     if named and not cfg["batching"]["unlabelled"]:
         log.warning("data.unlabelled: not read, since batching.unlabelled is false")
+    if cfg["batching"]["unlabelled"] == "only" and cfg["system"].get("predicts", "soft") != "soft":
+        raise UserError(
+            "batching.unlabelled=only leaves no labels to the golden head, which would predict: set "
+            "system.predicts=soft"
+        )
     wanted = {
         "synthetic rows": ("augmenter=none", cfg["augmenter"]),
         "unlabelled rows": ("batching.unlabelled=false", cfg["batching"]["unlabelled"]),

@@ -208,7 +208,7 @@ def _shares(ensemble: Config | None) -> str:
         f"{task} {', '.join(f'{name} {share:.2f}' for name, share in each.items())}" for task, each in unequal.items()
     )
     of_mean = {
-        None: "Each teacher teaches by itself, a head or a student; `ensemble` averages their probabilities.",
+        None: "Each teacher teaches by itself, a head or a student; `ensemble` averages their predictions.",
         "logits": "Averaged are logits.",
     }
     said = [of_mean[ensemble["mean"]]] if ensemble["mean"] in of_mean else []
@@ -217,7 +217,7 @@ def _shares(ensemble: Config | None) -> str:
 
 def _explanations(summary: Config, header: Row) -> Iterator[str]:
     """Yield what the table does not say of itself, for the columns that it has."""
-    yield "Scores are percentages on the validation splits."
+    yield "Scores are percentages on the splits that are evaluated."
     if "gain" in header:
         yield "`gain` is student minus baseline, in points."
         yield "The baseline is the same student without a teacher, on the same number of steps."
@@ -238,8 +238,9 @@ def _explanations(summary: Config, header: Row) -> Iterator[str]:
             yield "In their averages, tasks that were not fine-tuned count as they were before."
     if summary["pretrain"]:
         first = ", ".join(summary["pretrain"]["tasks"])
-        yield f"The student went on from one that was distilled before, on {first} (pretrain/report.md); the baseline"
-        yield "begins anew."
+        yield f"The student went on from one that was distilled before, on {first} (pretrain/report.md)."
+        if "gain" in header:
+            yield "The baseline begins anew: it has the steps of the second stage alone."
     yield "`average` is GLUE's: a task with several metrics counts with their mean."
     of_role = {role: summary["folders"].get(role, {}) for role in ROLES}
     final = {"student": {**of_role["student"], **of_role["student_fine_tuned"]}, "teacher": of_role["teacher"]}

@@ -9,9 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
-from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, first_stage, students
+from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, students
 from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole

@@ -78,29 +78,6 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
     return found
 
 
-def first_stage(cfg: Settings) -> dict[str, Any]:
-    """Return the configuration of the distillation that comes first: that of the run with the changes of ``pretrain``.
-
-    Tasks and who teaches what are its own, so is an option of ``data`` as a whole (settings of it change the run's);
-    it has one student of all tasks, or one for each teacher.
-
-    Args:
-        cfg: The run's configuration.
-    """
-    changes = cfg["pretrain"]
-    alone = {
-        "pretrain": None,
-        "baseline": False,
-        "student": {"scope": "multi", "per_teacher": cfg["student"]["per_teacher"], "fine_tune": None},
-        "teacher": {**cfg["teacher"], "tasks": "all", "fine_tune": None},
-    }
-    found: dict[str, Any] = with_settings({**cfg, **alone}, changes)
-    if "scores" in changes.get("teacher", {}):  # of teacher=scores_file: those of its member
-        found["teacher"]["members"]["given"] = {"scores": copy.deepcopy(changes["teacher"]["scores"])}
-    whole = ["task", *["data"] * ("_target_" in changes.get("data", {}))]
-    return {**found, **{name: copy.deepcopy(changes[name]) for name in whole if name in changes}}
-
-
 def teachers_heard(cfg: Settings) -> dict[str, int]:
     """Return task -> how many teachers a student with a head for each of them has: all that teach, or one, their mean.
 

@@ -13,7 +13,8 @@ from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.fits.trainer import refuse_scripts
-from kd_lightning.apps.settings.stages import first_stage, teachers_heard, who_teaches
+from kd_lightning.apps.settings.first_stage import first_stage
+from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
 from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
