@@ -22,7 +22,7 @@ from kd_lightning.data import Manifest, MultiTaskData, Part, Rows, SoftTargets, 
 from kd_lightning.data.reading.reader import check_columns
 from kd_lightning.data.rows import cache_rows
 from kd_lightning.data.sampling import size_power
-from kd_lightning.data.soft_targets.ensembles import SideBySide
+from kd_lightning.data.soft_targets.ensembles import StackedTeachers
 from kd_lightning.encoders import NewTransformer
 from kd_lightning.tasks import Task
 
@@ -192,7 +192,7 @@ def teach(tmp_path, toys) -> Callable[..., Part]:
     def teach(part: Part, seed: int = 0, only: Iterable[int] | None = None, teachers: int | None = None) -> Part:
         if teachers is not None:  # side by side
             each = [teach(part, 100 * seed + number, only).soft_targets for number in range(teachers)]
-            return replace(part, soft_targets=SideBySide(each))
+            return replace(part, soft_targets=StackedTeachers(each))
         random = np.random.default_rng(seed)
         ids = random.permutation(part.tokens.example_id if only is None else np.asarray(list(only)))
         logits = random.normal(size=(len(ids), part.task.num_labels)).astype(np.float32)

@@ -30,6 +30,30 @@ def compare(monkeypatch, capsys):
     return compare
 
 
+def test_the_first_stages_pairs(tmp_path, monkeypatch, capsys):
+    """A pair twice, one that is evaluated, or another column; QNLI's names."""
+    rows = {
+        "glue/qnli": {"train": ["a", "b", "b"], "validation": ["v"]},
+        "other/webqa_kd": {"train": ["b", "c", "t"], "test": ["t"]},
+        "other/wikiqa": {"train": ["v", "d"], "validation": ["x"]},
+        "other/trecqa": {"train": ["e"], "validation": ["y"]},
+    }
+    for folder, splits in rows.items():
+        (tmp_path / folder).mkdir(parents=True)
+        second = "sentence" if folder == "glue/qnli" else "answer"
+        for split, texts in splits.items():
+            table = pd.DataFrame({"label": 0, "question": texts, second: [f"{text} passage" for text in texts]})
+            table.to_parquet(tmp_path / folder / f"{split}.parquet")
+    script, output = ROOT / "experiments" / "tmkd" / "pairs.py", tmp_path / "pairs.parquet"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), str(output)])
+    runpy.run_path(str(script), run_name="__main__")
+    found = pd.read_parquet(output)
+    assert list(found) == ["question", "sentence"]
+    assert found["question"].tolist() == ["a", "b", "c", "d", "e"]
+    assert (found["sentence"] == found["question"] + " passage").all()
+    assert "glue/qnli: 2 pairs" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def parts():
     """Return what the script consists of."""

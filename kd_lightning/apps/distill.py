@@ -44,7 +44,7 @@ from kd_lightning.apps.stages.teachers import (
     train_members,
 )
 from kd_lightning.apps.stages.teaching import stored_soft_targets
-from kd_lightning.data import SideBySide, ensemble
+from kd_lightning.data import StackedTeachers, ensemble
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
         if len(each) > 1 and found.mean:
             recipe = found.recipe(by_name[key[0]], inputs.training_rows[key])
             each = [refused_by("teacher.ensemble", {}, ensemble, each, **recipe)]
-        heard[key] = SideBySide(each) if heads else each[0]
+        heard[key] = StackedTeachers(each) if heads else each[0]
     return heard
 
 

@@ -20,7 +20,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
-from kd_lightning.data import SideBySide, SoftTargets, TeacherLogits
+from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
@@ -109,7 +109,7 @@ def _open(where: str, folders: Any, system: type[NLUSystem]) -> TeacherLogits:
             f"{where} names {len(each)} folders, but {system.__name__} hears one teacher: choose system=tmkd"
         )
     opened = [SoftTargets.open(Path(folder)) for folder in each]
-    return SideBySide(opened) if system.has_teacher_heads else opened[0]
+    return StackedTeachers(opened) if system.has_teacher_heads else opened[0]
 
 
 def teachers_named(soft_targets: SoftTargetMap) -> dict[str, int]:

@@ -6,7 +6,7 @@ from kd_lightning.data.batches.train_stream import TrainStream
 from kd_lightning.data.corpus import Corpus
 from kd_lightning.data.datamodule import MultiTaskData
 from kd_lightning.data.rows import Rows
-from kd_lightning.data.soft_targets.ensembles import SideBySide, TeacherLogits, ensemble
+from kd_lightning.data.soft_targets.ensembles import StackedTeachers, TeacherLogits, ensemble
 from kd_lightning.data.soft_targets.manifest import Manifest
 from kd_lightning.data.soft_targets.table import SoftTargets
 from kd_lightning.data.sources import Embedded, Files, ParquetFolder
@@ -23,8 +23,8 @@ __all__ = [
     "ParquetFolder",
     "Part",
     "Rows",
-    "SideBySide",
     "SoftTargets",
+    "StackedTeachers",
     "TeacherLogits",
     "TokenTable",
     "TrainStream",

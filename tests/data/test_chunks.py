@@ -98,7 +98,7 @@ def test_a_killed_job_goes_on_where_it_was(folder, caplog):
     with caplog.at_level("INFO"):
         write_in_chunks(folder, manifest(), lambda some: again.append(some.start) or predict(some))
     assert (asked, again) == ([0, 5, 10], [15, 20])
-    assert "soft targets for x train: 3 of 5 parts are there" in caplog.text
+    assert "soft targets for x train: 3 of 5 chunks are there" in caplog.text
     check(folder)
 
 
@@ -131,11 +131,8 @@ def test_a_chunk_that_another_job_writes_is_left_to_it(folder, monkeypatch):
 
         def one(some):
             asked.append(some.start)
-            if len(asked) == 4:
-                ours_ends.append(True)
             return predict(some)
 
-        ours_ends: list = []
         sleeps = []
 
         def sleep(seconds):
@@ -152,16 +149,17 @@ def test_a_chunk_that_another_job_writes_is_left_to_it(folder, monkeypatch):
     check(folder)
 
 
-def work(folder, seen):
-    """Write in a process of its own, slowly."""
+def work(folder, seen, all_there):
+    """Write in a process of its own, which waits at its first chunk until the others have theirs."""
     chunks.CHUNK, chunks.PAUSE = 2, 0.01
 
-    def slow(some):
-        time.sleep(0.05)
+    def waiting(some):
+        if os.getpid() not in [pid for pid, _ in seen]:
+            all_there.wait(timeout=60)
         seen.append((os.getpid(), some.start))
         return predict(some)
 
-    write_in_chunks(folder, manifest(), slow)
+    write_in_chunks(folder, manifest(), waiting)
 
 
 def test_jobs_share_the_work(tmp_path):
@@ -170,7 +168,8 @@ def test_jobs_share_the_work(tmp_path):
     context = multiprocessing.get_context("fork")
     with context.Manager() as manager:
         seen = manager.list()
-        jobs = [context.Process(target=work, args=(folder, seen)) for _ in range(3)]
+        all_there = context.Barrier(3)
+        jobs = [context.Process(target=work, args=(folder, seen, all_there)) for _ in range(3)]
         for job in jobs:
             job.start()
         for job in jobs:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kd_lightning.data import Manifest, SideBySide, SoftTargets, ensemble
+from kd_lightning.data import Manifest, SoftTargets, StackedTeachers, ensemble
 from kd_lightning.data.soft_targets import table as module
 from kd_lightning.errors import UserError
 
@@ -240,7 +240,7 @@ def test_nothing_wrong_is_written(tmp_path, ids, logits, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("broken", ["write_part", "write_json"])
+@pytest.mark.parametrize("broken", ["write_file", "write_json"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_whole_or_not_at_all(tmp_path, monkeypatch, broken, error):
     """A full disk or Ctrl-C between logits and manifest: half a store that another job picks up."""
@@ -284,7 +284,7 @@ def members(folder: Path, count: int = 3, scores: bool = False) -> list[SoftTarg
 def test_teachers_side_by_side_are_joined_by_id(tmp_path):
     """Teachers stacked by position are teachers of different examples."""
     teachers = members(tmp_path)
-    found = SideBySide(teachers)
+    found = StackedTeachers(teachers)
     assert found.shape == (3, 3)
     for number in IDS.tolist():
         (said,) = found.of(np.array([number]))
@@ -333,7 +333,7 @@ def test_identity_of_an_ensemble(tmp_path):
     """An ensemble under its first member's address: the student of one teacher is taken for that of five."""
     one, two, three = members(tmp_path)
     found = [one.identity, *(ensemble(some).identity for some in ([one], [one, two], [one, three], [one, two, three]))]
-    assert len({*found, SideBySide([one, two]).identity}) == 6
+    assert len({*found, StackedTeachers([one, two]).identity}) == 6
     assert ensemble([one, two]).identity == ensemble([one, two]).identity
 
 
@@ -353,7 +353,7 @@ def test_strangers_are_refused(tmp_path, change, message):
     first, *_ = members(tmp_path, 1)
     other = put(tmp_path / "other", replace(first.manifest, **change))
     with pytest.raises(UserError, match=message):
-        SideBySide([first, other])
+        StackedTeachers([first, other])
     with pytest.raises(UserError, match=message):
         ensemble([first, other])
 
@@ -363,7 +363,7 @@ def test_strangers_with_other_ids_are_refused(tmp_path):
     (first,) = members(tmp_path, 1)
     other = put(tmp_path / "other", ids=torch.tensor([*IDS[:6], 99]))
     with pytest.raises(UserError, match="1 of 7 example_id have no soft target, first: 4611686018427387904"):
-        SideBySide([first, other]).require(first.example_id)
+        StackedTeachers([first, other]).require(first.example_id)
     with pytest.raises(UserError, match="1 of 7 example_id have no soft target"):
         ensemble([first, other])
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from kd_lightning.data.folders import locked, locked_if_free, read_json, replacing
+from kd_lightning.data.soft_targets.files import write_file
 from kd_lightning.data.soft_targets.manifest import EXPECTED, Manifest
-from kd_lightning.data.soft_targets.parts import write_part
 from kd_lightning.data.soft_targets.table import SoftTargets
 
 log = logging.getLogger(__name__)
@@ -51,20 +51,20 @@ def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict, chunk: i
             if not is_of(folder, manifest):
                 SoftTargets.write(folder, manifest, *predict(slice(0, manifest.rows)))
         return
-    parts = folder.with_name(f".{folder.name}.{manifest.key()}.chunks")
-    files = [parts / f"{start:012d}-{end:012d}.safetensors" for start, end in _cuts(manifest, chunk)]
+    chunks_folder = folder.with_name(f".{folder.name}.{manifest.key()}.chunks")
+    files = [chunks_folder / f"{start:012d}-{end:012d}.safetensors" for start, end in _cuts(manifest, chunk)]
     found = sum(path.exists() for path in files)
     if found:
-        log.info("soft targets for %s %s: %d of %d parts are there", manifest.task, manifest.split, found, len(files))
+        log.info("soft targets for %s %s: %d of %d chunks are there", manifest.task, manifest.split, found, len(files))
     while not is_of(folder, manifest) and (missing := [path for path in files if not path.exists()]):
-        parts.mkdir(parents=True, exist_ok=True)
+        chunks_folder.mkdir(parents=True, exist_ok=True)
         written = [_write_if_free(path, predict, lambda: is_of(folder, manifest)) for path in missing]
         if not any(written):
             time.sleep(PAUSE)
     with locked(folder):
         if not is_of(folder, manifest):
             SoftTargets.join(folder, manifest, files)
-        shutil.rmtree(parts, ignore_errors=True)
+        shutil.rmtree(chunks_folder, ignore_errors=True)
 
 
 def _cuts(manifest: Manifest, chunk: int) -> Iterator[tuple[int, int]]:
@@ -94,6 +94,6 @@ def _write_if_free(path: Path, predict: Predict, is_done: Callable[[], bool]) ->
             return False
         ids, logits = predict(slice(start, end))
         with replacing(path) as temporary:
-            write_part(temporary, ids, logits)
+            write_file(temporary, ids, logits)
     gc.collect()  # a trainer is in cycles of references, with all that it has mapped
     return True

@@ -22,7 +22,7 @@ MEAN_VERSION = 3
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class StackedTeachers:
     """The logits of several teachers side by side, each where it is: they are joined by id when they are asked for.
 
     Args:
@@ -77,7 +77,7 @@ class SideBySide:
             member.require(example_id)
 
 
-TeacherLogits = SoftTargets | SideBySide
+TeacherLogits = SoftTargets | StackedTeachers
 """What a student hears: one teacher (or the mean of several), or several side by side."""
 
 
@@ -107,10 +107,10 @@ def ensemble(
         group: The question of each row in order of example id, int64 ``[N]``, of a task that ranks.
 
     Raises:
-        UserError: If the members do not belong together (see ``SideBySide``).
+        UserError: If the members do not belong together (see ``StackedTeachers``).
         ValueError: If mean or weights are not valid.
     """
-    all_of_them, first = SideBySide(members), members[0]
+    all_of_them, first = StackedTeachers(members), members[0]
     at_once = SLICE if group is None else max(1, len(first.example_id))  # the mean is over all candidates of a question
     logits = first.logits.new_empty(first.logits.shape)
     for start in range(0, len(logits), at_once):

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_lightning.data.folders import file_hash, new_folder, write_json
+from kd_lightning.data.soft_targets.files import join_files, read_file, write_file
 from kd_lightning.data.soft_targets.manifest import Manifest, read_manifest, refusal
-from kd_lightning.data.soft_targets.parts import join_parts, read_part, write_part
 from kd_lightning.errors import UserError
 
 SLICE = 65_536
@@ -65,17 +65,17 @@ class SoftTargets:
         _check_shapes(where, manifest, example_id, logits)
         _check_values(where, example_id.numpy(), logits)
         with new_folder(folder) as made:
-            write_part(made / "logits.safetensors", example_id, logits)
+            write_file(made / "logits.safetensors", example_id, logits)
             _finish(made, manifest)
 
     @classmethod
-    def join(cls, folder: Path, manifest: Manifest, parts: Sequence[Path]) -> None:
+    def join(cls, folder: Path, manifest: Manifest, chunks: Sequence[Path]) -> None:
         """Write the soft targets of some files into a new folder, whole or not at all, one file at a time.
 
         Args:
             folder: See ``write``.
             manifest: See ``write``.
-            parts: Written by ``write_part``; in any order.
+            chunks: Written by ``write_file``; in any order.
 
         Raises:
             UserError: See ``write``.
@@ -83,8 +83,8 @@ class SoftTargets:
         where = f"soft targets for {manifest.task} {manifest.split}"
         with new_folder(folder) as made:
             path = made / "logits.safetensors"
-            join_parts(parts, path)
-            tables = read_part(path)
+            join_files(chunks, path)
+            tables = read_file(path)
             _check_shapes(where, manifest, *tables)
             _check_values(where, tables[0].numpy(), tables[1])
             _finish(made, manifest)
@@ -104,7 +104,7 @@ class SoftTargets:
         identity = hashlib.sha256(f"{manifest.key()} {digest}".encode()).hexdigest()[:16]
         path = folder / "logits.safetensors"
         try:
-            ids, logits = read_part(path)
+            ids, logits = read_file(path)
         except (OSError, SafetensorError) as error:
             raise refusal(folder, f"logits.safetensors cannot be read ({error})") from error
         example_id, shape = ids.numpy(), (manifest.rows, len(manifest.labels) or 1)

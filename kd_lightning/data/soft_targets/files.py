@@ -13,21 +13,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_part(path: Path, example_id: Tensor, logits: Tensor) -> None:
+def write_file(path: Path, example_id: Tensor, logits: Tensor) -> None:
     """Write ids ``[n]`` and logits ``[n, C]`` to a file."""
     save_file({"example_id": example_id.contiguous(), "logits": logits.float().contiguous()}, path)
 
 
-def join_parts(parts: Sequence[Path], path: Path) -> None:
+def join_files(chunks: Sequence[Path], path: Path) -> None:
     """Write ids and logits of several files into one, in order of their first ids; one at a time is in memory."""
-    parts = sorted(parts, key=_first_id)
+    chunks = sorted(chunks, key=_first_id)
     header: dict[str, Any] = {}
     start = 0
     for name in ("example_id", "logits"):
-        with safe_open(parts[0], framework="pt") as file:
+        with safe_open(chunks[0], framework="pt") as file:
             like = file.get_slice(name)
             kind, (_, *rest) = like.get_dtype(), like.get_shape()
-        rows = sum(_rows(part) for part in parts)
+        rows = sum(_rows(chunk) for chunk in chunks)
         size = rows * math.prod(rest) * {"I64": 8, "F32": 4}[kind]
         header[name] = {"dtype": kind, "shape": [rows, *rest], "data_offsets": [start, start + size]}
         start += size
@@ -36,22 +36,22 @@ def join_parts(parts: Sequence[Path], path: Path) -> None:
     with path.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name in header:
-            for part in parts:
-                with safe_open(part, framework="pt") as file:
+            for chunk in chunks:
+                with safe_open(chunk, framework="pt") as file:
                     out.write(file.get_tensor(name).numpy().tobytes())
 
 
-def _rows(part: Path) -> int:
-    with safe_open(part, framework="pt") as file:
+def _rows(chunk: Path) -> int:
+    with safe_open(chunk, framework="pt") as file:
         return int(file.get_slice("example_id").get_shape()[0])
 
 
-def _first_id(part: Path) -> int:
-    with safe_open(part, framework="pt") as file:
+def _first_id(chunk: Path) -> int:
+    with safe_open(chunk, framework="pt") as file:
         return int(file.get_slice("example_id")[:1])
 
 
-def read_part(path: Path) -> tuple[Tensor, Tensor]:
+def read_file(path: Path) -> tuple[Tensor, Tensor]:
     """Return ids ``[n]`` and logits ``[n, C]`` of a file, memory-mapped."""
     with safe_open(path, framework="pt") as file:
         return file.get_tensor("example_id"), file.get_tensor("logits")
