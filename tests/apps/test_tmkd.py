@@ -283,12 +283,15 @@ def test_each_stage_goes_on_where_it_was(two_stages, fits, monkeypatch, killed):
     assert summary(found)["pretrain"]["status"] == "finished"
 
 
-def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits):
+def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits, caplog):
     """The same teachers under two names; a first stage again, since the second has another rate."""
     write_pairs(workplace / "animals-more.csv", 40, 5, sameness)
     settings = (*THREE, "topology=m_o_1", *FIRST, "baseline=false")
     run = kd("distill", *settings)
     assert fits == [*(f"teacher animals {seed}" for seed in (1, 2, 3)), "pretrain student", "student"]
+    few = [said.getMessage() for said in caplog.records if "steps are few" in said.getMessage()]
+    assert [said.partition(":")[0] for said in few] == fits, "each is told once"
+    assert [said.rpartition(" ")[2] for said in few[-2:]] == ["pretrain.trainer.max_epochs", "trainer.max_epochs"]
     assert (run / "pretrain" / "config.yaml").is_file()
     fits.clear()
     kd("distill", *settings, "optimizer.lr=1e-4", "+pretrain.optimizer.lr=1e-3")

@@ -143,11 +143,15 @@ class Fit:
             check_groups(task, "train", labelled, batch_rows)
             self.shared.told.add(asked)
 
-    def warn_of_few_steps(self) -> None:
-        """Say so if the fit is too short to expect anything of it, and by which setting."""
+    def warn_of_few_steps(self, where: str = "") -> None:
+        """Say so if the fit is too short to expect anything of it, and by which setting.
+
+        Args:
+            where: What comes before the setting's name.
+        """
         trainer, steps = self.idle_trainer, self.count_steps()
         if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
-            setting = f"{self.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
+            setting = f"{where}{self.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
             log.warning("%s: %d steps are few; if it stays at chance, raise %s", self.stage, steps, setting)
 
     @cached_property

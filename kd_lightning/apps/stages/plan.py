@@ -45,6 +45,7 @@ class Plan:
         students: One per task, or one of all tasks; their soft targets are still to come.
         fine_tuned: Task -> the fit that goes on from its student, on this task alone.
         first: The distillation before it, from whose student the encoders of this one's go on; mostly None.
+        where: Where its settings stand in the command's, for messages: ``pretrain.``, or nowhere.
     """
 
     inputs: FitInputs
@@ -52,6 +53,7 @@ class Plan:
     students: list[Fit]
     fine_tuned: dict[str, Fit]
     first: Plan | None = None
+    where: str = ""
 
     @classmethod
     def of(cls, cfg: Config) -> Plan:
@@ -78,7 +80,8 @@ class Plan:
     def _first_of(cls, cfg: Config) -> Plan:
         with told_in("pretrain"):
             plan = cls.of(first_stage(cfg))
-        return replace(plan, students=[replace(fit, stage=f"pretrain {fit.stage}") for fit in plan.students])
+        students = [replace(fit, stage=f"pretrain {fit.stage}") for fit in plan.students]
+        return replace(plan, students=students, where="pretrain.")
 
     @cached_property
     def baselines(self) -> list[Fit]:
@@ -97,6 +100,11 @@ class Plan:
     def fine_tuned_baselines(self) -> dict[str, Fit]:
         """Task -> the fit that goes on from its baseline."""
         return fine_tuned_students(self.inputs.cfg, "baseline", self.inputs.shared) if self.baselines else {}
+
+    @property
+    def teacher_fits(self) -> list[Fit]:
+        """The fits of the teachers, before they are fine-tuned."""
+        return [fit for member in self.teachers for fit in member.fits]
 
     @property
     def taught(self) -> list[Task]:
@@ -133,8 +141,9 @@ class Plan:
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
-        for fit in [*(fit for member in self.teachers for fit in member.fits), *self.students]:
-            fit.warn_of_few_steps()
+        told = {fit.identity for fit in self.first.teacher_fits} if self.first else set()
+        for fit in [*(fit for fit in self.teacher_fits if fit.identity not in told), *self.students]:
+            fit.warn_of_few_steps(self.where)
 
     def _check_given_scores(self) -> None:
         """Check that given scores are there for all rows that they teach, and write them into the store."""
