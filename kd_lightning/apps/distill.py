@@ -10,7 +10,7 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
-from kd_lightning.apps.results.latency import latency
+from kd_lightning.apps.results.models import add_models, ensemble_facts, teacher_facts
 from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
@@ -37,7 +37,6 @@ from kd_lightning.apps.stages.teachers import (
     ModelLists,
     Models,
     Students,
-    TrainedMember,
     ensemble_of,
     fine_tune,
     train_all,
@@ -198,59 +197,6 @@ def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:
     """Return the fit with the soft targets of its tasks."""
     names = {task.name for task in fit.inputs.tasks}
     return replace(fit, soft_targets={key: found for key, found in soft_targets.items() if key[0] in names})
-
-
-def teacher_facts(teacher: TrainedMember) -> Config:
-    """Return what the summary says of a teacher: scores by task, before and after fine-tuning, size and folders."""
-    return {
-        "name": teacher.name or "teacher",
-        "chosen": list(teacher.chosen),
-        "scores": {task: model.result["scores"].get(task, {}) for task, model in teacher.trained.items()},
-        "fine_tuned": {task: model.result["scores"][task] for task, model in teacher.fine_tuned.items()},
-        "parameters": next(model.result.get("parameters") for model in teacher.trained.values()),
-        "folders": {task: str(model.folder) for task, model in teacher.models.items()},
-    }
-
-
-def ensemble_facts(found: Ensemble, teachers: Sequence[TrainedMember]) -> Config:
-    """Return what the summary says of an ensemble: what is averaged, and task -> teacher -> its share."""
-    shares = {}
-    for task, models in found.models.items():
-        names = {id(teacher.models[task]): teacher.name for teacher in teachers if task in teacher.models}
-        weights = (found.weights or {}).get(task) or [1.0] * len(models)
-        total = sum(weights)
-        shares[task] = {names[id(m)]: round(w / total, 4) for m, w in zip(models, weights, strict=True)}
-    return {"mean": found.mean, "shares": shares}
-
-
-def add_models(
-    summary: Config,
-    inputs: FitInputs,
-    teachers: Sequence[TrainedMember],
-    students: Students,
-    models: Mapping[str, ModelLists],
-) -> None:
-    """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's.
-
-    Args:
-        summary: Gets them.
-        inputs: Tasks and rows.
-        teachers: All of them; sizes and latency are those of the first that is chosen, before it is fine-tuned.
-        students: What is handed over, before it is fine-tuned.
-        models: Role -> task -> its models.
-    """
-    trained = (model for teacher in teachers if teacher.chosen for model in teacher.trained.values())
-    first = {"teacher": next((model for model in trained if isinstance(model, TrainedModel)), None)}
-    first["student"] = students[inputs.tasks[0].name][0]
-    summary["data"] = {task: each[0].result["data"][task] for task, each in students.items()}
-    for role, model in first.items():
-        for suffix in ("", "_without_embeddings"):
-            summary["parameters"][role + suffix] = model.result[f"parameters{suffix}"] if model else None
-        summary["latency_ms"][role] = latency(model, inputs) if model else None
-    summary["folders"] = {
-        role: {task: [str(model.folder) for model in each] for task, each in found.items()}
-        for role, found in models.items()
-    }
 
 
 def hand_over(students: Students, tuned: Models, folder: Path) -> None:
