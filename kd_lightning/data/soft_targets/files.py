@@ -21,13 +21,13 @@ def write_file(path: Path, example_id: Tensor, logits: Tensor) -> None:
 def join_files(chunks: Sequence[Path], path: Path) -> None:
     """Write ids and logits of several files into one, in order of their first ids; one at a time is in memory."""
     chunks = sorted(chunks, key=_first_id)
+    rows = sum(_rows(chunk) for chunk in chunks)
     header: dict[str, Any] = {}
     start = 0
     for name in ("example_id", "logits"):
         with safe_open(chunks[0], framework="pt") as file:
             like = file.get_slice(name)
             kind, (_, *rest) = like.get_dtype(), like.get_shape()
-        rows = sum(_rows(chunk) for chunk in chunks)
         size = rows * math.prod(rest) * {"I64": 8, "F32": 4}[kind]
         header[name] = {"dtype": kind, "shape": [rows, *rest], "data_offsets": [start, start + size]}
         start += size
