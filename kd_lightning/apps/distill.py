@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,22 +26,16 @@ from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
+from kd_lightning.apps.processes.meeting import met
+from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.results.models import add_models, ensemble_facts, teacher_facts
 from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.apps.stages.plan import Plan
-from kd_lightning.apps.stages.teachers import (
-    Ensemble,
-    ModelLists,
-    Models,
-    Students,
-    ensemble_of,
-    fine_tune,
-    train_all,
-    train_members,
-)
+from kd_lightning.apps.stages.teachers import Ensemble, Students, ensemble_of, fine_tune, train_all, train_members
 from kd_lightning.apps.stages.teaching import stored_soft_targets
+from kd_lightning.apps.stages.trained import Trained, hand_over, several
 from kd_lightning.data import StackedTeachers, ensemble
 
 log = logging.getLogger(__name__)
@@ -54,67 +47,75 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     silence_libraries()
     plan = Plan.of(plain)
-    plan.check()
-    write_config(folder, plain)
-    with SummaryFile(folder, new_summary(plain, versions())) as summary:
-        distill(plan, folder, summary)
+    with met(plan.processes, Path(plain["paths"]["store"])) as all_of_us:
+        all_of_us.agree(plan.check)
+        folder = Path(all_of_us.agree(lambda: str(folder)))
+        if all_of_us.leads:
+            write_config(folder, plain)
+        with SummaryFile(folder, new_summary(plain, versions())) as summary:
+            distill(plan, folder, summary)
+    return show(plain, folder, summary) if all_of_us.leads else None
+
+
+def show(plain: Config, folder: Path, summary: Config) -> float | None:
+    """Print the tables of a run; return its objective."""
     if len(summary["teachers"]) > 1:
         show_table("teachers", *teacher_rows(summary))
     show_table(f"{plain['name']}, seed {plain['seed']}", *distillation_rows(summary))
     if said := doubt(summary):
         log.warning("%s", said)
     log.info("report: %s", folder / "report.md")
-    return summary["objective"]
+    objective: float | None = summary["objective"]
+    return objective
 
 
 def distill(plan: Plan, folder: Path, summary: Config) -> Students:
-    """Build what is missing, in the order in which it is needed, and enter the results into the summary.
+    """Build what is missing, enter the results into the summary and write the report; return task -> its students."""
+    trained = train(plan, folder, summary)
+    if team().leads:
+        evaluate(plan, trained, summary)
+        hand_over(trained.students, trained.fine_tuned, folder)
+        write_report(folder, summary)
+    return trained.students
 
-    Returns:
-        Task -> its students.
-    """
+
+def train(plan: Plan, folder: Path, summary: Config) -> Trained:
+    """Train what is missing, in the order in which it is needed."""
     inputs, cfg = plan.inputs, plan.inputs.cfg
+    tuning = cfg["student"]["fine_tune"]
     with stage(summary, "pretrain"):
         starts = pretrain(plan.first, folder / "pretrain", summary) if plan.first else [None]
     with stage(summary, "teacher"):
         teachers = train_members(plan.teachers, cfg, inputs.tasks)
         found = ensemble_of(teachers, cfg, plan.taught)
-    with stage(summary, "soft_targets"):
+    with stage(summary, "soft_targets"), team().first():
         soft_targets = predict_soft_targets(found, inputs)
     with stage(summary, "student"):
         students = train_students(plan, found, soft_targets, starts)
-        tuned = fine_tune(
-            plan.fine_tuned, {task: each[0] for task, each in students.items()}, cfg["student"]["fine_tune"]
-        )
+        tuned = fine_tune(plan.fine_tuned, {task: each[0] for task, each in students.items()}, tuning)
     with stage(summary, "baseline"):
         baselines = train_all(plan.baselines)
-        tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, cfg["student"]["fine_tune"])
+        tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, tuning)
+    return Trained(teachers, found, students, baselines, tuned, tuned_baselines)
 
-    taught = [task.name for task in plan.taught]
-    models: dict[str, ModelLists] = {
-        "teacher": found.models,
-        "baseline": one_each(baselines),
-        "student": students,
-        "baseline_fine_tuned": one_each(tuned_baselines),
-        "student_fine_tuned": one_each(tuned),
-    }
-    scores = {role: mean_scores(each) for role, each in models.items()}
+
+def evaluate(plan: Plan, trained: Trained, summary: Config) -> None:
+    """Enter scores, sizes and latencies into the summary."""
+    inputs, found, students = plan.inputs, trained.ensemble, trained.students
+    scores = {role: mean_scores(each) for role, each in trained.by_role.items()}
     with stage(summary, "evaluate"):
         if several(found.models):
             scores["ensemble"] = score_ensemble(found, inputs)
         if several(students):
             scores["student"] = score_ensemble(Ensemble(students), inputs)
     add_scores(summary, inputs.tasks, scores)
-    add_groups(summary, scores, taught)
-    summary["objective"] = summary["average"]["student_fine_tuned" if tuned else "student"]
-    summary["teachers"] = [teacher_facts(teacher) for teacher in teachers]
+    add_groups(summary, scores, [task.name for task in plan.taught])
+    summary["objective"] = summary["average"]["student_fine_tuned" if trained.fine_tuned else "student"]
+    summary["teachers"] = [teacher_facts(teacher) for teacher in trained.teachers]
     if several(found.models):
-        summary["ensemble"] = ensemble_facts(found, teachers)
+        summary["ensemble"] = ensemble_facts(found, trained.teachers)
     with stage(summary, "latency"):
-        add_models(summary, inputs, teachers, students, models)
-    hand_over(students, tuned, folder)
-    write_report(folder, summary)
-    return students
+        add_models(summary, inputs, trained.teachers, students, trained.by_role)
 
 
 def pretrain(plan: Plan, folder: Path, summary: Config) -> list[Start | None]:
@@ -124,8 +125,9 @@ def pretrain(plan: Plan, folder: Path, summary: Config) -> list[Start | None]:
         Where each student goes on: one for all, or one for each teacher.
     """
     summary["pretrain"] = new_summary(plan.inputs.cfg, versions())
-    folder.mkdir(exist_ok=True)
-    write_config(folder, plan.inputs.cfg)
+    if team().leads:
+        folder.mkdir(exist_ok=True)
+        write_config(folder, plan.inputs.cfg)
     with SummaryFile(folder, summary["pretrain"]) as own:
         students = distill(plan, folder, own)
     return [Start(model, keep_heads=False) for model in next(iter(students.values()))]
@@ -144,7 +146,8 @@ def train_students(
     """
     told = {"": soft_targets}
     if plan.inputs.cfg["student"]["per_teacher"]:
-        told = {str(i): predict_soft_targets(each, plan.inputs) for i, each in enumerate(found.members(), 1)}
+        with team().first():
+            told = {str(i): predict_soft_targets(each, plan.inputs) for i, each in enumerate(found.members(), 1)}
     students: dict[str, list[TrainedModel]] = {}
     for (name, said), start in zip(told.items(), itertools.cycle(starts)):
         fits = [
@@ -156,22 +159,12 @@ def train_students(
     return students
 
 
-def several(models: ModelLists) -> bool:
-    """Tell whether a task has several models, whose predictions are averaged."""
-    return any(len(each) > 1 for each in models.values())
-
-
 @contextmanager
 def stage(summary: Config, name: str) -> Iterator[None]:
     """Enter the block's duration in seconds; a stage found in the store takes next to none."""
     start = time.perf_counter()
     yield
     summary["seconds"][name] = round(time.perf_counter() - start, 2)
-
-
-def one_each(models: Models) -> dict[str, list[TrainedModel]]:
-    """Return task -> its only model."""
-    return {task: [model] for task, model in models.items()}
 
 
 def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
@@ -197,22 +190,3 @@ def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:
     """Return the fit with the soft targets of its tasks."""
     names = {task.name for task in fit.inputs.tasks}
     return replace(fit, soft_targets={key: found for key, found in soft_targets.items() if key[0] in names})
-
-
-def hand_over(students: Students, tuned: Models, folder: Path) -> None:
-    """Copy the student into the run's folder: ``student/``, or ``student-TASK/`` where a task has its own.
-
-    Of several, one for each teacher, the names end in the number of the teacher.
-    """
-    for old in folder.glob("student*"):
-        shutil.rmtree(old)
-    whole = len({each[0].folder for each in students.values()}) == 1
-    models = {}
-    for task, each in students.items():
-        for number, model in enumerate(each, 1):
-            name = "student" if whole else f"student-{task}"
-            models[f"{name}-{number}" if len(each) > 1 else name] = model
-    models |= {f"student-{task}": model for task, model in tuned.items()}
-    for name, model in models.items():
-        model.copy_to(folder / name)
-        shutil.copy(model.folder / "metrics.csv", folder / f"{name.replace('student', 'metrics', 1)}.csv")

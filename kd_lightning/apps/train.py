@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
@@ -17,7 +16,8 @@ from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint
 from kd_lightning.apps.fits.shared import Shared
-from kd_lightning.apps.fits.trainer import refuse_scripts, silence_libraries
+from kd_lightning.apps.fits.trainer import silence_libraries
+from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
@@ -38,21 +38,32 @@ def run(cfg: DictConfig) -> float:
         plain = with_teacher_heads(plain, teachers_named(soft_targets))
     fit = Fit(plain["name"], plain, shared, soft_targets)
     silence_libraries()
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        refuse_scripts(fit.idle_trainer, "a sweep (-m)", "a command for each run")
-    fit.check({})
-    check_soft_targets(soft_targets, fit.inputs)
-    runs = Path(plain["paths"]["output"]) / plain["name"]
-    folder, checkpoint = find_checkpoint(plain["ckpt_path"], folder, fit.identity, runs)
-    with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
-        fit.warn_of_few_steps()
-        result = fit.run(folder, checkpoint)
-        summary["objective"] = glue_average(result["scores"])
-        report(fit, result, folder, summary)
+    with met(fit.processes, Path(plain["paths"]["store"])) as team:
+        team.agree(lambda: check(fit))
+        runs = Path(plain["paths"]["output"]) / plain["name"]
+        found = partial(find_checkpoint, plain["ckpt_path"], folder, fit.identity, runs)
+        folder, checkpoint = (
+            path and Path(path) for path in team.agree(lambda: [path and str(path) for path in found()])
+        )
+        with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
+            fit.warn_of_few_steps()
+            result = fit.run(folder, checkpoint)
+            summary["objective"] = glue_average(result["scores"])
+            if team.leads:
+                report(fit, result, folder, summary)
     return glue_average(result["scores"])
 
 
-@rank_zero_only
+def check(fit: Fit) -> None:
+    """Check a fit and its soft targets, before anything is written.
+
+    Raises:
+        UserError: If a setting or the data is wrong.
+    """
+    fit.check({})
+    check_soft_targets(fit.soft_targets, fit.inputs)
+
+
 def report(fit: Fit, result: Config, folder: Path, summary: Config) -> None:
     """Fill the summary, as of a distillation with a student alone, write ``report.md``, print the scores."""
     add_scores(summary, fit.inputs.tasks, {"student": result["scores"]})

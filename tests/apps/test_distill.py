@@ -228,14 +228,6 @@ def test_mistakes_of_the_student_are_told_before_the_teachers_are_trained(kd, fi
     assert fits == []
 
 
-def test_processes_that_start_the_command_again_are_refused(kd, fits):
-    """Rank 1 would wait for the lock that rank 0 holds, and rank 0 for rank 1."""
-    settings = ["trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
-    with pytest.raises(UserError, match="starts the whole command again"):
-        kd("distill", *SMALL, *settings)
-    assert fits == []
-
-
 def test_a_bilstm_that_teaches_a_bilstm_is_told(workplace, caplog):
     """Who forgets the teacher's encoder has hours of a teacher that knows no more than its student."""
     settings = ["data=files", "task=[animals]", "system=bilstm", "encoder=bilstm"]

@@ -358,13 +358,6 @@ def test_the_profiler_says_where_the_time_went(kd):
     assert "training_step" in report.read_text()
 
 
-def test_a_sweep_with_processes_that_start_it_again_is_refused(kd, monkeypatch):
-    """Each process would run the whole sweep, in folders of its own."""
-    settings = ["task=animals", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
-    with pytest.raises(UserError, match=r"starts the whole command again for each process, which a sweep"):
-        kd("train", *settings, "hydra.mode=MULTIRUN")
-
-
 @pytest.fixture
 def plain_descent(workplace):
     """Settings under which a gradient of another size is another run: no Adam, no clip, no dropout."""

@@ -24,6 +24,7 @@ from kd_lightning.apps.command_line.one_line import one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
+from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
 
@@ -120,7 +121,7 @@ def command(name: str, run: str) -> Callable[[], None]:
     def task(cfg: DictConfig) -> Any:
         if sys.stderr is said:
             sys.stderr = sys.__stderr__
-        with interrupt_in_one_line(name), told_in_one_line(name), no_litter():
+        with requeued_when_preempted(), interrupt_in_one_line(name), told_in_one_line(name), no_litter():
             check_early(cfg)
             quiet()  # in a launcher's process, too
             module, function = run.split(":")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kd_lightning.apps.processes.preemption import Preempted
+from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import Terminated
 
 GOES_ON = "goes on from the last checkpoint"
@@ -34,8 +36,11 @@ def interrupt_in_one_line(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except Preempted:
+        raise
     except KeyboardInterrupt as interrupt:
-        tell(name)
+        if own_seat().leads:
+            tell(name)
         sys.exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED)
 
 

@@ -29,8 +29,11 @@ from kd_lightning.apps.fits.trainer import (
     refuse_waiting_heads,
     remove_requeue_checkpoints,
     silence_libraries,
+    starts_processes,
     train,
 )
+from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.stages import OF_A_FIT
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.grouping import check_groups
@@ -159,6 +162,12 @@ class Fit:
         """A trainer that trains nothing: it knows what the settings come to on this machine."""
         return build_trainer({**self.cfg, "logger": {}}, Path())
 
+    @property
+    def processes(self) -> int:
+        """The number of the job's processes that train it; those that Lightning forks are not counted."""
+        forks = own_seat().size == 1 and not starts_processes(self.idle_trainer)
+        return 1 if forks else self.idle_trainer.world_size
+
     def count_steps(self) -> int:
         """Return the number of optimiser steps of the whole fit.
 
@@ -227,7 +236,10 @@ class Fit:
         """
         silence_libraries()
         started = time.perf_counter()
-        trainer = build_trainer(self.cfg, folder, stage=self.stage, identity=self.identity)
+        together = team().size > 1 and self.idle_trainer.world_size > 1
+        if together:
+            team().check_same("settings, data or code", self.identity)
+        trainer = build_trainer(self.cfg, folder, stage=self.stage, identity=self.identity, together=together)
         system = self.build_system()
         data = self.build_data()
         begun = self._prepare(folder, checkpoint)
@@ -251,10 +263,11 @@ class Fit:
 
     def _prepare(self, folder: Path, checkpoint: Path | None) -> int:
         """Write what names the fit, take away what an earlier run left behind the checkpoint; return the first step."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, self.cfg)
-        write_text(folder / "identity", self.identity)
-        remove_requeue_checkpoints(folder)
         step: int = 0 if checkpoint is None else read_checkpoint(checkpoint, self.identity)["global_step"]
-        MetricsCsv(str(folder)).truncate(step)
+        if team().leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_config(folder, self.cfg)
+            write_text(folder / "identity", self.identity)
+            remove_requeue_checkpoints(folder)
+            MetricsCsv(str(folder)).truncate(step)
         return step

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.processes.team import team
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
 
@@ -22,7 +22,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         UserError: If another command is training there.
     """
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not team().leads:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trained_model import TrainedModel, result_of
+from kd_lightning.apps.processes.team import team
 from kd_lightning.callbacks import resume_path
 from kd_lightning.data.folders import locked
 
@@ -22,12 +24,21 @@ def stored(fit: Fit) -> TrainedModel:
     """
     fits = Path(fit.cfg["paths"]["store"]) / "fits"
     own = fits / f"{fit.stage.replace(' ', '-')}-{fit.identity}"
-    with locked(fits / fit.identity, f"{fit.stage}, {own}"):
-        folder = next(iter(sorted(fits.glob(f"*-{fit.identity}"))), own)
-        if result_of(folder) is not None:
+    with locked(fits / fit.identity, f"{fit.stage}, {own}") if team().leads else nullcontext():
+        place, checkpoint, finished = team().agree(lambda: _look(fits, own, fit.identity))
+        folder = Path(place)
+        if finished:
             log.info("%s: already trained, %s", fit.stage, folder)
-        else:
-            checkpoint = resume_path(folder)
-            fit.run(folder, checkpoint if checkpoint.is_file() else None)
-            shutil.rmtree(checkpoint.parent, ignore_errors=True)  # the model stays, its optimiser's state goes
+        elif team().leads or fit.idle_trainer.world_size > 1:
+            fit.run(folder, Path(checkpoint) if checkpoint else None)
+        team().wait()
+        if team().leads and not finished:
+            shutil.rmtree(resume_path(folder).parent, ignore_errors=True)  # the model stays, its optimiser's state goes
     return TrainedModel(folder, fit.cfg)
+
+
+def _look(fits: Path, own: Path, identity: str) -> tuple[str, str | None, bool]:
+    """Return the folder of a fit, the checkpoint to go on from, and whether it has finished."""
+    folder = next(iter(sorted(fits.glob(f"*-{identity}"))), own)
+    checkpoint = resume_path(folder)
+    return str(folder), str(checkpoint) if checkpoint.is_file() else None, result_of(folder) is not None

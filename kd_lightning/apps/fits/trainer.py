@@ -7,16 +7,23 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.fits.build import Config, build
-from kd_lightning.callbacks import LogProgress
+from kd_lightning.apps.fits.stopping import StopAtStep
+from kd_lightning.apps.processes.environment import TeamEnvironment
+from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
+from kd_lightning.apps.processes.team import team
+from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import Terminated, UserError
 from kd_lightning.loggers import MetricsCsv
@@ -33,7 +40,9 @@ ADVICE = (
 """Warnings of the libraries that do not hold here."""
 
 
-def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str | None = None) -> pl.Trainer:
+def build_trainer(
+    cfg: Config, folder: Path, *, stage: str = "", identity: str | None = None, together: bool = False
+) -> pl.Trainer:
     """Return the trainer of a fit; its root folder is the fit's own, and logs go there.
 
     Args:
@@ -42,6 +51,7 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
         stage: What is done, in the log and as the name of the run in dashboards.
         identity: The fit's content address; with the folder, it names the run in dashboards, so that a resumed fit
             continues its run.
+        together: Whether all processes of the job train the fit; else this one does, and those that Lightning forks.
 
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
@@ -49,12 +59,15 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
     on_terminal = sys.stderr.isatty()
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
-    trainer: pl.Trainer = build(
-        cfg["trainer"],
+    settings, environment = _processes(cfg["trainer"], together)
+    make = partial(
+        build,
+        settings,
         "trainer",
+        plugins=[environment],
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
-        callbacks=[*callbacks, bar],
+        callbacks=[*callbacks, bar, *_stops(callbacks)],
         logger=_build_loggers(cfg, folder, stage, identity),
         enable_checkpointing=any(isinstance(found, pl.callbacks.Checkpoint) for found in callbacks),
         enable_progress_bar=on_terminal,
@@ -62,7 +75,29 @@ def build_trainer(cfg: Config, folder: Path, *, stage: str = "", identity: str |
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    trainer: pl.Trainer = make()
+    if starts_processes(trainer) and trainer.world_size == 1:
+        trainer = make(strategy="auto")  # one process is no group, whose address would stay for the next fit
     return trainer
+
+
+def _stops(callbacks: list[Any]) -> list[pl.Callback]:
+    """Return what ends a fit early: with a checkpoint, if one of the callbacks saves any."""
+    saving = [found for found in callbacks if isinstance(found, ResumeCheckpoint)]
+    return [StopAtStep(saving[0] if saving else None)]
+
+
+def _processes(settings: Config, together: bool) -> tuple[Config, ClusterEnvironment]:
+    """Return the trainer's settings and its environment; where processes are there already, none is forked."""
+    if not together:
+        return settings, LightningEnvironment()
+    strategy = str(settings["strategy"])
+    return {**settings, "strategy": strategy.replace("ddp_fork", "ddp")}, TeamEnvironment(team())
+
+
+def starts_processes(trainer: pl.Trainer) -> bool:
+    """Tell whether a fit needs further processes that Lightning does not make out of this one."""
+    return type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
 
 
 def _build_loggers(cfg: Config, folder: Path, stage: str, identity: str | None) -> list[Any]:
@@ -82,24 +117,6 @@ def remove_requeue_checkpoints(folder: Path) -> None:
     """Take away what a requeue left in a root folder: under SLURM, Lightning loads it whatever it is asked to do."""
     for stale in folder.glob("hpc_ckpt_*.ckpt"):
         stale.unlink(missing_ok=True)
-
-
-def refuse_scripts(trainer: pl.Trainer, whose: str, instead: str) -> None:
-    """Refuse a strategy that starts the whole command again for each further process, as Lightning's plain ``ddp``.
-
-    Args:
-        trainer: Of a fit.
-        whose: Who cannot bear it, and would wait for ever or train everything once more.
-        instead: What to use besides one process and ``ddp_cpu``.
-
-    Raises:
-        UserError: If the trainer would do so.
-    """
-    if type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
-        raise UserError(
-            f"trainer.strategy is a {type(trainer.strategy).__name__} that starts the whole command again for each "
-            f"process, which {whose} cannot bear: use one process, accelerator=ddp_cpu, or {instead}"
-        )
 
 
 def refuse_waiting_heads(cfg: Config, processes: int) -> None:
@@ -150,16 +167,22 @@ def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoin
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        with interruptible(trainer):
+        with _group_of(trainer), interruptible(trainer), preemption_deferred():
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
         if not evaluated_at_the_end(trainer):
             remove_requeue_checkpoints(Path(trainer.default_root_dir))
-            with interruptible(trainer):
+            with _group_of(trainer), interruptible(trainer):
                 trainer.validate(system, datamodule=data, verbose=False)
     finally:
         if "wandb" in sys.modules:
             sys.modules["wandb"].finish()
     return scores_of(trainer.callback_metrics)
+
+
+def _group_of(trainer: pl.Trainer) -> AbstractContextManager[None]:
+    """Return the group in which the job's processes train, where they do it together."""
+    together = isinstance(getattr(trainer.strategy, "cluster_environment", None), TeamEnvironment)
+    return team().group(trainer.strategy.root_device.type) if together else nullcontext()
 
 
 @contextmanager
@@ -170,6 +193,8 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     except SystemExit:
         if not trainer.interrupted:
             raise
+    if preempted():
+        raise Preempted
     if trainer.interrupted:
         raise Terminated if trainer.received_sigterm else KeyboardInterrupt
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_only
-
 from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.results.scoring import Scores
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import Task, glue_average
@@ -135,6 +134,6 @@ class SummaryFile:
         self.summary["status"] = "finished" if kind is None else "interrupted" if interrupted else "failed"
         self._write()
 
-    @rank_zero_only
     def _write(self) -> None:
-        write_json(self.path, self.summary)
+        if team().leads:
+            write_json(self.path, self.summary)

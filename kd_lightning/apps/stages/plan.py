@@ -12,7 +12,6 @@ from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
-from kd_lightning.apps.fits.trainer import refuse_scripts
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads
@@ -121,6 +120,29 @@ class Plan:
         yield from self.baselines
         yield from self.fine_tuned_baselines.values()
 
+    @cached_property
+    def processes(self) -> int:
+        """The number of processes that the job needs: its fits have one, or as many as any other.
+
+        Raises:
+            UserError: If two fits need different numbers.
+        """
+        wanted: dict[int, str] = {}
+        if self.first:
+            with told_in("pretrain"):
+                wanted[self.first.processes] = "pretrain"
+        for fit in self:
+            with fit.told_where():
+                wanted[fit.processes] = fit.stage
+        wanted.pop(1, None)
+        if len(wanted) > 1:
+            (few, one), (many, other), *_ = sorted(wanted.items())
+            raise UserError(
+                f"trainer.devices: {one} is trained by {few} processes and {other} by {many}, expected one process, or "
+                "as many as any other"
+            )
+        return next(iter(wanted), 1)
+
     def check(self) -> None:
         """Tell mistakes of any fit before the first is trained.
 
@@ -135,7 +157,6 @@ class Plan:
         heads: dict[str, Shapes] = {}
         for fit in self:
             with fit.told_where():
-                refuse_scripts(fit.idle_trainer, "a command of several fits", "kd-train for each")
                 heads[fit.stage] = fit.check(encoders)
         self._check_members()
         for begun, tuned, where in self._continued():

@@ -1,0 +1,96 @@
+"""Further processes of a job on this machine, started by its first one with the same command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+from hydra.core.hydra_config import HydraConfig
+
+from kd_lightning.apps.processes.seat import ADDRESS, RANK, SIZE
+from kd_lightning.errors import UserError
+
+LAST_WORDS = 10.0
+"""Seconds that a process has to end by itself before it is killed."""
+
+
+def command_of_job() -> list[str]:
+    """Return the command that does this job alone: its own overrides, also in a sweep, and no folder of its own.
+
+    Lightning would start the user's whole command once more, which in a sweep is the whole sweep.
+    """
+    now = HydraConfig.get()
+    own = [source.path for source in now.runtime.config_sources if source.provider == "command-line"]
+    return [
+        *(sys.executable, "-m", f"kd_lightning.{now.job.config_name}"),
+        *(part for path in own for part in ("--config-dir", path.removeprefix("file://"))),
+        *now.overrides.task,
+        *(override for override in now.overrides.hydra if override.startswith("hydra.searchpath=")),
+        "hydra.mode=RUN",
+        f"hydra.run.dir='{now.runtime.output_dir}'",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+
+
+class Children:
+    """The further processes, there as long as the block is; whatever ends it ends them.
+
+    Args:
+        processes: How many the job has, with this one.
+        address: Where this one listens.
+    """
+
+    def __init__(self, processes: int, address: str) -> None:
+        self.processes, self.address = processes, address
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Children:
+        """Start them."""
+        command, threads = command_of_job(), max(1, (os.cpu_count() or 1) // self.processes)
+        for rank in range(1, self.processes):
+            told = {ADDRESS: self.address, RANK: str(rank), SIZE: str(self.processes)}
+            environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **told}
+            self.started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+        return self
+
+    def check(self) -> None:
+        """Look whether one of them has ended before its time: nobody would come to train with.
+
+        Raises:
+            UserError: If so.
+        """
+        for rank, child in enumerate(self.started, 1):
+            code = child.poll()
+            if code is not None:
+                raise UserError(f"process {rank} of {self.processes} has ended with exit code {code}, see above")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End them, and say so if one of them is why the block has failed."""
+        unexpected = kind is not None and issubclass(kind, Exception) and not issubclass(kind, UserError)
+        why = self._why() if unexpected else None
+        for child in self.started:
+            if kind is not None:
+                child.terminate()
+            try:
+                child.wait(LAST_WORDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if why is not None:
+            raise why from error
+
+    def _why(self) -> UserError | None:
+        """Return the end of another process, if that is what made the block fail: it is seen a moment later."""
+        time.sleep(1)
+        try:
+            self.check()
+        except UserError as error:
+            return error
+        return None

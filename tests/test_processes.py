@@ -1,0 +1,119 @@
+"""Commands that train with two processes, started as users start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+TRAIN = [
+    "task=[toy_sentiment,toy_preference]",
+    "data=embedded",
+    "encoder=tiny",
+    "encoder.hidden_size=32",
+    "encoder.num_layers=1",
+]
+TRAIN += ["trainer.precision=32-true", "encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1"]
+TOGETHER = ["accelerator=ddp_cpu", "trainer.strategy=ddp_find_unused_parameters_true"]
+
+
+def environment(**more):
+    """Return the environment of a user: no wandb, one thread."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "COMP_"))}
+    return {**known, "OMP_NUM_THREADS": "1", **more}
+
+
+def said_by(command, cwd, code=0):
+    """Run a command, and return what it said; its exit code must be the one that is given."""
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def loss_of(run):
+    """Return a run's loss, step by step."""
+    return pd.read_csv(run / "metrics.csv")["train/loss"].dropna().to_numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", [[str(SCRIPTS / "kd-train")], [sys.executable, "-m", "kd_lightning.train"]], ids=["script", "module"]
+)
+def test_jobs_of_one_and_of_two_processes_in_a_sweep(tmp_path, start):
+    """Lightning would start the whole sweep again in each process, and train alone after a job of one process."""
+    said_by([*start, "-m", *TRAIN, *TOGETHER, "trainer.max_epochs=2", "trainer.devices=1,2,1"], tmp_path)
+    (sweep,) = tmp_path.glob("outputs/train/*")
+    runs = sorted(path.parent for path in sweep.glob("*/summary.json"))
+    assert [run.name for run in runs] == ["0", "1", "2"]
+    assert {json.loads((run / "summary.json").read_text())["status"] for run in runs} == {"finished"}
+    one, two, again = (loss_of(run) for run in runs)
+    assert len(one) > 8
+    assert two == pytest.approx(one, abs=1e-4)
+    assert again == pytest.approx(one, abs=0)
+    assert not [*tmp_path.glob("**/.meeting*")]
+
+
+@pytest.mark.slow
+def test_a_distillation_of_two_processes_whose_teacher_has_one(tmp_path):
+    """Each stage once, whoever trains it: a process that repeated the teacher's would overwrite its files."""
+    distill = [str(SCRIPTS / "kd-distill"), "experiment=quickstart", "task=[toy_sentiment,toy_preference]", *TOGETHER]
+    distill += [
+        "trainer.max_epochs=1",
+        "teacher.trainer.max_epochs=2",
+        "teacher.seeds=[1]",
+        "+teacher.trainer.devices=1",
+    ]
+    said = said_by(distill, tmp_path)
+    for stage in ("teacher", "student", "baseline"):
+        assert said.count(f"\n{stage}: toy_sentiment accuracy") == 1, said
+    assert said_by(distill, tmp_path).count("already trained") == 3
+    assert {path.name for path in tmp_path.glob("outputs/*")} == {"quickstart", "store"}
+    first, second = sorted(tmp_path.glob("outputs/quickstart/*"))
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+
+
+def children_of(process):
+    """Return the numbers of a process's children that are commands of ours."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "kd_lightning"], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+@pytest.fixture
+def leader(tmp_path):
+    """A command that trains with a process that it has started, and has come to its first checkpoint."""
+    command = [SCRIPTS / "kd-train", *TRAIN, *TOGETHER, "trainer.max_epochs=10000"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not [*tmp_path.glob("outputs/train/*/checkpoints/last.ckpt")] and time.monotonic() < until:
+            time.sleep(0.2)
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_told_of(leader):
+    """The first would wait for its gradients."""
+    (child,) = children_of(leader)
+    os.kill(child, signal.SIGKILL)
+    said = leader.communicate(timeout=60)[1]
+    assert leader.returncode == 2
+    assert "kd-train: error: process 1 of 2 has ended with exit code -9, see above" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_end_of_the_first_is_the_end_of_all(leader):
+    (child,) = children_of(leader)
+    leader.terminate()
+    said = leader.communicate(timeout=60)[1]
+    assert leader.returncode == 128 + signal.SIGTERM
+    assert said.count("kd-train: interrupted") == 1
+    assert "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
