@@ -23,6 +23,7 @@ from hydra.utils import instantiate
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.dashboard import parser as dashboard_parser
 from kd_lightning.apps.fits.trained_model import save_system
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.data import Manifest, SoftTargets
@@ -162,6 +163,8 @@ def test_every_command_is_one(words, mine):
         command, rest = rest[1].replace("kd_lightning.", "kd-"), rest[2:]
     if command in KD:
         check_kd(command.removeprefix("kd-"), rest, mine)
+    elif command == "kd-dashboard":
+        dashboard_parser().parse_args(rest)
     elif command == "make":
         check_make(rest)
     elif command == "pip":

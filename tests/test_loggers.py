@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning import loggers as module
 from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
+from kd_lightning.loggers import metrics_csv as module
 
 
 def rows(path: Path) -> dict[int, dict[str, float]]:

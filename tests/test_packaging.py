@@ -27,15 +27,14 @@ SETUP.read(ROOT / "setup.cfg")
 
 in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is asked of git: no checkout")
 
-IMPORTED_EXTRAS = ("augment",)
+IMPORTED_EXTRAS = ("augment", "dashboard")
 """Extras that modules import, where they are used."""
 
 NOT_IMPORTED = {
     "scipy": "the tests of significance and of sampling; part of the promised set",
-    "wandb": "imported by Lightning's WandbLogger, which conf/logger/wandb.yaml names",
 }
 """Requirements that no import of ours shows, and why they are there."""
-LOGGERS = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard"}
+LOGGERS = {"MLFlowLogger": "mlflow-skinny", "TensorBoardLogger": "tensorboard"}
 """Classes of other packages that import a package of their own."""
 
 
@@ -82,7 +81,7 @@ def test_what_configurations_need_beside_is_an_extra():
             assert canonicalize_name(package) in declared(extra), path
         for name, package in LOGGERS.items():
             if name in path.read_text():
-                assert package in declared("tensorboard"), path
+                assert package in declared("tensorboard", "mlflow"), path
 
 
 def test_the_tested_set_covers_what_is_required():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kd_lightning.apps.command_line.cli import _wandb_offline
+from kd_lightning.apps.settings.wandb_key import wandb_offline
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -269,7 +269,8 @@ def test_libraries_are_told_to_be_quiet_before_they_are_loaded(command, tmp_path
         ({"WANDB_API_KEY": "x"}, "", False),
         ({"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}, "", True),
         ({"WANDB_API_KEY": "x", "WANDB_MODE": "disabled"}, "", True),
-        ({"WANDB_MODE": "online"}, "", False),
+        ({"WANDB_MODE": "online"}, "", True),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "online"}, "", False),
     ],
 )
 def test_wandb_is_offline_without_a_key(environment, netrc, offline, monkeypatch, tmp_path):
@@ -279,7 +280,7 @@ def test_wandb_is_offline_without_a_key(environment, netrc, offline, monkeypatch
     (tmp_path / "netrc").write_text(netrc)
     for name, value in {"NETRC": str(tmp_path / "netrc"), **environment}.items():
         monkeypatch.setenv(name, value)
-    assert _wandb_offline() is offline
+    assert wandb_offline() is offline
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.models import add_models, ensemble_facts, teacher_facts
 from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
@@ -52,7 +53,8 @@ def run(cfg: DictConfig) -> float | None:
         folder = Path(all_of_us.agree(lambda: str(folder)))
         if all_of_us.leads:
             write_config(folder, plain)
-        with SummaryFile(folder, new_summary(plain, versions())) as summary:
+        summary = new_summary(plain, versions())
+        with job_run(plain, folder, summary) if all_of_us.leads else nullcontext(), SummaryFile(folder, summary):
             distill(plan, folder, summary)
     return show(plain, folder, summary) if all_of_us.leads else None
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.opened_run import OpenedRun
+from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.report import show_scores
 from kd_lightning.apps.results.scoring import score_ensemble
 from kd_lightning.apps.stages.teachers import Ensemble
@@ -19,9 +22,13 @@ def run(cfg: DictConfig) -> float:
     """Evaluate, print a table, write ``evaluation.json``; return the average score."""
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
-    scores = score_ensemble(Ensemble({task.name: opened.models_for(task) for task in tasks}), opened.inputs)
-    average = glue_average(scores)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    write_json(folder / "evaluation.json", {"run": cfg.run, "scores": scores, "average": average})
-    show_scores(cfg.run, scores)
-    return average
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    found: Config = {"run": cfg.run}
+    with job_run(plain, folder, found):
+        models = {task.name: opened.models_for(task) for task in tasks}
+        found["scores"] = score_ensemble(Ensemble(models), opened.inputs)
+        found["average"] = glue_average(found["scores"])
+    write_json(folder / "evaluation.json", found)
+    show_scores(cfg.run, found["scores"])
+    return float(found["average"])

@@ -1,7 +1,11 @@
 """Commands in this process: compose as the console script does, then call the command's function."""
 
 import csv
+import json
+import os
 import random
+import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,79 @@ def sameness(generator):
     one = f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
     other = one if generator.random() < 0.5 else f"{generator.choice(COLOURS)} {generator.choice(ANIMALS)}"
     return [one, other, "same" if one == other else "different"]
+
+
+def wandb_records(path):
+    """Yield the records of a run's file: a header of 7 bytes, then a log in blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    data, position, parts = path.read_bytes(), 7, []
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, position)
+        if kind == 0 and size == 0:  # padding
+            position += left
+            continue
+        parts.append(data[position + 7 : position + 7 + size])
+        position += 7 + size
+        if kind in (1, 4):  # a whole record, or its last part
+            record = pb.Record()
+            record.ParseFromString(b"".join(parts))
+            parts = []
+            yield record
+
+
+def read_run(path):
+    """Return what a run's file says: of the run, its configuration, its rows, its summary, how it ended."""
+    found = {"config": {}, "history": [], "summary": {}, "exit": None}
+    for record in wandb_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run = record.run
+            found |= {"id": run.run_id, "name": run.display_name, "group": run.run_group, "kind": run.job_type}
+            found |= {"tags": list(run.tags), "project": run.project}
+            found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
+        elif kind == "history":
+            found["history"].append({key(item): json.loads(item.value_json) for item in record.history.item})
+        elif kind == "summary":
+            found["summary"] |= {key(item): json.loads(item.value_json) for item in record.summary.update}
+        elif kind == "exit":
+            found["exit"] = record.exit.exit_code
+    return found
+
+
+def key(item):
+    """Return the name of a value."""
+    return ".".join(item.nested_key) or item.key
+
+
+@pytest.fixture
+def wandb_runs():
+    """Return a function: folder -> all runs whose files lie below it, in the order in which they began."""
+
+    def read_all(folder):
+        paths = sorted(folder.glob("**/offline-run-*/*.wandb"), key=lambda path: path.parent.name)
+        until = time.monotonic() + 20  # the library's own process writes the last bytes after the run has ended
+        while True:
+            found = [read_run(path) for path in paths]
+            if all(run["exit"] is not None for run in found) or time.monotonic() > until:
+                return found
+            time.sleep(0.05)
+
+    return read_all
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    """Nobody's account of Weights & Biases, and no sweep of theirs."""
+    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
 @pytest.fixture

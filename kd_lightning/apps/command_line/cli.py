@@ -26,6 +26,7 @@ from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.settings.early import check_early
+from kd_lightning.apps.settings.wandb_key import wandb_offline
 from kd_lightning.errors import UserError
 
 
@@ -39,17 +40,9 @@ def _installed_folder(package: str, folder: str, extra: str) -> str:
     return str(Path(spec.origin).parent / folder)
 
 
-def _wandb_offline() -> bool:
-    """Resolve ``${wandb_offline:}``: whether no key for wandb is at hand."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"] != "online"
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return not (os.environ.get("WANDB_API_KEY") or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")))
-
-
 OmegaConf.register_new_resolver("given", bool, replace=True)
 OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
-OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
 def quiet() -> None:

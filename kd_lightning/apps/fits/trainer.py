@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 import warnings
@@ -19,6 +18,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.fits.build import Config, build
+from kd_lightning.apps.fits.dashboards import build_loggers
 from kd_lightning.apps.fits.stopping import StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
@@ -26,7 +26,7 @@ from kd_lightning.apps.processes.team import team
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import Terminated, UserError
-from kd_lightning.loggers import MetricsCsv
+from kd_lightning.loggers import MetricsCsv, WandbRun, finished
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -49,14 +49,14 @@ def build_trainer(
         cfg: The fit's configuration.
         folder: Of the fit.
         stage: What is done, in the log and as the name of the run in dashboards.
-        identity: The fit's content address; with the folder, it names the run in dashboards, so that a resumed fit
-            continues its run.
+        identity: The fit's content address; None is no fit, and is shown in no dashboard.
         together: Whether all processes of the job train the fit; else this one does, and those that Lightning forks.
 
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
     """
     on_terminal = sys.stderr.isatty()
+    dashboards = build_loggers(cfg, folder, stage, identity) if identity and team().leads else []
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
     settings, environment = _processes(cfg["trainer"], together)
@@ -68,7 +68,7 @@ def build_trainer(
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
         callbacks=[*callbacks, bar, *_stops(callbacks)],
-        logger=_build_loggers(cfg, folder, stage, identity),
+        logger=[MetricsCsv(str(folder)), *dashboards],
         enable_checkpointing=any(isinstance(found, pl.callbacks.Checkpoint) for found in callbacks),
         enable_progress_bar=on_terminal,
         enable_model_summary=False,
@@ -98,19 +98,6 @@ def _processes(settings: Config, together: bool) -> tuple[Config, ClusterEnviron
 def starts_processes(trainer: pl.Trainer) -> bool:
     """Tell whether a fit needs further processes that Lightning does not make out of this one."""
     return type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
-
-
-def _build_loggers(cfg: Config, folder: Path, stage: str, identity: str | None) -> list[Any]:
-    loggers: list[Any] = [MetricsCsv(str(folder))]
-    for option, node in (cfg["logger"] or {}).items():
-        if not node:
-            continue
-        dashboard = str(node.get("_target_")).endswith("WandbLogger") and identity is not None
-        place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:6]
-        name = f"{stage.replace(' ', '-')}-{identity}-{place}"
-        run = {"name": stage, "id": name, "resume": "allow"} if dashboard else {}
-        loggers.append(build(node, f"logger.{option}", save_dir=str(folder), **run))
-    return loggers
 
 
 def remove_requeue_checkpoints(folder: Path) -> None:
@@ -165,18 +152,20 @@ def silence_libraries() -> None:
 
 def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
-    try:
-        resume = None if checkpoint is None else str(checkpoint)
+    resume = None if checkpoint is None else str(checkpoint)
+    with finished(trainer.loggers):
         with _group_of(trainer), interruptible(trainer), preemption_deferred():
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
         if not evaluated_at_the_end(trainer):
             remove_requeue_checkpoints(Path(trainer.default_root_dir))
             with _group_of(trainer), interruptible(trainer):
                 trainer.validate(system, datamodule=data, verbose=False)
-    finally:
-        if "wandb" in sys.modules:
-            sys.modules["wandb"].finish()
-    return scores_of(trainer.callback_metrics)
+        scores = scores_of(trainer.callback_metrics)
+        final = {f"final/{task}/{metric}": value for task, found in scores.items() for metric, value in found.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRun):
+                logger.summarise(final)
+    return scores
 
 
 def _group_of(trainer: pl.Trainer) -> AbstractContextManager[None]:

@@ -1,0 +1,117 @@
+"""What dashboards are told of a run: its name, its kind, the runs that it belongs to. All of it is Hydra's.
+
+In Weights & Biases each fit that is trained is a run, and so is the job that asked for it; they share a group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from kd_lightning.apps.fits.build import Config, build, learns_from_teachers
+from kd_lightning.apps.settings.wandb_key import has_wandb_key
+
+NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug|data\.root|ckpt_path|name)\b")
+"""Arguments that say where and how, and not what."""
+
+LONGEST_NAME = 120
+"""Letters of a run's name, and of its id, which the service takes."""
+
+
+def build_loggers(cfg: Config, folder: Path, stage: str, identity: str) -> list[Any]:
+    """Return the loggers of a fit that its configuration names.
+
+    Args:
+        cfg: The fit's configuration.
+        folder: Of the fit; logs go there.
+        stage: What the fit is for.
+        identity: Its content address; with the folder, it is the id of its run, which a resumed fit continues.
+    """
+    kind, job = fit_kind(stage, cfg), kind_of_job()
+    shared = job == "distill" and not kind.startswith("student")  # by the jobs of a sweep
+    name = f"{stage} {(not shared and settings_told()) or 'seed=' + str(cfg['seed'])}"
+    facts = {"stage": stage, "identity": identity, "folder": str(folder)}
+    loggers = []
+    for option, node in (cfg["logger"] or {}).items():
+        if node and not (is_wandb(node) and os.environ.get("WANDB_SWEEP_ID") and job == "distill"):
+            own = {"save_dir": str(folder)}
+            if is_wandb(node):
+                own |= run_settings(node, cfg, folder, job_type=kind, name=name, facts=facts)
+            elif node["_target_"].endswith(".MLFlowLogger"):
+                own |= {"run_name": name}
+            loggers.append(build(node, f"logger.{option}", **own))
+    return loggers
+
+
+def is_wandb(node: Any) -> bool:
+    """Tell whether an option of ``logger`` is a run in Weights & Biases."""
+    return isinstance(node, dict) and str(node.get("_target_")).endswith(".WandbRun")
+
+
+def run_settings(node: Config, cfg: Config, folder: Path, *, job_type: str, name: str, facts: Config) -> Config:
+    """Return what a ``WandbRun`` is told beside its own settings.
+
+    Args:
+        node: Its own settings.
+        cfg: The configuration of the fit or of the job.
+        folder: Of the fit or the job: the same in each process that goes on with it.
+        job_type: What it is among the runs of its group.
+        name: What it is called.
+        facts: What else is known of it, for the run's configuration.
+    """
+    place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:6]
+    named = f"{facts['stage']}-{facts['identity']}"[-LONGEST_NAME:]
+    system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
+    told = {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}}
+    return {
+        "offline": node["offline"] or not has_wandb_key(),
+        "id": f"{re.sub(r'[^A-Za-z0-9_-]+', '-', named)}-{place}",
+        "name": shortened(name),
+        "group": node.get("group") or os.environ.get("WANDB_RUN_GROUP") or group(),
+        "job_type": job_type,
+        "tags": [*node["tags"], *([cfg["name"]] if "name" in cfg else []), *system, *(cfg.get("task") or ())],
+        "facts": told,
+    }
+
+
+def shortened(name: str) -> str:
+    """Return a name that the service takes: of a longer one its beginning and its end."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 3]}...{name[3 - LONGEST_NAME * 2 // 3 :]}"
+
+
+def fit_kind(stage: str, cfg: Config) -> str:
+    """Return what a fit is among the runs of its group: ``teacher``, ``student``, ``baseline_fine_tuned``, ..."""
+    if kind_of_job() != "distill":
+        return "student" if learns_from_teachers(cfg) else "teacher"
+    tuned = "_fine_tuned" if stage.endswith("fine-tuned") else ""
+    return stage.split()[0] + tuned
+
+
+def kind_of_job() -> str:
+    """Return the command's name: ``distill``, ``train``, ``evaluate``."""
+    return str(HydraConfig.get().job.config_name) if HydraConfig.initialized() else ""
+
+
+def settings_told(but: str = "") -> str:
+    """Return the arguments of the command that say what is trained, in a row.
+
+    Args:
+        but: A setting that is left out.
+    """
+    told = [str(argument) for argument in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    kept = [argument for argument in told if not NOT_IN_NAMES.match(argument)]
+    return " ".join(argument for argument in kept if not but or argument.partition("=")[0] != but)
+
+
+def group() -> str:
+    """Return what the runs of a sweep have in common, or those of a job alone: the name of its folder."""
+    if not HydraConfig.initialized():
+        return ""
+    now = HydraConfig.get()
+    return Path(now.sweep.dir if now.mode is RunMode.MULTIRUN else now.runtime.output_dir).name

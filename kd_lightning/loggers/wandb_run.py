@@ -1,0 +1,189 @@
+"""Runs in Weights & Biases, which are never in the way of what they show."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from kd_lightning.errors import first_line
+
+log = logging.getLogger(__name__)
+
+STEP = "trainer/global_step"
+"""Over what values are shown: optimiser steps."""
+
+LONGEST_TAG = 64
+"""Letters; the service refuses longer ones."""
+
+open_runs: list[WandbRun] = []
+"""The runs of this process that have not ended."""
+
+
+class WandbRun(Logger):
+    """A run in Weights & Biases, one for each logger; whatever goes wrong there is a warning, and no more.
+
+    ``log_hyperparams`` opens it: before a fit, since processes that are forked by the fit write into the run of their
+    parent. Nothing but ``finish`` (or ``finished``) ends it; Lightning finalises its loggers after each of its loops.
+
+    Args:
+        save_dir: Its files are in ``wandb/`` below this folder.
+        project: In which project it is.
+        entity: Whose project it is; None is the account's own.
+        offline: Whether it is only written to files, which ``wandb sync`` sends.
+        id: Names it for ever: a later process that gives the same goes on with it. None is a new one.
+        name: What it is called in tables.
+        group: Runs that belong together.
+        job_type: What it is among them.
+        tags: Words to find it by.
+        facts: What its configuration says beside the settings that are logged.
+        timeout: Seconds to wait for the service, at the beginning (then it is written to files) and at the end.
+    """
+
+    _unreachable = False  # of this process: the next run need not wait again
+
+    def __init__(
+        self,
+        save_dir: str,
+        project: str,
+        *,
+        entity: str | None = None,
+        offline: bool = False,
+        id: str | None = None,  # noqa: A002  the service's word
+        name: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self._save_dir, self._name, self._id, self.offline, self.timeout = save_dir, name, id, offline, timeout
+        self._facts = dict(facts or {})
+        self._own: dict[str, Any] = {"project": project, "entity": entity, "id": id, "name": name, "group": group}
+        self._own |= {"job_type": job_type, "tags": [*dict.fromkeys(str(tag)[:LONGEST_TAG] for tag in tags if tag)]}
+        self._run: Any = None
+        self._maxima: set[str] = set()
+
+    @property
+    def save_dir(self) -> str:
+        """Return the folder above the run's files."""
+        return self._save_dir
+
+    @property
+    def name(self) -> str:
+        """Return what the run is called."""
+        return self._name or "wandb"
+
+    @property
+    def version(self) -> str:
+        """Return the run's id."""
+        return self._id or ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Open the run, with these settings."""
+        if self._run is None:
+            try:
+                self._run = self._open({**self._facts, **params})
+                open_runs.append(self)
+            except Exception as error:
+                self._give_up(error)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send values; of scores (``val/...``) the run's summary keeps the highest."""
+        at = {} if step is None else {STEP: step}
+        new = {name for name in metrics if name.startswith("val/")} - self._maxima
+        self._maxima |= new
+        for name in sorted(new):
+            self._tried(partial(_keep_maximum, name))
+        self._tried(lambda run: run.log({**metrics, **at}))
+
+    @rank_zero_only
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Send what the run has come to."""
+        self._tried(lambda run: run.summary.update(dict(values)))
+
+    @rank_zero_only
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run, if it is open: its files are whole, and what can be sent is sent."""
+        self._tried(lambda run: run.finish(exit_code=exit_code))
+        self._run = None
+        if self in open_runs:
+            open_runs.remove(self)
+
+    def _open(self, config: Mapping[str, Any]) -> Any:
+        """Return the run of the library; where the service cannot be reached, one that is written to files."""
+        import wandb
+
+        waits: dict[str, Any] = {"init_timeout": self.timeout, "finish_timeout": self.timeout}
+        waits |= {"finish_timeout_raises": True}  # to be told
+        place = Path(self._save_dir).absolute()  # the library's own process may have begun in another folder
+        place.mkdir(parents=True, exist_ok=True)
+        known: dict[str, Any] = {**self._own, "dir": str(place), "config": dict(config)}
+        known |= {"reinit": "create_new", "resume": "allow", "settings": wandb.Settings(console="off", **waits)}
+        if os.environ.get("WANDB_MODE") == "disabled":
+            return wandb.init(mode="disabled", **known)
+        if not self.offline and not WandbRun._unreachable:
+            try:
+                return _over_steps(wandb.init(mode="online", **known))
+            except wandb.errors.Error as error:
+                WandbRun._unreachable = True
+                log.warning("wandb: %s; runs are written to files, which wandb sync sends", first_line(error))
+        return _over_steps(wandb.init(mode="offline", **known))
+
+    def _tried(self, act: Callable[[Any], Any]) -> None:
+        if self._run is not None:
+            try:
+                act(self._run)
+            except Exception as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Warn, and do without the run from now on."""
+        log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
+        self._run = None
+
+
+def _keep_maximum(name: str, run: Any) -> None:
+    run.define_metric(name, step_metric=STEP, summary="max")
+
+
+def _over_steps(run: Any) -> Any:
+    """Return the run, its values shown over optimiser steps."""
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP)
+    return run
+
+
+@contextmanager
+def finished(loggers: Sequence[Logger]) -> Iterator[None]:
+    """End the runs in Weights & Biases with the block, in every case.
+
+    Their exit code is 0, or 1 where it fails, or 255 (wandb's own) where Ctrl-C or SIGTERM ends it.
+    """
+    code = 1
+    try:
+        yield
+        code = 0
+    except KeyboardInterrupt:
+        code = 255
+        raise
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbRun):
+                logger.finish(code)
+
+
+def finish_open_runs(exit_code: int) -> None:
+    """End all runs of this process, where it is about to leave without another word."""
+    for run in list(open_runs):
+        run.finish(exit_code)

@@ -1,0 +1,139 @@
+"""kd-dashboard: what its panels show is what runs log; what is wrong is one line."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("wandb_workspaces")
+
+from hydra import compose, initialize_config_dir
+
+from kd_lightning.apps import dashboard
+from kd_lightning.apps.dashboard import main
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.usefixtures("no_key"),
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),  # of wandb-workspaces
+]
+
+
+def strings(node):
+    """Yield all strings of a specification."""
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from strings(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def metrics(specification):
+    """Return the metrics that a specification names."""
+    names = {text.removeprefix("summary:") for text in strings(specification)}
+    known = ("train/", "val/", "tasks/", "average/", "latency_ms/", "parameters/", "trainer/")
+    return {name for name in names if name.startswith(known)}
+
+
+def test_panels_show_what_runs_log(kd, workplace, capsys, wandb_runs):
+    """An empty panel for every key that was misspelt."""
+    main(["--output", str(workplace / "of" / "mine.json"), "--tasks", "animals"])
+    assert capsys.readouterr().out == f"written: {workplace / 'of' / 'mine.json'}\n"
+    shown = metrics(json.loads((workplace / "of" / "mine.json").read_text()))
+    short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb"]
+    kd("distill", "task=[animals]", *short)
+    logged = {key for run in wandb_runs(workplace / "outputs") for row in run["history"] for key in row}
+    assert shown <= logged
+    wanted = {"tasks/animals/gain", "average/gain", "train/gold_weight", "train/animals/soft_loss"}
+    assert wanted | {"latency_ms/student", "average/student", "parameters/student"} <= shown
+
+
+def test_seeds_are_bands(tmp_path):
+    """Lines and bars of runs that differ in their seeds alone are one, from the lowest to the highest."""
+    main(["--output", str(tmp_path / "mine.json")])
+    sections = json.loads((tmp_path / "mine.json").read_text())["spec"]["section"]["panelBankConfig"]["sections"]
+    panels = {
+        panel["config"]["chartTitle"]: panel["config"]
+        for section in sections
+        for panel in section["panels"]
+        if "chartTitle" in panel["config"]
+    }
+    for title in ("Gold weight", "Loss", "Gain, average"):
+        assert panels[title]["groupBy"] == "job.value.settings"
+        assert panels[title]["groupAgg"] == "mean"
+        assert panels[title]["groupArea"] == "minmax"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing says where to: give ENTITY/PROJECT, or --output FILE.json"),
+        (["mine"], "project is 'mine', expected ENTITY/PROJECT, as in the address of its page"),
+        (["a/b"], "no key for Weights & Biases: set WANDB_API_KEY, or wandb login; --output FILE.json needs none"),
+        (["a/b", "--nope"], "unrecognized arguments: --nope; kd-dashboard --help shows what there is"),
+        (["--output", "/proc/none/x.json"], "No such file or directory: /proc/none; check that the path is right"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"kd-dashboard: error: {message}")
+    assert said.count("\n") == 1
+
+
+def test_a_library_that_is_missing_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["a/b"])
+    assert (
+        "wandb-workspaces is not installed: in the checkout, pip install -e '.[dashboard]'" in capsys.readouterr().err
+    )
+
+
+def test_the_sweep_of_the_service_runs_our_command(kd, wandb_runs):
+    """Every parameter composes with every value; its metric is one that a job's run logs."""
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
+    assert set(sweep) <= {"program", "command", "project", "method", "metric", "parameters"}
+    assert sweep["method"] in ("grid", "random", "bayes")
+    command, *fixed, rest = sweep["command"]
+    assert (command, rest) == ("kd-distill", "${args_no_hyphens}")
+    given = {
+        name: node.get("values", [node.get("value", node.get("min"))]) for name, node in sweep["parameters"].items()
+    }
+    for name, node in sweep["parameters"].items():
+        assert set(node) <= {"value", "values", "distribution", "min", "max"}, name
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for name, values in given.items():
+            for value in values:
+                told = {key: each[0] for key, each in given.items()} | {name: value}
+                cfg = compose("distill", overrides=[*fixed, *(f"{key}={each}" for key, each in told.items())])
+                assert cfg.optimizer.lr == told["optimizer.lr"]
+                assert re.match(r"kd_lightning\.annealing\.", cfg.annealing._target_)
+    assert sweep["metric"]["goal"] == "maximize"
+    (run,) = wandb_runs(
+        kd("distill", "task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb")
+    )
+    assert sweep["metric"]["name"] in run["history"][-1]
+
+
+@pytest.mark.filterwarnings("ignore")  # SQLAlchemy's, of MLflow
+def test_mlflow_is_one_word(kd, workplace):
+    """One store for all runs, with what each of them was told and has logged."""
+    pytest.importorskip("mlflow")
+    kd("train", "system=teacher", "task=animals", "trainer.max_epochs=1", "logger=mlflow")
+    with sqlite3.connect(workplace / "outputs" / "mlflow.db") as store:
+        metrics = dict(store.execute("SELECT key, value FROM latest_metrics"))
+        told = dict(store.execute("SELECT key, value FROM params"))
+        ((status,),) = store.execute("SELECT status FROM runs")
+    assert 0 <= metrics["val/animals/accuracy"] <= 1
+    assert told["seed"] == "1"
+    assert status == "FINISHED"
