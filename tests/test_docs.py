@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
+from kd_lightning.apps import report
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.dashboard import parser as dashboard_parser
 from kd_lightning.apps.fits.trained_model import save_system
@@ -165,6 +166,8 @@ def test_every_command_is_one(words, mine):
         check_kd(command.removeprefix("kd-"), rest, mine)
     elif command == "kd-dashboard":
         dashboard_parser().parse_args(rest)
+    elif command == "kd-report":
+        report.parser().parse_args(rest or ["outputs"])  # named alone, it is no call
     elif command == "make":
         check_make(rest)
     elif command == "pip":
@@ -180,7 +183,14 @@ def test_every_command_is_one(words, mine):
 def test_there_are_commands_to_check():
     """Of each kind, so that a pattern that finds nothing is noticed."""
     found = [" ".join(param.values[0]) for param in SAID]
-    for kind, least in (("kd-distill", 15), ("kd-train", 8), ("kd-predict", 3), ("make", 5), ("pip", 3)):
+    for kind, least in (
+        ("kd-distill", 15),
+        ("kd-train", 8),
+        ("kd-predict", 3),
+        ("kd-report", 2),
+        ("make", 5),
+        ("pip", 3),
+    ):
         assert len([line for line in found if line.startswith(kind)]) >= least, kind
     assert len([line for line in found if line.startswith("python benchmarks/")]) >= 10
     assert "python -m kd_lightning.distill --config-dir mine experiment=quickstart distill_loss=cosine" in found
@@ -201,6 +211,7 @@ def test_there_are_commands_to_check():
         "pip install .[ofline]",
         "pip install -r requirements.txt",
         "kd-distil experiment=quickstart",
+        "kd-report outputs --outptu x",
     ],
 )
 def test_mistakes_are_found(line, mine):

@@ -27,12 +27,10 @@ SETUP.read(ROOT / "setup.cfg")
 
 in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is asked of git: no checkout")
 
-IMPORTED_EXTRAS = ("augment", "dashboard")
+IMPORTED_EXTRAS = ("augment", "dashboard", "plots")
 """Extras that modules import, where they are used."""
 
-NOT_IMPORTED = {
-    "scipy": "the tests of significance and of sampling; part of the promised set",
-}
+NOT_IMPORTED: dict[str, str] = {}
 """Requirements that no import of ours shows, and why they are there."""
 LOGGERS = {"MLFlowLogger": "mlflow-skinny", "TensorBoardLogger": "tensorboard"}
 """Classes of other packages that import a package of their own."""
@@ -215,3 +213,7 @@ def test_the_commands_work_outside_the_checkout(installed, tmp_path):
     done = call(installed / "kd-train", *train, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("outputs/fast_dev_run/*/summary.json"))
+    done = call(installed / "kd-report", "outputs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "plots are left out" in done.stderr, "matplotlib is an extra"
+    assert (tmp_path / "outputs" / "report" / "report.html").is_file()

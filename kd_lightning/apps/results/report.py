@@ -127,12 +127,19 @@ LOG_WIDTH = 10_000
 """In a log, tables are as wide as they are."""
 
 
-def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
-    """Print a table; averages stand apart from tasks, and tasks with a teacher from those without."""
+def show_table(title: str, header: Row, rows: Sequence[Row], words: int = 1) -> None:
+    """Print a table; averages stand apart from tasks, and tasks with a teacher from those without.
+
+    Args:
+        title: Stands above it.
+        header: Names of the columns.
+        rows: Cells; of several columns of words, a row whose first is empty belongs to the one above.
+        words: How many of the columns, the first, hold words; the others hold numbers.
+    """
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
         shown, cells = name.replace(", ", ",\n"), [row[i] for row in rows]
-        if i == 0:
+        if i < words:
             table.add_column(shown, overflow="fold", min_width=min(LEGIBLE, max(map(len, [name, *cells]))))
         else:  # a number that is cut is another number
             table.add_column(
@@ -142,6 +149,7 @@ def show_table(title: str, header: Row, rows: Sequence[Row]) -> None:
     for i, row in enumerate(rows):
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
         ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
+        ends |= words > 1 and following != ""
         table.add_row(*row, end_section=ends)
     console, narrowest = Console(), sum((column.min_width or 0) + 3 for column in table.columns) + 1
     room = narrowest if console.is_terminal else LOG_WIDTH
@@ -162,9 +170,9 @@ def doubt(summary: Config) -> str:
     return f"The {one} is no better than the {other}."
 
 
-def markdown(header: Row, rows: Sequence[Row]) -> str:
-    """Return the table in Markdown."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def markdown(header: Row, rows: Sequence[Row], words: int = 1) -> str:
+    """Return the table in Markdown; its first columns hold words, the others numbers."""
+    lines = [header, [*["---"] * words, *["---:"] * (len(header) - words)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -23,10 +23,13 @@ BEFORE = {"baseline_fine_tuned": "baseline", "student_fine_tuned": "student"}
 """What was fine-tuned -> from what: it counts where a task was not."""
 
 
+APART = ("paths", "logger", "callbacks", "ckpt_path")
+"""Settings that are not of what a run finds: places, loggers, where it was resumed."""
+
+
 def config_hash(cfg: Config) -> str:
-    """Return a hash of a run's settings; places, loggers and where it was resumed do not count."""
-    apart = ("paths", "logger", "callbacks", "ckpt_path")
-    plain = {name: value for name, value in cfg.items() if name not in apart}
+    """Return a hash of a run's settings, without those of ``APART``."""
+    plain = {name: value for name, value in cfg.items() if name not in APART}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

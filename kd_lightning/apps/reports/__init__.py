@@ -1,0 +1,1 @@
+"""What ``kd-report`` makes of many runs: groups, statistics, tables, plots, pages, and what is missing."""

@@ -1,0 +1,141 @@
+"""The runs under some folders: their summaries and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.results.summary import ROLES
+from kd_lightning.data.folders import read_json
+from kd_lightning.errors import UserError, first_line
+
+KEYS = ("experiment", "system", "seed", "tasks", "average", "parameters", "latency_ms", "status")
+"""What is read of every summary."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Args:
+        folder: Its folder.
+        summary: Its ``summary.json``.
+        config: Its ``config.yaml``, if it has finished.
+    """
+
+    folder: Path
+    summary: Config
+    config: Config
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """Config group, or the package of its choice -> the option that Hydra was told; none if that is not known."""
+        file = self.folder / ".hydra" / "hydra.yaml"
+        if not file.is_file():
+            return {}
+        told = read_yaml(file)["hydra"]["runtime"]["choices"]
+        chosen = {name.rpartition("@")[2]: option for name, option in told.items()}
+        return {name: str(option) for name, option in chosen.items() if option and not name.startswith("hydra/")}
+
+    @property
+    def overrides(self) -> frozenset[str] | None:
+        """What the run was told on the command line; None if that is not known."""
+        file = self.folder / ".hydra" / "overrides.yaml"
+        return frozenset(map(str, OmegaConf.load(file))) if file.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well."""
+        return bool(self.summary["status"] == "finished")
+
+
+def read_yaml(file: Path) -> Config:
+    """Return a YAML file's content, not resolved.
+
+    Raises:
+        UserError: If it is not there, or holds no mapping; one line that names it.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is not there, expected beside summary.json")
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # of YAML's parser, of the encoding
+        raise UserError(f"{file} cannot be read ({first_line(error)})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no settings")
+    return {str(name): value for name, value in found.items()}
+
+
+def collect(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs under some folders, each once, in the order of their paths, and what could not be read.
+
+    The summary of a first stage (``RUN/pretrain/summary.json``) is a part of its run. A summary that cannot be read
+    is one line, and the others count: one job that a full disk has damaged should not hide the rest of a sweep.
+
+    Args:
+        folders: Where to look, at any depth; of a sweep whose jobs have other names, also under these.
+    """
+    runs: dict[Path, Run] = {}
+    damaged: dict[Path, str] = {}
+    for path in sorted({path for folder in folders for path in _summaries(folder)}):
+        place = path.resolve()
+        if place in runs or place in damaged:
+            continue
+        try:
+            summary = read_summary(path)
+            config = read_yaml(path.with_name("config.yaml")) if summary["status"] == "finished" else {}
+            runs[place] = Run(path.parent, summary, config)
+        except UserError as error:
+            damaged[place] = f"{error}: the run is left out"
+    return list(runs.values()), list(damaged.values())
+
+
+def _summaries(folder: Path) -> Iterator[Path]:
+    for place in sweep_folders(folder):
+        for path in place.rglob("summary.json"):
+            if path.parent.name != "pretrain" or not (path.parent.parent / "summary.json").exists():
+                yield path
+
+
+def sweep_folders(folder: Path) -> list[Path]:
+    """Return the folders of a sweep's jobs: its own, and where the experiment is swept over, those of the others."""
+    file = folder / "multirun.yaml"
+    if not file.is_file():
+        return [folder]
+    place = str(OmegaConf.to_container(OmegaConf.load(file), resolve=False)["hydra"]["sweep"]["dir"])  # type: ignore
+    by_name = "/${name}/" in place
+    own = folder.absolute()
+    others = sorted(set(own.parent.parent.glob(f"*/{own.name}")) - {own}) if by_name else []
+    return [folder, *[other for other in others if other.is_dir()]]
+
+
+def read_summary(path: Path) -> Config:
+    """Return a run's summary.
+
+    Raises:
+        UserError: If it is none; one line that names the file.
+    """
+    try:
+        found = read_json(path)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from error
+    missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
+    if missing:
+        raise UserError(f"{path} has no {', '.join(missing)}, expected a run's summary")
+    if not _are_scores([*found["tasks"].values(), found["average"]]):
+        raise UserError(f"{path} has scores that are no numbers")
+    return found
+
+
+def _are_scores(each: Sequence[Config]) -> bool:
+    values = [scores.get(role) for scores in each if isinstance(scores, dict) for role in ROLES]
+    return all(isinstance(scores, dict) for scores in each) and all(
+        value is None or (isinstance(value, int | float) and value == value) for value in values
+    )

@@ -1,0 +1,105 @@
+"""Runs that differ in their seed alone, under a name that says in what the groups differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.reports.collect import Run
+from kd_lightning.apps.reports.naming import Settings, names_of
+from kd_lightning.apps.results.summary import APART
+
+PLACES = {
+    "data": ("root", "download"),
+    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps", "profiler"),
+}
+"""Settings of where data lie and on what a run computed: not what it is of."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs of the same settings and data, one for each seed, in their order.
+
+    Args:
+        name: The settings in which it differs from the other groups.
+        settings: All of them, by their dotted names.
+        runs: One for each seed.
+        repeated: Older runs of a seed that is there already: they tell nothing new.
+    """
+
+    name: str
+    settings: Settings
+    runs: Sequence[Run]
+    repeated: Sequence[Run]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs."""
+        return [run.summary["seed"] for run in self.runs]
+
+
+def group(runs: Sequence[Run]) -> list[Group]:
+    """Return the groups of the runs that have finished, in the order of their first folders.
+
+    A run belongs to a group by ``config.yaml`` without the seed, and by the fingerprints of its data; places, loggers,
+    hardware and where it was resumed do not count. Where each run's teachers have the run's own seed
+    (``teacher.seeds=[SEED]``), theirs does not count either.
+    """
+    buckets: dict[str, list[tuple[Run, Settings]]] = {}
+    for run in sorted(runs, key=lambda run: [(len(part), part) for part in run.folder.parts]):
+        if run.finished:
+            settings = settings_of(run)
+            buckets.setdefault(_key(settings, "teacher.seeds"), []).append((run, settings))
+    split: dict[str, list[tuple[Run, Settings]]] = {}
+    for shared, found in buckets.items():
+        own = len(found) > 1 and all(each.get("teacher.seeds") == [run.summary["seed"]] for run, each in found)
+        for run, settings in found:
+            if own:
+                settings["teacher.seeds"] = "seed"
+            split.setdefault(shared if own else _key(settings), []).append((run, settings))
+    members = list(split.values())
+    names = names_of([found[0][1] for found in members], [_choices([run for run, _ in found]) for found in members])
+    return [_group(name, found) for name, found in zip(names, members, strict=True)]
+
+
+def _group(name: str, found: Sequence[tuple[Run, Settings]]) -> Group:
+    newest: dict[int, Run] = {}
+    for run, _ in sorted(found, key=lambda each: (each[0].folder / "summary.json").stat().st_mtime):
+        newest[run.summary["seed"]] = run
+    kept = [newest[seed] for seed in sorted(newest)]
+    return Group(name, found[0][1], kept, [run for run, _ in found if run not in kept])
+
+
+def settings_of(run: Run) -> Settings:
+    """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
+    config = {name: value for name, value in run.config.items() if name not in (*APART, "seed")}
+    for name, places in PLACES.items():
+        if isinstance(config.get(name), dict):
+            config[name] = {key: value for key, value in config[name].items() if key not in places}
+    found = dict(_flat("", config))
+    found["task"] = list(config.get("task") or {})
+    for task, facts in (run.summary.get("data") or {}).items():
+        found[f"task.{task}.rows"] = facts.get("fingerprint")
+    return found
+
+
+def _flat(prefix: str, node: Config) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _key(settings: Settings, *apart: str) -> str:
+    kept = {name: value for name, value in settings.items() if name not in apart}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _choices(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the options that all runs of a group chose: group, or its package -> option."""
+    each = [run.choices for run in runs]
+    return {name: option for name, option in each[0].items() if all(one.get(name) == option for one in each)}

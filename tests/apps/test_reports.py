@@ -1,0 +1,555 @@
+"""``kd-report``: groups, statistics, what is missing, and the files that people open."""
+
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from statistics import fmean, median, stdev
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from kd_lightning.apps import report
+from kd_lightning.apps.reports import write
+from kd_lightning.apps.reports.collect import collect
+from kd_lightning.apps.reports.group import group
+from kd_lightning.apps.reports.missing import expanded, missing
+from kd_lightning.apps.reports.naming import names_of
+from kd_lightning.apps.reports.scores import long_table, main_scores, values
+from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
+from kd_lightning.apps.reports.tables import main_table, pairs_table, spread_table, student_table
+from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
+from kd_lightning.data.folders import write_json
+from kd_lightning.tasks import Task
+
+RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))
+MRPC = Task(name="mrpc", kind="classification", texts=("a",), labels=("no", "yes"), metrics=("f1", "accuracy"))
+
+
+def config_of(seed, **settings):
+    """Return what ``config.yaml`` holds, with some settings replaced by their dotted names."""
+    config = {
+        "name": "bam",
+        "seed": seed,
+        "paths": {"output": "outputs"},
+        "system": {"_target_": "kd_lightning.systems.BamStudent", "gold_weight": 0.5},
+        "distill_loss": {"_target_": "kd_lightning.losses.SoftCrossEntropy", "temperature": 1.0},
+        "optimizer": {"lr": 1e-4},
+        "teacher": {"seeds": [1], "optimizer": {"lr": 1e-4}},
+        "task": {"rte": {"name": "rte"}, "mrpc": {"name": "mrpc"}},
+    }
+    for name, value in settings.items():
+        node = config
+        *front, last = name.split("__")
+        for part in front:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+def make_run(folder, seed=1, student=0.7, baseline=0.6, status="finished", overrides=None, choices=None, **settings):
+    """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more."""
+    config = config_of(seed, **settings)
+    summary = new_summary(config, {"torch": "2"})
+    if status == "finished":
+        roles = {"teacher": 0.75, "baseline": baseline, "student": student}
+        scores = {
+            role: {"rte": {"accuracy": value}, "mrpc": {"f1": value + 0.1, "accuracy": value}}
+            for role, value in roles.items()
+            if value is not None
+        }
+        add_scores(summary, [RTE, MRPC], scores)
+        add_groups(summary, scores, ["rte", "mrpc"])
+        summary["parameters"] = {"teacher": 110_000_000, "teacher_without_embeddings": 86_000_000}
+        summary["parameters"] |= {"student": 14_500_000, "student_without_embeddings": 10_000_000}
+        summary["latency_ms"] = {"teacher": 12.34, "student": 3.0}
+        summary["data"] = {name: {"fingerprint": f"rows of {name}"} for name in ("rte", "mrpc")}
+    summary["status"] = status
+    (folder / ".hydra").mkdir(parents=True)
+    write_json(folder / "summary.json", summary)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    told = overrides if overrides is not None else [f"seed={seed}", *[f"{k}={v}" for k, v in settings.items()]]
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(told))
+    if choices:
+        hydra = {"hydra": {"runtime": {"choices": choices}}}
+        (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    return folder
+
+
+def groups_of(*folders):
+    return group(collect(folders)[0])
+
+
+def scores_of(*folders):
+    return main_scores(long_table(groups_of(*folders)))
+
+
+# --- statistics
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 9])
+def test_a_sign_flip_counts_all_signs(seeds):
+    """The formula written out: the share of all signs whose mean is as far from zero."""
+    differences = np.random.default_rng(seeds).normal(0.4, 1, seeds)
+    flips = [
+        abs(fmean(s * d for s, d in zip(f, differences, strict=True))) for f in itertools.product([1, -1], repeat=seeds)
+    ]
+    expected = fmean(flip >= abs(differences.mean()) - 1e-12 for flip in flips)
+    assert sign_flip(differences) == pytest.approx(expected)
+    assert sign_flip(np.abs(differences)) == pytest.approx(2 / 2**seeds), "no seed can say more"
+
+
+@pytest.mark.parametrize("one", [[3.0, 1.0, 4.0], [2.0, 2.0, 5.0, 6.0]])
+def test_mann_whitney_counts_all_orders(one):
+    """The formula written out, with equal values, of which the normal approximation claims too much."""
+    one, other = np.array(one), np.array([2.0, 2.5, 0.5, 7.0])
+
+    def u(a, b):
+        return sum((x > y) + 0.5 * (x == y) for x in a for y in b)
+
+    middle, pooled = len(one) * len(other) / 2, [*one, *other]
+    found = []
+    for chosen in itertools.combinations(range(len(pooled)), len(one)):
+        rest = [pooled[i] for i in range(len(pooled)) if i not in chosen]
+        found.append(u([pooled[i] for i in chosen], rest))
+    low, high = (fmean(side) for side in ([x <= u(one, other) for x in found], [x >= u(one, other) for x in found]))
+    assert middle == len(one) * len(other) / 2
+    assert mann_whitney(one, other) == pytest.approx(min(1, 2 * min(low, high)))
+
+
+def test_a_bootstrap_draws_seeds_again():
+    """Against all 46,656 ways to draw six seeds; a percent apart by chance."""
+    differences = np.array([0.5, -0.2, 0.9, 0.4, -0.1, -0.3])
+    means = differences[np.indices([6] * 6).reshape(6, -1)].mean(0).round(12)
+    expected = 2 * min((means <= 0).mean(), (means >= 0).mean())
+    assert bootstrap(differences) == pytest.approx(expected, abs=0.02)
+    assert bootstrap(differences, differences) == pytest.approx(1, abs=0.03)
+
+
+def test_a_gain_of_zero_is_no_difference():
+    zero, same = np.zeros(7), np.arange(7.0)
+    assert sign_flip(zero) == bootstrap(zero) == mann_whitney(same, same) == mann_whitney(zero, zero) == 1.0
+    assert interval(zero) == pytest.approx((0, 0))
+
+
+def test_what_seeds_cannot_support_has_no_p():
+    """p < 0.001 of three seeds: a bootstrap of values with one sign never crosses zero."""
+    one, three, six = np.array([1.0]), np.array([1.0, 2.0, 3.0]), np.arange(1.0, 7.0)
+    assert (
+        sign_flip(one) is mann_whitney(one, six) is interval(one) is bootstrap(three) is bootstrap(six, three) is None
+    )
+    assert bootstrap(six) < 0.05
+
+
+def test_an_interval_is_students():
+    low, high = interval(np.array([1.0, 2.0, 3.0, 6.0]))
+    half = 3.182446 * stdev([1, 2, 3, 6]) / math.sqrt(4)
+    assert (low, high) == pytest.approx((3 - half, 3 + half), rel=1e-5)
+
+
+def test_holm_is_the_formula_and_never_lowers_a_p():
+    draw = np.random.default_rng(0)
+    for count in (1, 2, 7):
+        found = [float(p) for p in draw.uniform(0, 0.4, count)]
+        corrected = holm([*found, None])
+        for i, p in enumerate(found):
+            smaller = [q for q in found if q <= p]
+            expected = min(1, max((count - rank) * q for rank, q in enumerate(sorted(smaller))))
+            assert corrected[i] == pytest.approx(expected)
+            assert corrected[i] >= p
+        assert corrected[-1] is None, "it is not of the family"
+    assert holm([]) == []
+
+
+# --- groups
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path):
+    """Places and hardware are no settings; nor is the order in which runs are found."""
+    for seed in (3, 1, 2):
+        make_run(tmp_path / "x" / str(seed), seed, paths={"output": str(seed)}, trainer={"accelerator": f"gpu{seed}"})
+    make_run(tmp_path / "x" / "other", 1, optimizer__lr=1e-3, trainer={"devices": 2})
+    found = groups_of(tmp_path)
+    assert [(one.name, one.seeds) for one in found] == [("lr=0.0001", [1, 2, 3]), ("lr=0.001", [1])]
+
+
+def test_the_same_settings_on_other_rows_are_another_group(tmp_path):
+    """A file of data that was mended between two seeds, under one mean."""
+    make_run(tmp_path / "1", 1)
+    other = make_run(tmp_path / "2", 2)
+    summary = json.loads((other / "summary.json").read_text())
+    summary["data"]["rte"]["fingerprint"] = "mended"
+    write_json(other / "summary.json", summary)
+    assert [one.name for one in groups_of(tmp_path)] == ["rows=rows of rte", "rows=mended"]
+
+
+def test_a_run_that_is_repeated_counts_once(tmp_path):
+    """The same run twice is no second seed; the newest counts."""
+    for number, student in enumerate((0.1, 0.7)):
+        run = make_run(tmp_path / str(number), 1, student=student)
+        os.utime(run / "summary.json", (number, number))
+    (found,) = groups_of(tmp_path)
+    assert [run.folder.name for run in found.runs] == ["1"]
+    assert [run.folder.name for run in found.repeated] == ["0"]
+    assert found.name == "bam"
+
+
+def test_teachers_with_the_seed_of_their_run_are_of_one_group(tmp_path):
+    for seed in (1, 2):
+        make_run(tmp_path / "own" / str(seed), seed, teacher__seeds=[seed])
+        make_run(tmp_path / "given" / str(seed), seed, teacher__seeds=[1])
+    assert [one.seeds for one in groups_of(tmp_path / "own")] == [[1, 2]]
+    assert [one.seeds for one in groups_of(tmp_path / "given")] == [[1, 2]]
+
+
+def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
+    run = make_run(tmp_path / "sweep" / "0")
+    make_run(run / "pretrain", 7)
+    assert len(collect([tmp_path, tmp_path / "sweep", run])[0]) == 1
+    make_run(tmp_path / "pretrain", 2)
+    assert len(collect([tmp_path])[0]) == 2, "a run that is only called so"
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ([{"name": "a", "x.lr": 1}, {"name": "b", "x.lr": 2}], ["a", "b"]),
+        (
+            [{"name": "a", "x.lr": 1}, {"name": "b", "x.lr": 1}, {"name": "b", "x.lr": 2}],
+            ["a lr=1", "b lr=1", "b lr=2"],
+        ),
+        ([{"x.lr": 1, "teacher.x.lr": 1}, {"x.lr": 2, "teacher.x.lr": 2}], ["lr=1", "lr=2"]),
+        ([{"x.lr": 1, "teacher.x.lr": 1}, {"x.lr": 1, "teacher.x.lr": 2}], ["teacher.lr=1", "teacher.lr=2"]),
+        (
+            [{"s.loss._target_": "m.KL", "s.loss.t": 2}, {"s.loss._target_": "m.MSE"}, {"s.loss._target_": "m.MAE"}],
+            ["loss=KL", "loss=MSE", "loss=MAE"],
+        ),
+        ([{"s.loss._target_": "m.KL", "s.loss.t": 2}, {"s.loss._target_": "m.KL", "s.loss.t": 1}], ["t=2", "t=1"]),
+        (
+            [{"task": ["a"], "task.a.n": 1}, {"task": ["a", "b"], "task.a.n": 1, "task.b.n": 2}],
+            ["task=[a]", "task=[a,b]"],
+        ),
+        ([{"a": 1}, {}], ["a=1", "no a"]),
+        ([{"c._target_": "mine.X"}, {"c._target_": "yours.X"}], [" (1)", " (2)"]),
+    ],
+)
+def test_groups_are_named_by_what_they_differ_in(settings, names):
+    assert names_of(settings, [{}] * len(settings)) == names or names[0] == " (1)"
+    assert len(set(names_of(settings, [{}] * len(settings)))) == len(settings)
+
+
+def test_options_are_named_as_they_were_told(tmp_path):
+    loss = {"_target_": "kd_lightning.losses.LogitMSE"}
+    make_run(tmp_path / "0", choices={"distill_loss": "soft_ce", "hydra/launcher": "basic"})
+    make_run(tmp_path / "1", distill_loss=loss, choices={"distill_loss": "logit_mse", "hydra/launcher": "joblib"})
+    assert [one.name for one in groups_of(tmp_path)] == ["distill_loss=soft_ce", "distill_loss=logit_mse"]
+
+
+# --- tables
+
+
+def four_seeds(folder, gain=0.1, **settings):
+    """Write four runs, whose students gain more with each seed."""
+    for seed in (1, 2, 3, 4):
+        make_run(folder / str(seed), seed, student=0.5 + seed * gain / 10, baseline=0.5, **settings)
+    return folder
+
+
+def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
+    four_seeds(tmp_path)
+    scores = scores_of(tmp_path)
+    gains = [100 * seed * 0.01 for seed in (1, 2, 3, 4)]
+    found = spread(100 * values(scores, "rte", "bam", "gain"))
+    assert found.tolist() == pytest.approx([4, median(gains), min(gains), max(gains), stdev(gains)])
+    table = main_table(scores)
+    assert table.header == ["task (metric)", "seeds", "teacher", "baseline", "student", "gain", "p"]
+    assert table.rows[0] == ["rte (accuracy)", "4", "75.0 ±0.0", "50.0 ±0.0", "52.5 ±1.3", "+2.5 ±1.3", "0.250"]
+    assert [row[0] for row in table.rows] == ["rte (accuracy)", "mrpc (f1)", "average"]
+    assert table.rows[2][-1] == "0.125", "averages are a family of their own"
+    assert table.rows[2][2:4] == ["77.5 ±0.0", "52.5 ±0.0"], "GLUE's average: mrpc counts with the mean of its metrics"
+    assert ["rte (accuracy)", "gain", "4", "+2.5", "+1.0", "+4.0", "1.29"] in spread_table(scores).rows
+    assert student_table(scores).rows[0][:3] == ["rte (accuracy)", "4", "+2.5"]
+    assert student_table(scores).rows[0][4:] == ["0.125 (0.250)", "0.029 (0.057)", "-"]
+    assert pairs_table(scores) is None
+
+
+def test_one_seed_has_no_p_and_no_spread(tmp_path):
+    make_run(tmp_path / "a")
+    scores = scores_of(tmp_path)
+    assert main_table(scores).rows[0] == ["rte (accuracy)", "1", "75.0", "60.0", "70.0", "+10.0", "-"]
+    assert student_table(scores).rows[0][3:] == ["-", "-", "-", "-"]
+
+
+def test_without_a_baseline_there_is_no_gain(tmp_path):
+    make_run(tmp_path / "a", baseline=None)
+    scores = scores_of(tmp_path)
+    assert main_table(scores).header == ["task (metric)", "seeds", "teacher", "student"]
+    assert student_table(scores) is None
+
+
+def test_groups_are_compared_over_the_seeds_that_both_have(tmp_path):
+    four_seeds(tmp_path / "a")
+    for seed in (3, 4, 5):
+        make_run(tmp_path / "b" / str(seed), seed, student=0.5, baseline=0.5, optimizer__lr=1e-3)
+    table = pairs_table(scores_of(tmp_path))
+    assert table.rows[0][:5] == ["rte (accuracy)", "lr=0.0001 - lr=0.001", "4, 3 (2)", "+2.5", "0.500 (1.000)"]
+
+
+def test_equal_groups_are_no_better_than_each_other(tmp_path):
+    four_seeds(tmp_path / "a")
+    four_seeds(tmp_path / "b", optimizer__lr=1e-3)
+    for row in pairs_table(scores_of(tmp_path)).rows:
+        assert row[3:] == ["+0.0", "1.000 (1.000)", "1.000 (1.000)", "-"]
+
+
+def test_averages_of_other_tasks_are_not_compared(tmp_path):
+    """A gain that is another choice of tasks."""
+    make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b", name="other")
+    summary = json.loads((other / "summary.json").read_text())
+    summary["tasks"]["cola"] = summary["tasks"].pop("rte")
+    write_json(other / "summary.json", summary)
+    scores = scores_of(tmp_path)
+    assert [row[0] for row in pairs_table(scores).rows] == ["mrpc (f1)"]
+    assert {row[0] for row in main_table(scores).rows} == {
+        "rte (accuracy)",
+        "cola (accuracy)",
+        "mrpc (f1)",
+        "average",
+        "",
+    }
+    assert "group" in student_table(scores).header
+
+
+def test_the_order_of_folders_changes_nothing(tmp_path):
+    """Nor does telling a folder twice."""
+    four_seeds(tmp_path / "a")
+    four_seeds(tmp_path / "b", gain=0.3, optimizer__lr=1e-3)
+    tables = [
+        [pick(scores_of(*folders)) for pick in (main_table, spread_table, student_table, pairs_table)]
+        for folders in ([tmp_path], [tmp_path / "b", tmp_path / "a", tmp_path])
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_many_groups_are_compared_on_their_averages(tmp_path):
+    for number in range(9):
+        make_run(tmp_path / str(number), optimizer__lr=number)
+    table = pairs_table(scores_of(tmp_path))
+    assert {row[0] for row in table.rows} == {"average", ""}
+    assert len(table.rows) == 36
+
+
+# --- what is missing
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A sweep of six jobs, each of which ended in its own way."""
+    folder = tmp_path / "outputs" / "bam" / "sweep_x"
+    folder.mkdir(parents=True)
+    hydra = {
+        "sweep": {"dir": "${paths.output}/${name}/sweep_${now:%Y}", "subdir": "${hydra.job.num}"},
+        "sweeper": {"params": None},
+        "overrides": {"task": ["experiment=bam", "seed=1,2,3", "lr=1,2"]},
+        "job": {"config_name": "distill"},
+    }
+    (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    ends = ["finished", "running", "interrupted", "failed"]
+    for number, status in enumerate(ends):
+        told = ["experiment=bam", f"seed={number // 2 + 1}", f"lr={number % 2 + 1}"]
+        make_run(folder / str(number), number // 2 + 1, status=status, overrides=told, optimizer__lr=number % 2 + 1)
+    (folder / "3" / "error.txt").write_text("ValueError: no such file\n")
+    (folder / "4").mkdir()
+    return folder
+
+
+def test_what_a_sweep_lacks_is_listed(sweep):
+    """Of each job that has no result, what it was told and what became of it."""
+    lines = missing([sweep.parents[2]], *collect([sweep.parents[2]]))
+    found = {line.removeprefix(f"{sweep}/").partition(": ")[0]: line.partition(": ")[2] for line in lines}
+    assert list(found) == [
+        "1 (seed=1 lr=2)",
+        "2 (seed=2 lr=1)",
+        "3 (seed=2 lr=2)",
+        "4 (seed=3 lr=1)",
+        "5 (seed=3 lr=2)",
+    ]
+    said = list(found.values())
+    assert said[0].startswith("running, or killed; last written 20")
+    assert said[1] == "interrupted; the same command goes on"
+    assert said[2] == "failed: ValueError: no such file"
+    assert said[3].startswith("no summary.json")
+    assert said[4] == "never started"
+
+
+def test_what_was_made_up_for_is_not_missing(sweep):
+    """A job that another command has finished since."""
+    make_run(sweep.parent / "later", 3, overrides=["lr=2", "experiment=bam", "seed=3"], optimizer__lr=2)
+    make_run(sweep.parent / "later_too", 2, overrides=["experiment=bam", "seed=2", "lr=1"], optimizer__lr=1)
+    lines = missing([sweep.parent], *collect([sweep.parent]))
+    assert [re.search(r"/(\d) ", line)[1] for line in lines] == ["1", "3", "4"]
+
+
+def test_runs_of_a_sweep_over_experiments_are_found(sweep):
+    """They lie under their own names; those of another sweep beside them do not count."""
+    make_run(sweep.parents[1] / "other" / "sweep_x" / "4", 3, name="other")
+    make_run(sweep.parents[1] / "other" / "sweep_y" / "5", 3, name="other")
+    assert {run.summary["experiment"] for run in collect([sweep])[0]} == {"bam", "other"}
+    assert len(collect([sweep])[0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        (["a=1"], 1),
+        (["a=1,2", "b=choice(x,y,z)", "+c=[1,2]"], 6),
+        (["a=range(1,4)", "task=[rte],[mrpc]"], 6),
+        (["a='x,y'"], 1),
+        (["a=glob(*)"], None),
+        (["a=interval(0,1)"], None),
+    ],
+)
+def test_jobs_are_counted_as_hydra_does(told, count):
+    jobs = expanded(told)
+    assert (jobs if jobs is None else len(jobs)) == count
+
+
+def test_a_sweep_that_only_its_sweeper_can_count(sweep):
+    """Of optuna's the number of trials is known, of others the folders that are there."""
+    told = yaml.safe_load((sweep / "multirun.yaml").read_text())
+    told["hydra"]["overrides"]["task"] = ["lr=interval(0,1)"]
+    for sweeper, expected in (({"n_trials": 7}, 6), ({}, 4)):
+        told["hydra"]["sweeper"] = sweeper
+        (sweep / "multirun.yaml").write_text(yaml.safe_dump(told))
+        assert len(missing([sweep], *collect([sweep]))) == expected
+
+
+# --- the command
+
+
+def call(*arguments):
+    """Call the command; return its exit code."""
+    try:
+        report.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_the_report_is_three_files_and_a_table(tmp_path, capsys):
+    four_seeds(tmp_path / "runs" / "a")
+    four_seeds(tmp_path / "runs" / "b", gain=0.3, optimizer__lr=1e-3)
+    make_run(tmp_path / "runs" / "c", 9, status="failed")
+    assert call(tmp_path / "runs", "--output", tmp_path / "new" / "report") == 0
+    said = capsys.readouterr().out
+    assert "lr=0.001" in said
+    assert f"missing (1):\n  {tmp_path}/runs/c: failed; its log says why" in said
+    folder = tmp_path / "new" / "report"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.md"]
+    table = pd.read_csv(folder / "report.csv")
+    assert len(table) == 8 * 3 * (1 + 2 + 1), "runs, roles, metrics of both tasks and the average"
+    row = table[(table["seed"] == 3) & (table["task"] == "mrpc") & (table["role"] == "student")]
+    assert row["value"].tolist() == pytest.approx([0.63, 0.53, 0.69, 0.59])
+    assert row["main"].tolist() == [True, False, True, False]
+    text = (folder / "report.md").read_text()
+    assert "| rte (accuracy) | lr=0.0001 | 4 | 75.0 ±0.0 | 50.0 ±0.0 | 52.5 ±1.3 | +2.5 ±1.3 | 0.500 |" in text
+    assert text.index("What is missing") < text.index("## Scores") < text.index("## Groups against each other")
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    """Plots stand in the page, in its colours; a name with signs of HTML is a name."""
+    pytest.importorskip("matplotlib")
+    for number, name in enumerate(("<b>&", "plain")):
+        four_seeds(tmp_path / str(number), name=name)
+    assert call(tmp_path) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<b>" not in page
+    assert "&lt;b&gt;&amp;" in page
+    assert not re.search(r'(src|href)="(?!#)', re.sub(r'xmlns[:\w]*="[^"]*"', "", page))
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(figures) == 3
+    ids = [one for figure in figures for one in re.findall(r' id="([^"]+)"', figure)]
+    assert len(ids) == len(set(ids))
+    for figure in figures:
+        ElementTree.fromstring(figure)
+        assert "currentColor" in figure
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', figure)) <= set(ids)
+    for figure in figures[:2]:
+        ticks = [float(text) for text in re.findall(r">([\d.]+)</text>", figure)]
+        assert {60, 70} <= set(ticks), "the scores lie within the axes"
+    again = page
+    assert call(tmp_path) == 0
+    assert (tmp_path / "report" / "report.html").read_text() == again, "the same runs, the same page"
+
+
+def test_without_matplotlib_the_rest_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(write, "can_plot", lambda: False)
+    make_run(tmp_path / "a")
+    assert call(tmp_path) == 0
+    assert "plots are left out" in capsys.readouterr().err
+    assert "<svg" not in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: (run / "summary.json").write_text('{"experiment": '),
+        lambda run: (run / "summary.json").write_text("[]"),
+        lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"),
+        lambda run: (run / "summary.json").write_text((run / "summary.json").read_text().replace("0.7,", '"0.7",')),
+        lambda run: (run / "summary.json").write_text((run / "summary.json").read_text().replace("0.7,", "NaN,")),
+        lambda run: (run / "config.yaml").unlink(),
+        lambda run: (run / "config.yaml").write_text("a: [1"),
+    ],
+)
+def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
+    make_run(tmp_path / "good", 1)
+    damage(make_run(tmp_path / "bad", 2))
+    assert call(tmp_path) == 0
+    (line,) = re.findall(r"^  .*/bad/.*$", capsys.readouterr().out, re.MULTILINE)
+    assert line.endswith(": the run is left out")
+    assert set(pd.read_csv(tmp_path / "report" / "report.csv")["seed"]) == {1}
+    assert line.strip() in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_sweep_of_which_nothing_has_finished_has_a_report(tmp_path, capsys):
+    make_run(tmp_path / "a", status="interrupted")
+    assert call(tmp_path) == 0
+    assert "interrupted" in (tmp_path / "report" / "report.html").read_text()
+    assert "0 finished runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: FOLDER"),
+        (["nowhere"], "nowhere is no folder"),
+        (["."], "no summary.json under .: expected folders of runs"),
+        ([".", "--output", "file"], "--output file is a file, expected a folder"),
+        ([".", "--outptu", "x"], "unrecognized arguments: --outptu x"),
+        (["runs", "--output", "file/in"], "Not a directory: file/in"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    if "runs" in arguments:
+        make_run(tmp_path / "runs")
+    assert call(*arguments) == 2
+    found = capsys.readouterr().err
+    assert found.startswith("kd-report: error: ")
+    assert said in found
+    assert found.count("\n") == 1
+
+
+def test_nothing_heavy_is_imported_before_the_arguments_are_right(tmp_path):
+    code = "import sys; from kd_lightning.report import main\ntry: main(['nowhere'])\nexcept SystemExit as end: "
+    code += "assert end.code == 2; assert not {'torch', 'pandas', 'scipy', 'matplotlib'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
