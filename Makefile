@@ -23,7 +23,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --constraint constraints.txt --editable '.[dev,offline,tensorboard,mlflow,dashboard,augment,export,plots]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,offline,tensorboard,mlflow,dashboard,augment,export,plots,joblib,slurm,sweep]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev benchmarks/requirements.txt

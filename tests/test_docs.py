@@ -40,6 +40,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += [*sorted((ROOT / "experiments").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
+PLUGINS = {
+    "hydra/launcher=joblib": "joblib_launcher",
+    "hydra/launcher=submitit_local": "submitit_launcher",
+    "hydra/sweeper=search": "optuna_sweeper",
+}
 KD = {"kd-train", "kd-distill", "kd-predict", "kd-evaluate"}
 
 
@@ -91,6 +96,13 @@ def mine(tmp_path):
     return tmp_path
 
 
+def values_of(override):
+    """Return the values of a sweep, or the bounds of an interval; None alone stands for the value of no sweep."""
+    if override.is_interval_sweep():
+        return [override.value().start, override.value().end]
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [None]
+
+
 def check_kd(command, words, mine):
     """Parse the words as Hydra does, and compose every job that they ask for."""
     parser = get_args_parser()
@@ -103,7 +115,10 @@ def check_kd(command, words, mine):
         assert found.config_dir == "mine"
     parsed = OverridesParser.create().parse_overrides(found.overrides)
     assert found.multirun or not [one for one in parsed if one.is_sweep_override()], "several values need -m"
-    choices = [list(one.sweep_string_iterator()) if one.is_sweep_override() else [None] for one in parsed]
+    for argument in found.overrides:
+        if argument in PLUGINS:
+            pytest.importorskip(f"hydra_plugins.hydra_{PLUGINS[argument]}")
+    choices = [values_of(one) for one in parsed]
     cfg = None
     for job in range(max(map(len, choices), default=1)):
         overrides = [

@@ -32,6 +32,7 @@ def run(cfg: DictConfig) -> float:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_unlabelled(plain)
+    summary = new_summary(plain, versions())
     shared = Shared.of(plain)
     soft_targets = open_soft_targets(plain, FitInputs(plain, shared))
     if system_class(plain).has_teacher_heads:
@@ -45,7 +46,7 @@ def run(cfg: DictConfig) -> float:
         folder, checkpoint = (
             path and Path(path) for path in team.agree(lambda: [path and str(path) for path in found()])
         )
-        with claimed(folder), SummaryFile(folder, new_summary(plain, versions())) as summary:
+        with claimed(folder), SummaryFile(folder, summary):
             fit.warn_of_few_steps()
             result = fit.run(folder, checkpoint)
             summary["objective"] = glue_average(result["scores"])

@@ -2,18 +2,14 @@
 
 import subprocess
 import sys
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
-from hydra.types import RunMode
 
 from kd_lightning import __version__
-from kd_lightning.apps.command_line import ending
 from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
 from kd_lightning.apps.command_line.one_line import one_line
 from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
-from kd_lightning.errors import Terminated, UserError
+from kd_lightning.errors import Terminated
 
 
 def call(command, *arguments):
@@ -265,9 +261,10 @@ def test_a_sweep_over_options_takes_their_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call("distill", "-m", "experiment=quickstart", "augmenter=masking,replacement", "augmenter.n_iter=0")
     assert "augmenter=masking augmenter.n_iter=0" in done.stdout
-    refused = "kd-distill: error: augmenter.n_iter is 0, expected a whole number of at least 1"
-    last = "kd-distill: error: jobs 0, 1 of the sweep ended with an error, see above"
-    assert done.stderr.splitlines() == [refused, refused, last]
+    refused = "augmenter.n_iter is 0, expected a whole number of at least 1"
+    *said, last = done.stderr.splitlines()
+    assert said == [f"kd-distill: error: job {number}: {refused}" for number in (0, 1)]
+    assert "2 of 2 jobs did not finish: 0 (augmenter=masking, refused), 1 (augmenter=replacement, refused)" in last
     assert done.returncode == 2
     done = call("distill", "-m", "experiment=bilstm_sst2_rules", "augmenter.n_iter=1")  # one of its values is none
     assert done.stderr.strip() == (
@@ -275,39 +272,6 @@ def test_a_sweep_over_options_takes_their_settings(tmp_path, monkeypatch):
         "takes: leave those out that have none"
     )
     assert done.returncode == 2
-
-
-def test_a_sweep_goes_on_after_a_job_that_is_refused(tmp_path, monkeypatch):
-    """One wrong value of twelve, and eleven results that nobody computed; or an exit code that says all is well."""
-    monkeypatch.chdir(tmp_path)
-    settings = ["data=embedded", "task=toy_sentiment", "encoder=tiny", "trainer.max_epochs=1", "name=sweep"]
-    done = call("train", "-m", *settings, "seed=-1,3")
-    assert "job 0 of the sweep ended with an error, see above" in done.stderr.splitlines()[-1]
-    assert done.returncode == 2
-    assert not list(tmp_path.glob("outputs/sweep/sweep_*/0/summary.json"))
-    (summary,) = tmp_path.glob("outputs/sweep/sweep_*/1/summary.json")
-    assert '"status": "finished"' in summary.read_text()
-
-
-@pytest.mark.parametrize(
-    ("mode", "launcher", "goes_on"),
-    [
-        (RunMode.MULTIRUN, "hydra._internal.core_plugins.basic_launcher.BasicLauncher", True),
-        (RunMode.MULTIRUN, "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher", False),
-        (RunMode.RUN, "hydra._internal.core_plugins.basic_launcher.BasicLauncher", False),
-    ],
-)
-@pytest.mark.parametrize("error", [UserError("wrong"), OSError("full")])
-def test_a_job_ends_its_process_unless_others_follow_there(monkeypatch, capsys, mode, launcher, goes_on, error):
-    """A job of a cluster that failed, and is counted as done; or a full disk that ends a sweep over folders."""
-    now = SimpleNamespace(mode=mode, launcher={"_target_": launcher}, job=SimpleNamespace(num=4))
-    monkeypatch.setattr(ending.HydraConfig, "get", staticmethod(lambda: now))
-    monkeypatch.setattr(ending, "refused_jobs", [])
-    with nullcontext() if goes_on else pytest.raises(SystemExit) as left, ending.told_in_one_line("train"):
-        raise error
-    assert goes_on or left.value.code == 2
-    assert ending.refused_jobs == [4] * goes_on
-    assert capsys.readouterr().err.startswith("kd-train: error: ")
 
 
 def test_signals_have_exit_codes_of_their_own():

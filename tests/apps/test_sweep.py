@@ -4,8 +4,9 @@ import os
 
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.results.summary import ROLES
-from kd_lightning.apps.results.sweep import SweepTable, sweep_rows, sweep_runs
+from kd_lightning.apps.results.sweep import SweepTable, sweep_rows
 from kd_lightning.data.folders import write_json
 
 NONE = dict.fromkeys(ROLES)
@@ -37,7 +38,7 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
         average = NONE | {"student": 0.5}
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    header, rows = sweep_rows(sweep_runs(tmp_path / "outputs" / "distill" / "sweep", "distill"))
+    header, rows = sweep_rows(begun_jobs(tmp_path / "outputs" / "distill" / "sweep", "distill"))
     assert header[0] == "run"
     assert rows[0] == ["seed=0 optimizer.lr=1e-3", "50.0", "0.00 M"]
 
@@ -56,11 +57,12 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
 def test_other_sweeps_are_not_counted(tmp_path):
     """Neither one beside it that has the same name, nor an earlier one into the same folder."""
     for number, run in enumerate(("monday/sweep/0", "tuesday/sweep/0", "tuesday/sweep/1")):
-        (tmp_path / run).mkdir(parents=True)
-        write_json(tmp_path / run / "summary.json", {})
-        os.utime(tmp_path / run / "summary.json", (number, number))
+        told = tmp_path / run / ".hydra" / "overrides.yaml"
+        told.parent.mkdir(parents=True)
+        told.write_text("[]")
+        os.utime(told, (number, number))
     sweep = tmp_path / "tuesday" / "sweep"
-    assert [run.name for run in sweep_runs(sweep, "distill")] == ["0", "1"]
+    assert [job.name for job in begun_jobs(sweep, "distill")] == ["0", "1"]
     (sweep / "multirun.yaml").touch()
     os.utime(sweep / "multirun.yaml", (2, 2))
-    assert [run.name for run in sweep_runs(sweep, "distill")] == ["1"]
+    assert [job.name for job in begun_jobs(sweep, "distill")] == ["1"]

@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
-from kd_lightning.apps.command_line.ending import end_of_sweep, no_litter, refused_jobs, told_in_one_line
+from kd_lightning.apps.command_line import sweeps
+from kd_lightning.apps.command_line.ending import no_litter, told_in_one_line
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
-from kd_lightning.apps.command_line.one_line import one_line
+from kd_lightning.apps.command_line.jobs import skipped
+from kd_lightning.apps.command_line.one_line import last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
+from kd_lightning.apps.command_line.workers import settle_worker
 from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
@@ -62,6 +67,8 @@ def quiet() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("alembic", "optuna.storages", "optuna.study"):  # a search's file; Hydra says what matters
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # its counts, at the end
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
         logging.getLogger(name).propagate = False
@@ -71,9 +78,11 @@ def quiet() -> None:
 def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
     """End the command with one line and exit code 2 where Hydra refuses its arguments.
 
+    Where its launcher or sweeper stops, once jobs have begun, the command ends as a sweep does.
+
     Args:
         name: Of the command.
-        said: What Hydra says while it composes, in the place of standard error.
+        said: What Hydra says while it composes and between the jobs of a sweep, in the place of standard error.
     """
     if "HYDRA_FULL_ERROR" not in os.environ:
         sys.stderr = said
@@ -82,6 +91,10 @@ def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
     except SystemExit as exit_:
         if exit_.code != 1 or sys.stderr is not said:  # the configuration is right
             raise
+        if any(sweep.has_jobs() for sweep in sweeps.begun):
+            sweeps.begun[0].stopped = last_error(said.getvalue())
+            said.truncate(said.seek(0))
+            return
         arguments = sys.argv[1:]
         lookups = partial(setting_names, name, arguments), partial(options_with, name)
         message = one_line(said.getvalue(), *lookups, arguments, partial(options_of, name, arguments))
@@ -112,27 +125,37 @@ def command(name: str, run: str) -> Callable[[], None]:
 
     @hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)
     def task(cfg: DictConfig) -> Any:
-        if sys.stderr is said:
+        here = sys.stderr is said  # not in the process of another launcher than Hydra's own
+        if here:
             sys.stderr = sys.__stderr__
-        with requeued_when_preempted(), interrupt_in_one_line(name), told_in_one_line(name), no_litter():
-            check_early(cfg)
-            quiet()  # in a launcher's process, too
-            module, function = run.split(":")
-            with interrupt_at_once(name):
-                imported = importlib.import_module(module)
-            return getattr(imported, function)(cfg)
+        try:
+            with requeued_when_preempted(), interrupt_in_one_line(name), told_in_one_line(name), no_litter():
+                check_early(cfg)
+                if (found := skipped(cfg)) is not None:
+                    return found[1]
+                quiet()  # in a launcher's process, too
+                settle_worker()
+                module, function = run.split(":")
+                with interrupt_at_once(name):
+                    imported = importlib.import_module(module)
+                return getattr(imported, function)(cfg)
+        finally:
+            if here and HydraConfig.get().mode is RunMode.MULTIRUN:
+                sys.stderr = said
 
     def main() -> None:
         if "--version" in sys.argv[1:]:
             print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
             return
         quiet()  # a user's own Hydra callbacks may import anything
-        refused_jobs.clear()
+        sweeps.begun.clear()
         try:
             with interrupt_in_one_line(name), composed_in_one_line(name, said):
                 sys.argv = tasks_of_run(spelled_out(sys.argv))
                 task()
-                end_of_sweep(name)
+                sys.stdout.flush()
+            with interrupt_in_one_line(name):
+                sweeps.end_of_sweep(name)
                 sys.stdout.flush()
         except BrokenPipeError:  # who read our output has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

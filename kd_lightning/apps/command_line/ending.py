@@ -1,10 +1,12 @@
-"""How a command ends where something is wrong, and a sweep where one of its jobs was."""
+"""How a command ends where something is wrong, and how a job of a sweep does, which must not end the others."""
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
-import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,46 +14,106 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from kd_lightning.apps.command_line.jobs import (
+    CRASHED,
+    ERROR,
+    INTERRUPTED,
+    REFUSED,
+    marked_as_running,
+    remove_if_empty,
+    write_line,
+)
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.errors import UserError
+from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.errors import UserError, first_line
 
-refused_jobs: list[int] = []
-"""Numbers of the sweep's jobs that ended with an error in this process."""
+EXIT_CODES = {REFUSED: 2, CRASHED: 1}
+"""How a job ended -> the exit code of its process."""
 
 
 @contextmanager
 def told_in_one_line(name: str) -> Iterator[None]:
     """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
 
-    Of a sweep whose jobs run here one after the other, the next job goes on, and the command ends so after the last.
+    A job of a sweep ends so whatever it meets, with ``error.txt`` in its folder, and its process goes on: other jobs
+    may follow there, or a launcher waits for its answer.
+
+    Args:
+        name: Of the command.
     """
+    if HydraConfig.get().mode is RunMode.MULTIRUN and own_seat().leads:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with marked_as_running(folder), _survived(name, folder):
+            yield
+        return
     try:
         yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
-        _end_of_job()
+        sys.exit(2)
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
             raise
         print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
-        _end_of_job()
-
-
-def _end_of_job() -> None:
-    """Leave with exit code 2, unless other jobs follow in this process."""
-    now = HydraConfig.get()
-    if now.mode is not RunMode.MULTIRUN or not now.launcher["_target_"].endswith(".BasicLauncher"):
         sys.exit(2)
-    refused_jobs.append(now.job.num)
 
 
-def end_of_sweep(name: str) -> None:
-    """Leave with exit code 2 if a job of the sweep did not succeed."""
-    if refused_jobs:
-        numbers = ", ".join(map(str, refused_jobs))
-        what = f"job {numbers} of the sweep ended" if len(refused_jobs) == 1 else f"jobs {numbers} of the sweep ended"
-        print(f"kd-{name}: error: {what} with an error, see above", file=sys.stderr)
-        sys.exit(2)
+@contextmanager
+def _survived(name: str, folder: Path) -> Iterator[None]:
+    """Note in a job's folder what ended it, and say so in one line; interrupts, and a reader that went away, go on."""
+    number = HydraConfig.get().job.num
+    try:
+        yield
+    except UserError as error:
+        end = REFUSED, str(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _keep_traceback()
+        end = REFUSED, os_error(error)
+    except Exception as error:
+        end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
+    except BaseException:
+        write_line(folder / ERROR, f"{INTERRUPTED}: it was ended from outside")
+        raise
+    else:
+        (folder / ERROR).unlink(missing_ok=True)
+        return
+    how, message = end
+    with suppress(OSError):  # the disk may be what is full
+        write_line(folder / ERROR, f"{how}: {message}")
+    line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
+    _leave_with(EXIT_CODES[how])
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of what has just happened to the job's log file; return where that is, for the message."""
+    trace = traceback.format_exc()
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    for handler in files:
+        handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": trace}))
+    if not files or "HYDRA_FULL_ERROR" in os.environ:
+        print(trace, file=sys.stderr)
+    return f"; traceback in {_shown(Path(files[0].baseFilename))}" if files else ""
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as seen from the working directory, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _leave_with(code: int) -> None:
+    """Give the process of a scheduler's job the exit code of its job: its launcher reads the answer, not the code."""
+    if ".hydra_submitit_launcher." in HydraConfig.get().launcher["_target_"]:
+
+        def leave() -> None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.shutdown()
+            os._exit(code)
+
+        atexit.register(leave)
 
 
 @contextmanager
@@ -60,11 +122,6 @@ def no_litter() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError):
-        now = HydraConfig.get()
-        folder = Path(now.runtime.output_dir)
-        hydras = {".hydra", f"{now.job.name}.log"}
-        if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                folder.parent.rmdir()  # of the experiment, if it was its first run
+        if own_seat().leads:
+            remove_if_empty()
         raise

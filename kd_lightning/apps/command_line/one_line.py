@@ -10,6 +10,17 @@ from kd_lightning.errors import did_you_mean
 
 CHECK_PATH = "check that the path is right, and that it can be written"
 
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/sweeper/optuna": "sweep",
+}
+"""Options of Hydra's plugins -> the extra that brings them."""
+
+RAISED = r"^\w[\w.]*(?:Error|Exception)\b: ?"
+"""Where a traceback ends."""
+
 
 def one_line(
     message: str,
@@ -44,13 +55,23 @@ def one_line(
     if found is not None:
         return f"there is no setting {_nearest(found[1], list(settings()), options)}"
     if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
-        last = list(re.finditer(r"^\w[\w.]*(?:Error|Exception)\b: ?", text, flags=re.MULTILINE))
+        last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def last_error(text: str) -> str:
+    """Return the first line of the exception that a traceback ends with."""
+    raised = re.split(RAISED, text.split("Set the environment variable")[0], flags=re.MULTILINE)
+    lines = [line.strip() for line in raised[-1].splitlines() if line.strip()]
+    return lines[0] if lines else "it does not say why"
+
+
 def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:
     """Return that a group has no such option, and the nearest, or all of them."""
+    if (extra := EXTRAS.get(f"{group}/{name}")) is not None:
+        install = f"in the checkout, pip install -e '.[{extra}]' -c constraints.txt"
+        return f"{group}={name} needs a package that is not installed: {install}"
     near = difflib.get_close_matches(name, known, n=1)
     told = (a.partition("=") for a in arguments)
     key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)

@@ -16,6 +16,7 @@ from kd_lightning.apps.fits.build import Config, own_task_heads
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.own_code import own_code
 from kd_lightning.apps.fits.trainer import choose_precision
+from kd_lightning.apps.settings.config_hash import NOT_OF_THE_RESULT
 from kd_lightning.data import TeacherLogits
 
 SoftTargetMap = Mapping[tuple[str, str], TeacherLogits]
@@ -24,7 +25,7 @@ SoftTargetMap = Mapping[tuple[str, str], TeacherLogits]
 FORMAT = 4
 """Version of what a fit trains and keeps; raise it when weights get other names, or the same settings other results."""
 
-NOT_OF_THE_RESULT = {"accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "precision"}
+NOT_IN_THE_ADDRESS = NOT_OF_THE_RESULT | {"precision"}
 """Trainer settings that do not belong to a fit's identity; the chosen precision enters by itself."""
 
 PARTS = ("system", "optimizer", "scheduler", "task_sampler")
@@ -56,7 +57,7 @@ def content_address(cfg: Config, inputs: FitInputs, soft_targets: SoftTargetMap,
         "tasks": [{**asdict(task), "files": None} for task in inputs.tasks],
         "rows": {f"{task}/{split}": rows.fingerprint for (task, split), rows in inputs.rows.items()},
         "soft_targets": {f"{task}/{split}": found.identity for (task, split), found in soft_targets.items()},
-        "trainer": {name: value for name, value in cfg["trainer"].items() if name not in NOT_OF_THE_RESULT},
+        "trainer": {name: value for name, value in cfg["trainer"].items() if name not in NOT_IN_THE_ADDRESS},
         "callbacks": [node for node in callbacks if not node["_target_"].endswith(".ResumeCheckpoint")],
         "precision": choose_precision(cfg),
         "batching": {**batching, "epoch_rows": cfg["batching"]["epoch_rows"] or inputs.examples},

@@ -29,6 +29,7 @@ def command_of_job() -> list[str]:
         *(part for path in own for part in ("--config-dir", path.removeprefix("file://"))),
         *now.overrides.task,
         *(override for override in now.overrides.hydra if override.startswith("hydra.searchpath=")),
+        "skip_finished=false",  # the first has looked
         "hydra.mode=RUN",
         f"hydra.run.dir='{now.runtime.output_dir}'",
         "hydra.output_subdir=null",

@@ -10,7 +10,7 @@ from typing import Any
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
-from kd_lightning.apps.results.summary import APART
+from kd_lightning.apps.settings.config_hash import LEFT_OUT
 
 PLACES = {
     "data": ("root", "download"),
@@ -75,7 +75,7 @@ def _group(name: str, found: Sequence[tuple[Run, Settings]]) -> Group:
 
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    config = {name: value for name, value in run.config.items() if name not in (*APART, "seed")}
+    config = {name: value for name, value in run.config.items() if name not in {*LEFT_OUT[""], "seed"}}
     for name, places in PLACES.items():
         if isinstance(config.get(name), dict):
             config[name] = {key: value for key, value in config[name].items() if key not in places}

@@ -10,7 +10,7 @@ from typing import Any
 from kd_lightning.apps.fits.build import Config, build
 from kd_lightning.apps.fits.dashboards import is_wandb, kind_of_job, run_settings, settings_told
 from kd_lightning.apps.results.report import GAINS
-from kd_lightning.apps.results.summary import config_hash
+from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.loggers import finished
 
 SENT = ("tasks", "average", "averages", "objective", "parameters", "latency_ms", "seconds", "scores")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.results.summary import GROUPS, ROLES
@@ -136,7 +137,7 @@ def show_table(title: str, header: Row, rows: Sequence[Row], words: int = 1) -> 
         rows: Cells; of several columns of words, a row whose first is empty belongs to the one above.
         words: How many of the columns, the first, hold words; the others hold numbers.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for i, name in enumerate(header):
         shown, cells = name.replace(", ", ",\n"), [row[i] for row in rows]
         if i < words:
@@ -153,7 +154,9 @@ def show_table(title: str, header: Row, rows: Sequence[Row], words: int = 1) -> 
         table.add_row(*row, end_section=ends)
     console, narrowest = Console(), sum((column.min_width or 0) + 3 for column in table.columns) + 1
     room = narrowest if console.is_terminal else LOG_WIDTH
-    Console(width=max(console.width, room)).print(table, crop=False)
+    wide = Console(width=max(console.width, room))
+    wide.print(Text(title, style="bold"), soft_wrap=True)  # a path that is cut is none
+    wide.print(table, crop=False)
 
 
 def doubt(summary: Config) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.results.scoring import Scores
+from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import Task, glue_average
 
@@ -21,16 +20,6 @@ ROLES = ("teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "s
 
 BEFORE = {"baseline_fine_tuned": "baseline", "student_fine_tuned": "student"}
 """What was fine-tuned -> from what: it counts where a task was not."""
-
-
-APART = ("paths", "logger", "callbacks", "ckpt_path")
-"""Settings that are not of what a run finds: places, loggers, where it was resumed."""
-
-
-def config_hash(cfg: Config) -> str:
-    """Return a hash of a run's settings, without those of ``APART``."""
-    plain = {name: value for name, value in cfg.items() if name not in APART}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from kd_lightning.apps.command_line.jobs import overrides_of, result_of_job
+from kd_lightning.apps.command_line.sweeps import begun_jobs
 
 if TYPE_CHECKING:
     from kd_lightning.apps.results.report import Row
@@ -25,44 +28,29 @@ class SweepTable(Callback):
         from kd_lightning.data.folders import write_text
 
         folder = Path(config.hydra.sweep.dir)
-        header, rows = sweep_rows(sweep_runs(folder, config.name))
+        header, rows = sweep_rows(begun_jobs(folder, config.name))
         if rows:
             write_text(folder / "report.md", markdown(header, rows) + "\n")
             show_table(f"averages of the sweep ({folder / 'report.md'})", header, rows)
 
 
-def sweep_runs(folder: Path, name: str) -> list[Path]:
-    """Return the folders of a sweep's runs in their order, none of an earlier sweep into the same folder.
+def sweep_rows(jobs: Sequence[Path]) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of a sweep's table: what each job was told that others were not, and averages.
 
     Args:
-        folder: The sweep's. If it is ``OUTPUT/NAME/SWEEP``, the runs of other experiments lie under their own names.
-        name: The experiment's.
+        jobs: Their folders; those without a result have no row.
     """
-    found = {*folder.glob("*/summary.json")}
-    if folder.parent.name == name:
-        found |= {*folder.parent.parent.glob(f"*/{folder.name}/*/summary.json")}
-    begun = folder / "multirun.yaml"  # what Hydra writes first
-    since = begun.stat().st_mtime if begun.exists() else 0.0
-    runs = [path.parent for path in found if path.stat().st_mtime >= since]
-    return sorted(runs, key=lambda run: (len(run.name), run.name))
-
-
-def sweep_rows(runs: Sequence[Path]) -> tuple[Row, list[Row]]:
-    """Return the header and the rows of a sweep's table: what each run was told that others were not, and averages."""
     from kd_lightning.apps.results.report import columns
     from kd_lightning.data.folders import read_json
 
-    told = [[str(override) for override in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs]
+    runs = {job: run for job in jobs if (run := result_of_job(job)) is not None}
+    told = [overrides_of(job) for job in runs]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
     keys = {override.partition("=")[0] for overrides in own for override in overrides}
-    finished = []
-    for run, overrides in zip(runs, own, strict=True):
-        summary = read_json(run / "summary.json")
-        if summary["status"] == "finished":
-            finished.append((overrides, summary))
-    shown = columns([summary["average"] for _, summary in finished])
+    summaries = [read_json(run / "summary.json") for run in runs.values()]
+    shown = columns([summary["average"] for summary in summaries])
     rows: list[Row] = []
-    for overrides, summary in finished:
+    for overrides, summary in zip(own, summaries, strict=True):
         name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
         cells = [cell(summary["average"]) for cell in shown.values()]
         rows.append([name or "the only one", *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])

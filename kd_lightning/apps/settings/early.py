@@ -60,7 +60,7 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
-BOOLEANS = ("baseline", "student.per_teacher", "batching.single_task", "encoder.sparse")
+BOOLEANS = ("skip_finished", "baseline", "student.per_teacher", "batching.single_task", "encoder.sparse")
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
 NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}

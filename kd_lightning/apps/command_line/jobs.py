@@ -1,0 +1,181 @@
+"""What the folder of a sweep's job says to whoever looks there: that it runs, has finished, or why it has not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.apps.settings.config_hash import config_hash
+
+log = logging.getLogger(__name__)
+
+ERROR = "error.txt"
+"""One line: how the job was ended, and by what; there until it succeeds."""
+
+ELSEWHERE = "finished_in.txt"
+"""The folder of the finished run in whose place the job did not run."""
+
+MARK = ".running"
+"""There while the job runs, and locked; left behind, and free, if its process was killed."""
+
+FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED = (
+    "finished",
+    "running",
+    "refused",
+    "interrupted",
+    "crashed",
+    "killed",
+)
+"""How a job stands."""
+
+
+@contextmanager
+def marked_as_running(folder: Path) -> Iterator[None]:
+    """Let others see that the job of a folder runs; of several processes of one job the first does."""
+    with _locked_if_free(folder) as ours:
+        if ours:
+            (folder / ELSEWHERE).unlink(missing_ok=True)
+            (folder / MARK).touch()
+        try:
+            yield
+        finally:
+            if ours:
+                (folder / MARK).unlink(missing_ok=True)
+                (folder / f"{MARK}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked_if_free(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a job's folder unless another process does, and tell whether it is held here."""
+    lock = FileLock(folder / f"{MARK}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def state_of(folder: Path) -> str:
+    """Return how the job of a folder stands."""
+    if (folder / MARK).exists():
+        with _locked_if_free(folder) as free:
+            return KILLED if free else RUNNING
+    return error_of(folder).partition(":")[0] or FINISHED
+
+
+def write_line(path: Path, line: str) -> None:
+    """Write a file of one line, whole or not at all; nothing heavy is imported for it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(f"{line}\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def error_of(folder: Path) -> str:
+    """Return the line that tells how the job ended, nothing if it has finished."""
+    try:
+        return (folder / ERROR).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def result_of_job(folder: Path) -> Path | None:
+    """Return the folder of the finished run that has a job's results: its own, or an earlier one."""
+    elsewhere = folder / ELSEWHERE
+    run = Path(elsewhere.read_text(encoding="utf-8").strip()) if elsewhere.is_file() else folder
+    return run if _finished(run / "summary.json") is not None else None
+
+
+def skipped(cfg: DictConfig) -> tuple[Path, Any] | None:
+    """Tell whether the job need not run, since the settings ask to skip what has finished, and it has.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+
+    Returns:
+        The folder and the objective of the finished run.
+    """
+    found = finished_before(cfg) if cfg.get("skip_finished") else None
+    if found is not None:
+        log.info("already finished: %s", found[0])
+        now = HydraConfig.get()
+        if now.mode is RunMode.MULTIRUN:
+            write_line(Path(now.runtime.output_dir, ELSEWHERE), str(found[0]))
+        else:
+            remove_if_empty()
+    return found
+
+
+def remove_if_empty() -> None:
+    """Take a run's folder away if nothing but Hydra wrote there; those of a sweep stay."""
+    now = HydraConfig.get()
+    folder = Path(now.runtime.output_dir)
+    hydras = {".hydra", f"{now.job.name}.log"}
+    if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()  # of the experiment, if it was its first run
+
+
+def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
+    """Return the folder and the objective of a finished run of this command and these settings, if there is one.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    now, own = HydraConfig.get(), config_hash(plain)
+    places = {Path(plain["paths"]["output"], plain["name"])}
+    if now.mode is RunMode.MULTIRUN:
+        places.add(Path(now.sweep.dir))
+    for path in sorted({path.absolute() for place in places for path in place.rglob("summary.json")}):
+        summary = _finished(path, own) if path.parent.name != "pretrain" else None
+        if summary is not None and summary["config_hash"] == own:
+            return path.parent, summary["objective"]
+    return None
+
+
+def _finished(path: Path, text: str = "") -> Any | None:
+    """Return the summary of a run that has finished, nothing of another, or of one without this text."""
+    try:
+        content = path.read_text(encoding="utf-8")
+        summary = json.loads(content) if text in content else {}
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("status") == "finished" else None
+
+
+def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
+    """Return the folders of a sweep's jobs that have begun, in their order.
+
+    Args:
+        sweep: The sweep's folder. If it is ``OUTPUT/NAME/SWEEP``, jobs of other experiments lie under their own names.
+        name: The experiment's.
+        since: When the sweep began; jobs of an earlier one into the same folder do not count.
+    """
+    roots = {sweep}
+    if sweep.parent.name == name:
+        roots |= {*sweep.parent.parent.glob(f"*/{sweep.name}")}
+    told = (path for root in roots for path in root.rglob(".hydra/overrides.yaml"))
+    found = [path.parents[1] for path in told if path.stat().st_mtime >= since]
+    return sorted(found, key=lambda folder: [(len(part), part) for part in re.split(r"(\d+)", folder.name)])
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """Return what a job was told."""
+    return [str(override) for override in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]

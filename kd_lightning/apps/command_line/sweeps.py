@@ -1,0 +1,176 @@
+"""A sweep as the process that launches its jobs sees it: where they lie, which have not finished, how to go on."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from kd_lightning.apps.command_line.jobs import (
+    FINISHED,
+    INTERRUPTED,
+    KILLED,
+    REFUSED,
+    RUNNING,
+    error_of,
+    job_folders,
+    overrides_of,
+    state_of,
+)
+
+NOT_STARTED = "not started"
+
+SHOWN = 8
+"""At most so many jobs are named in the last line."""
+
+MENDS_NOTHING = (KILLED, INTERRUPTED, RUNNING, NOT_STARTED)
+"""Ends after which the same command is worth giving again as it is."""
+
+
+@dataclass
+class Job:
+    """A job of a sweep.
+
+    Args:
+        name: Its number, or what else its folder is called.
+        told: What it was told.
+        state: How it stands.
+        error: How it ended, if it has not finished.
+    """
+
+    name: str
+    told: Sequence[str]
+    state: str
+    error: str = ""
+
+
+@dataclass
+class Sweep:
+    """A sweep that this process has begun.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+        began: In seconds, by the clock of this machine.
+        stopped: Why the launcher (or the sweeper) stopped, if it did.
+    """
+
+    config: DictConfig
+    began: float
+    stopped: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder."""
+        return Path(self.config.hydra.sweep.dir)
+
+    def has_jobs(self) -> bool:
+        """Tell whether a job has begun."""
+        return bool(begun_jobs(self.folder, self.config.get("name", ""), self.began))
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs as their folders tell them, then those that have none."""
+        found = begun_jobs(self.folder, self.config.get("name", ""), self.began)
+        jobs = [Job(folder.name, overrides_of(folder), state_of(folder), error_of(folder)) for folder in found]
+        started = {tuple(job.told) for job in jobs}
+        planned = enumerate(planned_jobs(self.config))
+        return jobs + [Job(str(i), told, NOT_STARTED) for i, told in planned if tuple(told) not in started]
+
+    def close(self) -> None:
+        """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
+        for node in self.config.hydra.callbacks.values():
+            try:
+                instantiate(node).on_multirun_end(config=self.config)
+            except Exception as error:  # as Hydra does
+                warnings.warn(f"{node['_target_']} raised {type(error).__name__}: {error}", stacklevel=1)
+
+
+begun: list[Sweep] = []
+"""The sweep of this process, once it has begun."""
+
+
+class RecordSweep(Callback):
+    """Let the command know of its sweep: Hydra tells callbacks alone."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the sweep, and make its folder: what a search keeps lies beside it."""
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        begun[:] = [Sweep(config, time.time())]
+
+
+def begun_jobs(folder: Path, name: str, began: float = 0.0) -> list[Path]:
+    """Return the folders of a sweep's jobs that have begun, none of an earlier sweep into the same folder.
+
+    Args:
+        folder: The sweep's.
+        name: The experiment's.
+        began: When it began, if Hydra has left no file of it.
+    """
+    written = folder / "multirun.yaml"  # what Hydra's own sweeper writes first
+    return job_folders(folder, name, written.stat().st_mtime if written.exists() else began)
+
+
+def planned_jobs(config: DictConfig) -> list[list[str]]:
+    """Return what each job of a grid is told, in their order; nothing of a search, whose jobs follow from results."""
+    sweeper = config.hydra.sweeper
+    if not sweeper["_target_"].endswith(".BasicSweeper"):
+        return []
+    lines = [*(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()), *config.hydra.overrides.task]
+    values: dict[str, list[str]] = {}
+    try:
+        for one in OverridesParser.create().parse_overrides(lines):
+            key = one.get_key_element()
+            each = one.sweep_string_iterator() if one.is_sweep_override() else [one.get_value_element_as_str()]
+            values[key] = [f"{key}={value}" for value in each]
+    except HydraException:
+        return []
+    return [list(told) for told in itertools.product(*values.values())]
+
+
+def end_of_sweep(name: str) -> None:
+    """Say which jobs of the sweep have not finished and how to go on, and leave with exit code 2; 1 if one crashed.
+
+    Args:
+        name: Of the command.
+    """
+    if not begun:
+        return
+    sweep = begun[0]
+    if sweep.stopped:
+        print(f"kd-{name}: error: the sweep stopped: {sweep.stopped}", file=sys.stderr)
+        sweep.close()
+    jobs = sweep.jobs()
+    missing = [job for job in jobs if job.state != FINISHED]
+    if ".hydra_submitit_launcher." in sweep.config.hydra.launcher["_target_"]:
+        for job in missing:  # what they said stands in files of submitit's
+            if job.error:
+                print(f"kd-{name}: error: job {job.name}: {job.error}", file=sys.stderr)
+    if missing:
+        print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep.folder)}", file=sys.stderr)
+    if missing or sweep.stopped:
+        sys.exit(2 if not sweep.stopped and all(job.state == REFUSED for job in missing) else 1)
+
+
+def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], folder: Path) -> str:
+    common = set.intersection(*(set(job.told) for job in jobs))
+    named = []
+    for job in missing[:SHOWN]:
+        own = " ".join(told for told in job.told if told not in common)
+        named.append(f"{job.name} ({own}, {job.state})" if own else f"{job.name} ({job.state})")
+    if len(missing) > SHOWN:
+        named.append(f"and {len(missing) - SHOWN} more")
+    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}; see {folder}/*/error.txt"
+    if name not in ("train", "distill"):
+        return line
+    mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
+    return f"{line}; {mend}the same command with skip_finished=true runs only what is missing"

@@ -1,0 +1,64 @@
+"""Jobs beside each other on one machine: a GPU for each worker, and lines that say whose they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+held: list[FileLock] = []
+"""The lock of this worker's GPU, until its process ends."""
+
+
+def settle_worker() -> None:
+    """Prepare a process of the joblib launcher for the job that begins in it; other processes stay as they are."""
+    now = HydraConfig.get()
+    if now.mode is RunMode.MULTIRUN and now.launcher["_target_"].endswith(".JoblibLauncher"):
+        _number_lines(now.job.num)
+        if not held:
+            take_gpu(Path(now.sweep.dir), visible_gpus(), now.job.num)
+
+
+def _number_lines(number: int) -> None:
+    """Put the job's number in front of its lines on the terminal; the log file is its own."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setFormatter(logging.Formatter(f"#{number} %(message)s"))
+
+
+def visible_gpus(drivers: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Return the numbers of the GPUs that this process may use, as CUDA counts them; nothing is loaded for it.
+
+    Args:
+        drivers: Where the driver has a folder for each.
+    """
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name.strip() for name in told.split(",") if name.strip()]
+    return [str(number) for number in range(len(list(drivers.glob("*"))))]
+
+
+def take_gpu(folder: Path, gpus: list[str], number: int) -> None:
+    """Let this process see one GPU, which no other worker of the sweep has; with more workers than GPUs, they share.
+
+    Args:
+        folder: The sweep's, for the locks.
+        gpus: Those of all workers.
+        number: Of the job, by which GPUs are shared.
+    """
+    if len(gpus) < 2:
+        return
+    for gpu in gpus:
+        lock = FileLock(folder / f".gpu-{gpu}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        held.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        return
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]

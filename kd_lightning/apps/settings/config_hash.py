@@ -1,0 +1,36 @@
+"""Which job a configuration describes, as one hash: the same wherever it runs and wherever it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+NOT_OF_THE_RESULT = frozenset({"accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "profiler"})
+"""Trainer settings that say where a fit computes and what it shows of it."""
+
+LEFT_OUT = {
+    "": frozenset({"paths", "logger", "callbacks", "ckpt_path", "skip_finished"}),
+    "trainer": NOT_OF_THE_RESULT,
+    "batching": frozenset({"eval_batch_size"}),
+}
+"""Group -> its settings that change no result; under no name, those of the whole configuration."""
+
+
+def config_hash(cfg: Mapping[str, Any]) -> str:
+    """Return a hash of a job's settings without those that change no result: places, loggers, devices.
+
+    Args:
+        cfg: The resolved configuration in plain containers. What its files hold does not count.
+    """
+    counted = {name: _counted(node, name) for name, node in cfg.items() if name not in LEFT_OUT[""]}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _counted(node: Any, group: str) -> Any:
+    """Return the settings of a node that count, at any depth; teachers and members have groups of their own."""
+    if not isinstance(node, Mapping):
+        return node
+    apart = LEFT_OUT.get(group, frozenset())
+    return {str(name): _counted(value, str(name)) for name, value in node.items() if name not in apart}

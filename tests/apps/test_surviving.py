@@ -1,0 +1,309 @@
+"""Sweeps as people run them: jobs that fail beside those that do not, under each launcher, and a second call."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kd_lightning.apps.command_line import workers
+from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
+from kd_lightning.apps.command_line.one_line import last_error, one_line
+from kd_lightning.apps.settings.config_hash import config_hash
+
+ROOT = Path(__file__).parents[2]
+OPTIMIZERS = """
+import os, signal
+from torch.optim import AdamW
+
+class Breaks(AdamW):
+    def step(self, closure=None):
+        raise RuntimeError("no step")
+
+class Dies(AdamW):
+    def step(self, closure=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+TOY = ["--config-dir", "mine", "data=embedded", "task=toy_sentiment", "encoder=tiny", "encoder.hidden_size=16"]
+TOY += ["encoder.num_layers=1", "trainer.max_epochs=-1", "trainer.max_steps=2", "trainer.precision=32-true"]
+TOY += ["accelerator=cpu"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory with two optimisers of one's own, which end a job each in their way."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    (folder / "own_optimizers.py").write_text(OPTIMIZERS)
+    (folder / "mine" / "optimizer").mkdir(parents=True)
+    node = yaml.safe_load((ROOT / "conf" / "optimizer" / "adamw.yaml").read_text())
+    for name in ("Breaks", "Dies"):
+        node["optimizer"]["_target_"] = f"own_optimizers.{name}"
+        (folder / "mine" / "optimizer" / f"{name.lower()}.yaml").write_text(yaml.safe_dump(node))
+    return folder
+
+
+def kd(command, *arguments, cwd):
+    """Run ``python -m kd_lightning.COMMAND`` on the toy task; flags stand first."""
+    flags = ["-m"] * (arguments[0] == "-m")
+    path = os.pathsep.join(filter(None, (str(cwd), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [sys.executable, "-m", f"kd_lightning.{command}", *flags, *TOY, *arguments[len(flags) :]],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def jobs(place, name):
+    """Return number -> folder of the newest sweep of a name."""
+    sweep = max(place.glob(f"outputs/{name}/sweep_*"))
+    return {path.name: path for path in sweep.iterdir() if (path / ".hydra").is_dir()}
+
+
+def trained(jobs):
+    """Return the numbers of the jobs that have trained to the end."""
+    return [number for number, folder in sorted(jobs.items()) if (folder / "fit.json").exists()]
+
+
+@pytest.fixture(scope="module")
+def survived(place):
+    """A sweep of four jobs: one is refused, one crashes, both of their own accord, and one of them twice."""
+    return kd("train", "-m", "name=four", "seed=-1,1", "optimizer=adamw,breaks", cwd=place)
+
+
+@pytest.mark.slow
+def test_the_others_go_on(place, survived):
+    """A crash of one job and eleven results that nobody computed; or an exit code that says all is well."""
+    found = jobs(place, "four")
+    assert trained(found) == ["2"]
+    assert (found["0"] / "error.txt").read_text() == "refused: seed is -1, expected a whole number of at least 0\n"
+    assert (found["3"] / "error.txt").read_text().startswith("crashed: RuntimeError: no step; traceback in outputs/")
+    assert not (found["2"] / "error.txt").exists()
+    assert not list(place.glob("outputs/four/**/.running*"))
+    assert 'raise RuntimeError("no step")' in (found["3"] / "four.log").read_text()
+    assert survived.returncode == 1
+
+
+@pytest.mark.slow
+def test_each_failure_is_one_line_and_the_last_says_how_to_go_on(survived):
+    *each, last = survived.stderr.splitlines()
+    starts = ["job 0: seed is -1", "job 1: seed is -1", "job 3 crashed: RuntimeError: no step; traceback in outputs/"]
+    assert len(each) == len(starts)
+    assert all(line.startswith(f"kd-train: error: {start}") for line, start in zip(each, starts, strict=True))
+    assert last.startswith(
+        "kd-train: error: 3 of 4 jobs did not finish: 0 (seed=-1 optimizer=adamw, refused), "
+        "1 (seed=-1 optimizer=breaks, refused), 3 (seed=1 optimizer=breaks, crashed); see outputs/four/sweep_"
+    )
+    assert last.endswith("; mend them, then the same command with skip_finished=true runs only what is missing")
+    assert "Traceback" not in survived.stdout + survived.stderr
+
+
+@pytest.mark.slow
+def test_what_has_finished_is_not_run_again(place, survived):
+    """In another sweep and alone; what failed is."""
+    first = jobs(place, "four")["2"]
+    done = kd("train", "-m", "name=four", "seed=1,2", "skip_finished=true", "logger=tensorboard", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = jobs(place, "four")
+    assert trained(found) == ["1"]
+    assert (found["0"] / "finished_in.txt").read_text() == f"{first}\n"
+    assert f"already finished: {first}" in done.stdout
+    before = set(place.glob("outputs/four/*"))
+    done = kd("train", "name=four", "seed=2", "skip_finished=true", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"already finished: {found['1']}" in done.stdout
+    assert set(place.glob("outputs/four/*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("joblib", "joblib_launcher"), ("submitit_local", "submitit_launcher")]
+)
+def test_other_launchers_survive_as_well(place, launcher, package):
+    """They tell of failures in other processes; submitit's write into files."""
+    pytest.importorskip(f"hydra_plugins.hydra_{package}")
+    more = ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")
+    told = ["seed=-1,1", "optimizer=adamw,breaks", f"name={launcher}", f"hydra/launcher={launcher}", *more]
+    done = kd("train", "-m", *told, cwd=place)
+    found = jobs(place, launcher)
+    assert trained(found) == ["2"]
+    assert (found["1"] / "error.txt").read_text().startswith("refused: seed is -1")
+    assert (found["3"] / "error.txt").read_text().startswith("crashed: RuntimeError: no step")
+    *each, last = done.stderr.splitlines()
+    assert len([line for line in each if "seed is -1" in line]) == 2
+    assert len([line for line in each if "RuntimeError: no step" in line]) == 1
+    assert "3 of 4 jobs did not finish: 0 (seed=-1 optimizer=adamw, refused), 1 (" in last
+    assert done.returncode == 1
+    if launcher == "joblib":
+        assert "#2 joblib: 200 examples" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_is_named(place):
+    """The launcher of joblib gives up all of its workers; what has not begun is missing, too."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = kd("train", "-m", "name=killed", "optimizer=dies", "seed=1,2,3,4,5,6", *more, cwd=place)
+    stopped, last = done.stderr.splitlines()[-2:]
+    assert stopped.startswith("kd-train: error: the sweep stopped: A worker process managed by the executor was")
+    assert "6 of 6 jobs did not finish: " in last
+    assert ", killed)" in last
+    assert "(seed=6, not started)" in last
+    assert "; the same command with skip_finished=true" in last
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_jobs_beside_each_other_share_their_teacher(place):
+    """Each in a process of its own, at once; a strategy that starts the command anew is refused there, too."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    small = ["encoder@teacher.encoder=tiny", "teacher.encoder.hidden_size=16", "teacher.encoder.num_layers=1"]
+    two = ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=pair", *small]
+    done = kd("distill", "-m", *two, "batching.window=64,0", cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert len(list(place.glob("outputs/store/fits/teacher*/fit.json"))) == 1
+    assert len(list(place.glob("outputs/store/soft_targets/*/manifest.json"))) == 1
+    told = done.stdout.splitlines()
+    assert len([line for line in told if "teacher toy_sentiment: already trained" in line]) == 1
+    assert done.stderr.count("batching.window is 0, expected a whole number") == 2
+    (report,) = place.glob("outputs/pair/sweep_*/report.md")
+    assert [line.split(" | ")[0] for line in report.read_text().splitlines()[2:]] == ["| 1", "| 2"]
+    again = kd("distill", "-m", *two, "skip_finished=true", cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("already finished: ") == 2
+    assert max(place.glob("outputs/pair/sweep_*/report.md")).read_text() == report.read_text()
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was(place):
+    """Two trials, then a third in the same study; one that fails is no score."""
+    optuna = pytest.importorskip("optuna")
+    search = ["-m", "name=search", "hydra/sweeper=search", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+    done = kd("train", *search, "hydra.sweeper.n_trials=2", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    failed = kd("train", *search, "hydra.sweeper.n_trials=1", "seed=-1", cwd=place)
+    assert failed.returncode == 2
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{place}/outputs/search/search.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+    summaries = [json.loads(path.read_text()) for path in place.glob("outputs/search/*/*/summary.json")]
+    scores = [summary["objective"] for summary in summaries]
+    assert sorted(scores) == sorted(trial.value for trial in study.trials[:2])
+    assert study.direction.name == "MAXIMIZE"
+
+
+CFG = {
+    "seed": 1,
+    "name": "a",
+    "paths": {"output": "x"},
+    "trainer": {"max_epochs": 3, "devices": 1},
+    "teacher": {"trainer": {"max_epochs": 3, "devices": 1}, "batching": {"eval_batch_size": 8}},
+    "task": {"rte": {"files": {"train": "a.csv"}}},
+}
+
+
+def changed(setting, value):
+    """Return the configuration with a setting that is changed or new."""
+    *groups, last = setting.split(".")
+    cfg = json.loads(json.dumps(CFG))
+    node = cfg
+    for group in groups:
+        node = node.setdefault(group, {})
+    node[last] = value
+    return cfg
+
+
+SAME = ["paths.output", "paths.store", "logger.csv", "callbacks.mine", "ckpt_path", "skip_finished"]
+SAME += ["trainer.devices", "trainer.accelerator", "teacher.trainer.devices", "teacher.batching.eval_batch_size"]
+OTHER = ["seed", "name", "trainer.max_epochs", "trainer.precision", "teacher.trainer.max_epochs"]
+OTHER += ["task.rte.files.train", "teacher.seeds", "devices"]
+
+
+@pytest.mark.parametrize("setting", SAME)
+def test_what_changes_no_result_is_not_of_the_identity(setting):
+    assert config_hash(changed(setting, "other")) == config_hash(CFG)
+
+
+@pytest.mark.parametrize("setting", OTHER)
+def test_what_changes_a_result_is(setting):
+    """A job that is taken for another one is never run."""
+    assert config_hash(changed(setting, "other")) != config_hash(CFG)
+
+
+def test_the_order_of_settings_is_not():
+    assert config_hash(dict(reversed(CFG.items()))) == config_hash(CFG)
+
+
+def test_a_folder_says_how_its_job_stands(tmp_path):
+    """While it runs, after it was killed, and when it runs again: the system takes the lock of a process that ends."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from kd_lightning.apps.command_line.jobs import marked_as_running\n"
+        f"with marked_as_running(Path({str(tmp_path)!r})):\n    print('running', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "running\n"
+    assert state_of(tmp_path) == "running"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert state_of(tmp_path) == state_of(tmp_path) == "killed"
+    with marked_as_running(tmp_path):
+        pass
+    assert state_of(tmp_path) == "finished"
+    (tmp_path / "error.txt").write_text("refused: no\n")
+    assert state_of(tmp_path) == "refused"
+
+
+def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):
+    code = (
+        "import time; from pathlib import Path; from kd_lightning.data.folders import locked\n"
+        f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('held', flush=True); time.sleep(60)"
+    )
+    wait = "from pathlib import Path; from kd_lightning.data.folders import locked\n"
+    wait += f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('mine')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert subprocess.run([sys.executable, "-c", wait], capture_output=True, text=True, timeout=120).stdout == "mine\n"
+
+
+def test_workers_take_a_gpu_each(tmp_path, monkeypatch):
+    """Two that are there go to two workers, a third shares; one alone, and none, are left as they are."""
+    monkeypatch.setattr(workers, "held", [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    gpus = workers.visible_gpus()
+    taken = []
+    for number in range(3):
+        workers.take_gpu(tmp_path, gpus, number)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["3", "5", "3"]
+    for lock in workers.held:
+        lock.release()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for number in range(2):
+        assert workers.visible_gpus(tmp_path / "drivers") == [str(n) for n in range(number)]
+        workers.take_gpu(tmp_path, workers.visible_gpus(tmp_path / "drivers"), 0)
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        (tmp_path / "drivers" / str(number)).mkdir(parents=True)
+
+
+def test_what_is_not_installed_is_told_with_its_extra():
+    said = (
+        "In 'hydra/config': Could not find 'hydra/launcher/joblib'\n\nAvailable options in 'hydra/launcher':\n\tbasic\n"
+    )
+    assert one_line(said).endswith("not installed: in the checkout, pip install -e '.[joblib]' -c constraints.txt")
+
+
+def test_why_a_launcher_stopped_is_the_last_thing_it_said():
+    said = "Traceback (most recent call last):\n  x\nValueError: one\n\nTraceback ...\nmy.Error: No trials\nare there\n"
+    assert last_error(said) == "No trials"
+    assert last_error("") == "it does not say why"
