@@ -112,13 +112,17 @@ class Plan:
 
     def __iter__(self) -> Iterator[Fit]:
         """Yield the fits, the baselines last."""
+        yield from self.fits_of_teachers_and_students()
+        yield from self.baselines
+        yield from self.fine_tuned_baselines.values()
+
+    def fits_of_teachers_and_students(self) -> Iterator[Fit]:
+        """Yield the fits without the baselines, for which texts may have to be written."""
         for member in self.teachers:
             yield from member.fits
             yield from member.fine_tuned.values()
         yield from self.students
         yield from self.fine_tuned.values()
-        yield from self.baselines
-        yield from self.fine_tuned_baselines.values()
 
     @cached_property
     def processes(self) -> int:
@@ -131,7 +135,7 @@ class Plan:
         if self.first:
             with told_in("pretrain"):
                 wanted[self.first.processes] = "pretrain"
-        for fit in self:
+        for fit in self.fits_of_teachers_and_students():  # a baseline has the processes of its student
             with fit.told_where():
                 wanted[fit.processes] = fit.stage
         wanted.pop(1, None)
