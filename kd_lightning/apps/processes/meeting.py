@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore
 
 from kd_lightning.apps.processes.children import Children
 from kd_lightning.apps.processes.seat import ADDRESS, Seat, own_seat
@@ -19,6 +20,10 @@ from kd_lightning.errors import UserError
 
 PATIENCE = timedelta(minutes=10)
 """How long the processes of a job wait for its first one: tasks of a cluster do not start at once."""
+
+
+meetings = itertools.count()
+"""Of this process: the jobs of a sweep, each with a place of its own at a store that outlives them."""
 
 
 @contextmanager
@@ -54,14 +59,16 @@ def met(processes: int, place: Path) -> Iterator[Team]:
             yield team
 
 
-def _store_of(seat: Seat, place: Path) -> TCPStore:
+def _store_of(seat: Seat, place: Path) -> Store:
     """Return the store at which the processes meet, kept by the first."""
     if seat.started_by == "us":
         return _connected(os.environ[ADDRESS])
-    if seat.started_by == "torchrun":  # its agent keeps one
-        return _connected(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+    number = next(meetings)
+    if seat.started_by == "torchrun":  # its agent keeps one, for all jobs and starts
+        store = _connected(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+        return PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{number}", store)
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    address = place / f".meeting-{'-'.join(os.environ.get(name, '0') for name in names)}"
+    address = place / f".meeting-{'-'.join(os.environ.get(name, '0') for name in names)}-{number}"
     if not seat.leads:
         return _connected(_read_when_there(address))
     alone = os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1"
