@@ -76,6 +76,7 @@ def test_different_settings_are_found_by_all(teams):
 
 def test_all_part_before_the_store_goes(teams):
     at_once(teams, lambda each: each.part())
+    assert teams[0].store.check(["parted/1", "parted/2"])
 
 
 def test_the_others_end_when_the_first_has():
