@@ -10,7 +10,7 @@ DATA ?=
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install
 ON := $(if $(DATA), --data $(DATA))
 
-.PHONY: help quickstart test lint format bench wheel clean
+.PHONY: help quickstart test slurm lint format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -35,6 +35,9 @@ quickstart: $(VENV)/.installed  ## Install, then distil three toy tasks into two
 
 test: $(VENV)/.installed-dev  ## Run all tests that need no Hub and no GPU
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 --dist worksteal
+
+slurm: $(VENV)/.installed-dev  ## Run the tests that start a SLURM here (root; slurmctld, slurmd, slurm-client, munge)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m slurm tests/apps/slurm
 
 lint: $(VENV)/.installed-dev  ## Check format, style, types, spelling and the floors of the house
 	$(BIN)/ruff format --check

@@ -42,6 +42,8 @@ PAGES += [*sorted((ROOT / "experiments").rglob("*.md")), ROOT / "benchmarks" / "
 MAKEFILE = (ROOT / "Makefile").read_text()
 PLUGINS = {
     "hydra/launcher=joblib": "joblib_launcher",
+    "hydra/launcher=ours": "submitit_launcher",
+    "hydra/launcher=slurm_gpu": "submitit_launcher",
     "hydra/launcher=submitit_local": "submitit_launcher",
     "hydra/sweeper=search": "optuna_sweeper",
 }

@@ -34,7 +34,15 @@ from kd_lightning.apps.results.report import distillation_rows, doubt, show_tabl
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.apps.stages.plan import Plan
-from kd_lightning.apps.stages.teachers import Ensemble, Students, ensemble_of, fine_tune, train_all, train_members
+from kd_lightning.apps.stages.teachers import (
+    Ensemble,
+    Students,
+    TrainedMember,
+    ensemble_of,
+    fine_tune,
+    train_all,
+    train_members,
+)
 from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.apps.stages.trained import Trained, hand_over, several
 from kd_lightning.data import StackedTeachers, ensemble
@@ -55,6 +63,9 @@ def run(cfg: DictConfig) -> float | None:
             write_config(folder, plain)
         summary = new_summary(plain, versions())
         with job_run(plain, folder, summary) if all_of_us.leads else nullcontext(), SummaryFile(folder, summary):
+            if plain["until"]:
+                prepare(plan, summary)
+                return None
             distill(plan, folder, summary)
     return show(plain, folder, summary) if all_of_us.leads else None
 
@@ -83,15 +94,11 @@ def distill(plan: Plan, folder: Path, summary: Config) -> Students:
 
 def train(plan: Plan, folder: Path, summary: Config) -> Trained:
     """Train what is missing, in the order in which it is needed."""
-    inputs, cfg = plan.inputs, plan.inputs.cfg
+    cfg = plan.inputs.cfg
     tuning = cfg["student"]["fine_tune"]
     with stage(summary, "pretrain"):
         starts = pretrain(plan.first, folder / "pretrain", summary) if plan.first else [None]
-    with stage(summary, "teacher"):
-        teachers = train_members(plan.teachers, cfg, inputs.tasks)
-        found = ensemble_of(teachers, cfg, plan.taught)
-    with stage(summary, "soft_targets"), team().first():
-        soft_targets = predict_soft_targets(found, inputs)
+    teachers, found, soft_targets = teach(plan, summary)
     with stage(summary, "student"):
         students = train_students(plan, found, soft_targets, starts)
         tuned = fine_tune(plan.fine_tuned, {task: each[0] for task, each in students.items()}, tuning)
@@ -99,6 +106,22 @@ def train(plan: Plan, folder: Path, summary: Config) -> Trained:
         baselines = train_all(plan.baselines)
         tuned_baselines = fine_tune(plan.fine_tuned_baselines, baselines, tuning)
     return Trained(teachers, found, students, baselines, tuned, tuned_baselines)
+
+
+def teach(plan: Plan, summary: Config) -> tuple[list[TrainedMember], Ensemble, SoftTargetMap]:
+    """Return the teachers, one by one and together, and what they say of the rows that they teach."""
+    with stage(summary, "teacher"):
+        teachers = train_members(plan.teachers, plan.inputs.cfg, plan.inputs.tasks)
+        found = ensemble_of(teachers, plan.inputs.cfg, plan.taught)
+    with stage(summary, "soft_targets"), team().first():
+        return teachers, found, predict_soft_targets(found, plan.inputs)
+
+
+def prepare(plan: Plan, summary: Config) -> None:
+    """Put teachers and soft targets, of all stages, into the store, where the jobs of a sweep find them."""
+    teachers = [teacher for each in (plan.first, plan) if each for teacher in teach(each, summary)[0]]
+    summary["until"], summary["teachers"] = plan.inputs.cfg["until"], [teacher_facts(each) for each in teachers]
+    log.info("the store has what the jobs of a sweep share: %d models that teach, and what they say", len(teachers))
 
 
 def evaluate(plan: Plan, trained: Trained, summary: Config) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.opened_run import OpenedRun
+from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.report import show_scores
 from kd_lightning.apps.results.scoring import score_ensemble
@@ -18,8 +19,10 @@ from kd_lightning.data.folders import write_json
 from kd_lightning.tasks import glue_average
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float | None:
     """Evaluate, print a table, write ``evaluation.json``; return the average score."""
+    if not own_seat().leads:
+        return None  # one process is enough
     opened = OpenedRun.of(cfg)
     tasks = opened.inputs.tasks
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import choose_precision
+from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
@@ -35,23 +38,14 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Predict each task's split; write one file (or one folder of soft targets) per task."""
-    if cfg.format not in ("csv", "jsonl", "soft_targets"):
-        raise UserError(f"format is '{cfg.format}', expected csv, jsonl or soft_targets")
-    if cfg.augmenter and (cfg.split != "synthetic" or cfg.file is not None):
-        raise UserError(
-            f"augmenter writes texts of its own, but split is {cfg.split}: add split=synthetic, without file="
-        )
+    if not own_seat().leads:
+        return  # one process is enough
+    check(cfg)
     opened = OpenedRun.of(cfg)
-    tasks = opened.inputs.tasks
-    if cfg.file is not None:
-        if len(tasks) != 1:
-            raise UserError(f"file={cfg.file} is of one task, but the run has {len(tasks)}: add task=NAME")
-        tasks = [replace(tasks[0], files={cfg.split: cfg.file})]
     output = Path(cfg.output or HydraConfig.get().runtime.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    for task in tasks:
+    for task in asked_tasks(cfg, opened):
         models = opened.models_for(task)
-        model = models[0]
         split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
         # A table needs no gold labels; soft targets name the data they are of, labels included.
         labelled = None if cfg.format == "soft_targets" else False
@@ -59,29 +53,88 @@ def run(cfg: DictConfig) -> None:
             rows = synthetic(cfg, opened.inputs.shared, task)
         else:
             rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
-        if cfg.format == "soft_targets":
-            if len(models) > 1:
-                raise UserError(
-                    f"run={cfg.run} has {len(models)} students of {task.name}, and soft targets are of one model: "
-                    f"choose one of them, run={model.folder}"
-                )
-            target = output / f"{task.name}-{split}"
-            model.head_task(task)  # it is read, so that its weights are checked
-            if is_there(target, expected_manifest(model, task, split, rows)):
-                log.info("%s %s: %s is there already", task.name, cfg.file or split, target)
-                continue
-            replaced = target.exists()
-            write_soft_targets(model, target, task, split, rows)
-        else:
-            target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
-            replaced = target.exists()
-            each = [one.logits(task, split, rows) for one in models]
-            recipe = Ensemble({task.name: models}).recipe(task, rows)
-            ids, logits = each[0][0], mean_logits(torch.stack([said for _, said in each], dim=1), **recipe)
-            mask = masked_as(model.tokenizer) if split == "synthetic" and rows.augmenter else None
-            write_predictions(target, task, rows, ids, logits, mask)
-        where, precision = f"{target} (replaced)" if replaced else target, choose_precision(model.cfg)
-        log.info("%s %s: %s rows, %s, %s", task.name, cfg.file or split, f"{rows.count:,}", precision, where)
+        write = write_targets if cfg.format == "soft_targets" else write_table
+        write(cfg, output, models, task, split, rows)
+
+
+def check(cfg: DictConfig) -> None:
+    """Check what is asked for, before a model is looked at.
+
+    Raises:
+        UserError: If the format is none, or an augmenter has nothing to write.
+    """
+    if cfg.format not in ("csv", "jsonl", "soft_targets"):
+        raise UserError(f"format is '{cfg.format}', expected csv, jsonl or soft_targets")
+    if cfg.augmenter and (cfg.split != "synthetic" or cfg.file is not None):
+        raise UserError(
+            f"augmenter writes texts of its own, but split is {cfg.split}: add split=synthetic, without file="
+        )
+
+
+def asked_tasks(cfg: DictConfig, opened: OpenedRun) -> Sequence[Task]:
+    """Return the tasks that are asked for, one with the file that is named, if one is.
+
+    Raises:
+        UserError: If a file is named for several tasks.
+    """
+    tasks = opened.inputs.tasks
+    if cfg.file is None:
+        return tasks
+    if len(tasks) != 1:
+        raise UserError(f"file={cfg.file} is of one task, but the run has {len(tasks)}: add task=NAME")
+    return [replace(tasks[0], files={cfg.split: cfg.file})]
+
+
+def write_targets(
+    cfg: DictConfig, output: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
+) -> None:
+    """Write a folder of soft targets, unless it is there.
+
+    Raises:
+        UserError: If the run has several models of the task.
+    """
+    if len(models) > 1:
+        raise UserError(
+            f"run={cfg.run} has {len(models)} students of {task.name}, and soft targets are of one model: "
+            f"choose one of them, run={models[0].folder}"
+        )
+    target = output / f"{task.name}-{split}"
+    models[0].head_task(task)  # it is read, so that its weights are checked
+    if is_there(target, expected_manifest(models[0], task, split, rows)):
+        log.info("%s %s: %s is there already", task.name, cfg.file or split, target)
+        return
+    replaced = target.exists()
+    write_soft_targets(models[0], target, task, split, rows)
+    tell(cfg, target, models, task, split, rows, replaced=replaced)
+
+
+def write_table(
+    cfg: DictConfig, output: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
+) -> None:
+    """Write a table of predictions; of several models, of their mean."""
+    target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
+    replaced = target.exists()
+    each = [one.logits(task, split, rows) for one in models]
+    recipe = Ensemble({task.name: list(models)}).recipe(task, rows)
+    ids, logits = each[0][0], mean_logits(torch.stack([said for _, said in each], dim=1), **recipe)
+    mask = masked_as(models[0].tokenizer) if split == "synthetic" and rows.augmenter else None
+    write_predictions(target, task, rows, ids, logits, mask)
+    tell(cfg, target, models, task, split, rows, replaced=replaced)
+
+
+def tell(
+    cfg: DictConfig,
+    target: Path,
+    models: Sequence[TrainedModel],
+    task: Task,
+    split: str,
+    rows: Rows,
+    *,
+    replaced: bool,
+) -> None:
+    """Say in the log what was written."""
+    where, precision = f"{target} (replaced)" if replaced else target, choose_precision(models[0].cfg)
+    log.info("%s %s: %s rows, %s, %s", task.name, cfg.file or split, f"{rows.count:,}", precision, where)
 
 
 def is_there(folder: Path, expected: Manifest) -> bool:

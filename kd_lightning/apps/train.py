@@ -18,8 +18,10 @@ from kd_lightning.apps.fits.resume import claimed, find_checkpoint
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.processes.meeting import met
+from kd_lightning.apps.processes.preemption import started_before
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.callbacks import resume_path
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
@@ -27,7 +29,7 @@ from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import glue_average
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float | None:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -42,12 +44,15 @@ def run(cfg: DictConfig) -> float:
     with met(fit.processes, Path(plain["paths"]["store"])) as team:
         team.agree(lambda: check(fit))
         runs = Path(plain["paths"]["output"]) / plain["name"]
-        found = partial(find_checkpoint, plain["ckpt_path"], folder, fit.identity, runs)
+        again = "last" if started_before() and resume_path(folder).is_file() else plain["ckpt_path"]
+        found = partial(find_checkpoint, again, folder, fit.identity, runs)
         folder, checkpoint = (
             path and Path(path) for path in team.agree(lambda: [path and str(path) for path in found()])
         )
         with claimed(folder), SummaryFile(folder, summary):
             fit.warn_of_few_steps()
+            if not (team.leads or fit.processes > 1):
+                return None  # the first trains alone
             result = fit.run(folder, checkpoint)
             summary["objective"] = glue_average(result["scores"])
             if team.leads:

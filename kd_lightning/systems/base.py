@@ -153,13 +153,12 @@ class NLUSystem(pl.LightningModule):
         return number % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the losses that are still to be logged."""
-        checkpoint["losses"] = self._losses.state()
+        """Keep the losses that are still to be logged, of all ranks, which save together."""
+        checkpoint["losses"] = self._losses.state(self._sum_over_ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up: they are the first rank's, the others' part is left out of the next means."""
-        if self.global_rank == 0:
-            self._losses.load(checkpoint.get("losses", {}))
+        """Take them up: the first rank does, for all."""
+        self._losses.load(checkpoint.get("losses", {}), first=self.global_rank == 0)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values, reduce_op="sum")

@@ -57,10 +57,7 @@ class LossMeans:
         Args:
             all_reduce: Sums ``[tasks x names, 2]`` over the ranks: one collective, of the same shape on all of them.
         """
-        self._fold()
-        none = torch.zeros_like(next(iter(self._sums.values())))
-        sums = torch.stack([self._sums.get((task, name), none) for task in self.tasks for name in self._names])
-        total = all_reduce(sums).view(len(self.tasks), len(self._names), 2).tolist()
+        total = all_reduce(self._stacked()).view(len(self.tasks), len(self._names), 2).tolist()
         self._sums = {}
         means = {
             f"{task}/{name}": value / count
@@ -70,18 +67,35 @@ class LossMeans:
         }
         return means, sum(row[-1][0] for row in total) / sum(row[-1][1] for row in total)
 
-    def state(self) -> dict[str, list[float]]:
-        """Return ``TASK/NAME`` -> sum and number of the losses that were added, for a checkpoint."""
-        self._fold()
-        return {f"{task}/{name}": sums.tolist() for (task, name), sums in self._sums.items()}
+    def state(self, all_reduce: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
+        """Return ``TASK/NAME`` -> sum and number of the losses that were added on all ranks, for a checkpoint.
 
-    def load(self, state: Mapping[str, list[float]]) -> None:
-        """Take up sums and numbers that were added before; they go to the device of the losses that follow."""
-        self._sums = {
-            (task, name): torch.tensor(sums, dtype=torch.float64)
-            for (task, _, name), sums in ((key.rpartition("/"), sums) for key, sums in state.items())
-        }
+        Args:
+            all_reduce: Sums ``[tasks x names, 2]`` over the ranks; not called if nothing was added.
+        """
+        self._fold()
+        if not self._sums:
+            return {}
+        keys = (f"{task}/{name}" for task in self.tasks for name in self._names)
+        return dict(zip(keys, all_reduce(self._stacked()).tolist(), strict=True))
+
+    def load(self, state: Mapping[str, list[float]], *, first: bool = True) -> None:
+        """Take up sums and numbers that were added before; they go to the device of the losses that follow.
+
+        Args:
+            state: Of all ranks.
+            first: Of several ranks one takes them, for all.
+        """
+        keys = {(task, name): sums for (task, _, name), sums in ((key.rpartition("/"), state[key]) for key in state)}
+        self._sums = {k: torch.tensor(each if first else [0, 0], dtype=torch.float64) for k, each in keys.items()}
+        self._names = tuple(dict.fromkeys(name for _, name in keys))
         self._kept, self._batches = {}, 0
+
+    def _stacked(self) -> Tensor:
+        """Return the sums and numbers of all tasks and names ``[tasks x names, 2]``, zeros where nothing was added."""
+        self._fold()
+        none = torch.zeros_like(next(iter(self._sums.values())))
+        return torch.stack([self._sums.get((task, name), none) for task in self.tasks for name in self._names])
 
     def _fold(self) -> None:
         """Sum what is kept."""

@@ -279,6 +279,21 @@ def test_a_second_run_builds_nothing(kd, fits):
         assert read_json(first / "summary.json")[key] == read_json(second / "summary.json")[key]
 
 
+def test_a_first_wave_makes_what_the_jobs_of_a_second_find(kd, fits, workplace):
+    """Each job of a sweep on a cluster would wait for the one that trains the teacher, on a GPU of its own."""
+    wave = kd("distill", *SMALL, "until=soft_targets")
+    teachers = list(fits)
+    assert {stage.partition(" ")[0] for stage in teachers} == {"teacher"}
+    summary = read_json(wave / "summary.json")
+    assert (summary["status"], summary["until"], summary["objective"]) == ("finished", "soft_targets", None)
+    assert not (wave / "student").exists()
+    targets = {path: path.stat().st_mtime_ns for path in workplace.glob("outputs/store/soft_targets/*/manifest.json")}
+    assert targets
+    kd("distill", *SMALL)
+    assert fits == [*teachers, "student", "baseline"]
+    assert targets == {path: path.stat().st_mtime_ns for path in targets}
+
+
 def test_a_sweep_over_losses_shares_teachers_and_baseline(kd, fits):
     kd("distill", *SMALL)
     fits.clear()

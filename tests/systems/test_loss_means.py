@@ -65,7 +65,7 @@ def test_an_interruption_changes_nothing(cut):
         whole.add(batch)
     for batch in some[:cut]:
         first.add(batch)
-    second.load(first.state())
+    second.load(first.state(alone))
     for batch in some[cut:]:
         second.add(batch)
     assert second.take(alone) == whole.take(alone)
@@ -98,6 +98,31 @@ def test_ranks_are_added():
     other.take(lambda sums: shapes.append(sums.clone()) or sums)
     by_name, loss = one.take(lambda sums: sums + shapes[0])
     assert (by_name, loss) == (pytest.approx(expected(batches(2))[0]), pytest.approx(expected(batches(2))[1]))
+
+
+def test_an_interruption_of_several_ranks_changes_nothing():
+    """What the others had added was forgotten: the next value in the log was the first rank's alone."""
+
+    def ranks(some):
+        both = LossMeans(["a", "b"]), LossMeans(["a", "b"])
+        for number, batch in enumerate(some):
+            both[number % 2].add(batch)
+        return both
+
+    def together(method, both):
+        shapes = []
+        getattr(both[1], method)(lambda sums: shapes.append(sums.clone()) or sums)
+        return getattr(both[0], method)(lambda sums: sums + shapes[0])
+
+    some = batches(12)
+    kept = together("state", ranks(some[:6]))
+    again = LossMeans(["a", "b"]), LossMeans(["a", "b"])
+    for first, means in zip((True, False), again, strict=True):
+        means.load(kept, first=first)
+    assert together("state", again) == kept
+    for number, batch in enumerate(some[6:]):
+        again[number % 2].add(batch)
+    assert together("take", again) == together("take", ranks(some))
 
 
 def test_few_batches_are_kept():

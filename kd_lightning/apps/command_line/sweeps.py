@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,13 @@ class Sweep:
         config: Of the launching command, with Hydra's part.
         began: In seconds, by the clock of this machine.
         stopped: Why the launcher (or the sweeper) stopped, if it did.
+        ended: What a job was told -> how it ended, of those that could not say so.
     """
 
     config: DictConfig
     began: float
     stopped: str = ""
+    ended: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -81,10 +83,15 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
         found = begun_jobs(self.folder, self.config.get("name", ""), self.began)
-        jobs = [Job(folder.name, overrides_of(folder), state_of(folder), error_of(folder)) for folder in found]
+        jobs = [self._job_in(folder) for folder in found]
         started = {tuple(job.told) for job in jobs}
-        planned = enumerate(planned_jobs(self.config))
-        return jobs + [Job(str(i), told, NOT_STARTED) for i, told in planned if tuple(told) not in started]
+        planned = [(str(i), told) for i, told in enumerate(planned_jobs(self.config)) if tuple(told) not in started]
+        return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in planned]
+
+    def _job_in(self, folder: Path) -> Job:
+        told = overrides_of(folder)
+        state, ended = state_of(folder), self.ended.get(tuple(told), "")
+        return Job(folder.name, told, KILLED if ended and state == RUNNING else state, error_of(folder) or ended)
 
     def close(self) -> None:
         """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
@@ -106,6 +113,15 @@ class RecordSweep(Callback):
         """Note the sweep, and make its folder: what a search keeps lies beside it."""
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         begun[:] = [Sweep(config, time.time())]
+        if on_cluster(config):
+            from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
+
+            watch(begun[0])
+
+
+def on_cluster(config: DictConfig) -> bool:
+    """Tell whether the jobs are a cluster's (or, rehearsed, of this machine), which keeps what they say in files."""
+    return ".hydra_submitit_launcher." in config.hydra.launcher["_target_"]
 
 
 def begun_jobs(folder: Path, name: str, began: float = 0.0) -> list[Path]:
@@ -151,7 +167,7 @@ def end_of_sweep(name: str) -> None:
         sweep.close()
     jobs = sweep.jobs()
     missing = [job for job in jobs if job.state != FINISHED]
-    if ".hydra_submitit_launcher." in sweep.config.hydra.launcher["_target_"]:
+    if on_cluster(sweep.config):
         for job in missing:  # what they said stands in files of submitit's
             if job.error:
                 print(f"kd-{name}: error: job {job.name}: {job.error}", file=sys.stderr)

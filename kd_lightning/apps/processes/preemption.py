@@ -45,6 +45,11 @@ def _note(number: int, frame: Any) -> None:
         raise Preempted
 
 
+def started_before() -> bool:
+    """Tell whether the scheduler has started this job before: it goes on in the folder that it has."""
+    return any(int(os.environ.get(f"{of}_RESTART_COUNT") or 0) for of in ("SLURM", "TORCHELASTIC"))
+
+
 @contextmanager
 def preemption_deferred() -> Iterator[None]:
     """Let the block end at a place of its own choice; outside of such blocks the job ends at once."""

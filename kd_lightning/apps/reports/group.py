@@ -42,7 +42,7 @@ class Group:
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """Return the groups of the runs that have finished, in the order of their first folders.
+    """Return the groups of the runs that have finished with scores, in the order of their first folders.
 
     A run belongs to a group by ``config.yaml`` without the seed, and by the fingerprints of its data; places, loggers,
     hardware and where it was resumed do not count. Where each run's teachers have the run's own seed
@@ -50,7 +50,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     """
     buckets: dict[str, list[tuple[Run, Settings]]] = {}
     for run in sorted(runs, key=lambda run: [(len(part), part) for part in run.folder.parts]):
-        if run.finished:
+        if run.finished and run.summary["tasks"]:  # those that end with soft targets have none
             settings = settings_of(run)
             buckets.setdefault(_key(settings, "teacher.seeds"), []).append((run, settings))
     split: dict[str, list[tuple[Run, Settings]]] = {}

@@ -44,13 +44,14 @@ def sweep_rows(jobs: Sequence[Path]) -> tuple[Row, list[Row]]:
     from kd_lightning.data.folders import read_json
 
     runs = {job: run for job in jobs if (run := result_of_job(job)) is not None}
-    told = [overrides_of(job) for job in runs]
+    summaries = {job: read_json(run / "summary.json") for job, run in runs.items()}
+    summaries = {job: summary for job, summary in summaries.items() if "until" not in summary}  # they have no student
+    told = [overrides_of(job) for job in summaries]
     own = [[override for override in overrides if not all(override in others for others in told)] for overrides in told]
     keys = {override.partition("=")[0] for overrides in own for override in overrides}
-    summaries = [read_json(run / "summary.json") for run in runs.values()]
-    shown = columns([summary["average"] for summary in summaries])
+    shown = columns([summary["average"] for summary in summaries.values()])
     rows: list[Row] = []
-    for overrides, summary in zip(own, summaries, strict=True):
+    for overrides, summary in zip(own, summaries.values(), strict=True):
         name = " ".join(override.partition("=")[2] if len(keys) == 1 else override for override in overrides)
         cells = [cell(summary["average"]) for cell in shown.values()]
         rows.append([name or "the only one", *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])

@@ -1,0 +1,79 @@
+"""Jobs of a sweep that were killed: the launcher neither waits for them for ever, nor ends with the first of them.
+
+submitit asks ``sacct`` how jobs stand. Where a cluster keeps no accounts it waits for an answer that a killed job never
+gives; where it does, the first job that was killed ends the wait for all others.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from submitit.core.core import Job
+from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+from kd_lightning.apps.command_line.sweeps import Sweep
+
+EVERY_S = 60
+"""At most so many seconds between two looks."""
+
+GONE = "GONE"
+"""Of a job that the queue no longer knows: it has ended, how is not kept."""
+
+States = dict[str, dict[str, str]]
+
+
+class QueueWatcher(SlurmInfoWatcher):
+    """How jobs stand by the accounts, or, where there are none, by the queue."""
+
+    def __init__(self) -> None:
+        super().__init__(delay_s=EVERY_S)
+        self._accounts: bool | None = None
+
+    def _make_command(self) -> list[str] | None:
+        command: list[str] | None = super()._make_command()
+        if command is None:
+            return None
+        if self._accounts is None:
+            self._accounts = _works(command)
+        return command if self._accounts else ["squeue", "--me", "--array", "--states=all", "--format=%i|%T"]
+
+    def read_info(self, string: bytes | str) -> States:
+        """Return job -> its state, of all that were asked for."""
+        if self._accounts:
+            found: States = super().read_info(string)
+            return found
+        text = string.decode() if isinstance(string, bytes) else string
+        rows = (line.split("|") for line in text.splitlines()[1:])
+        states = {job: {"JobID": job, "State": state} for job, state in rows}
+        return {job: states.get(job, {"JobID": job, "State": GONE}) for job in self._registered}
+
+
+def _works(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def watch(sweep: Sweep) -> None:
+    """Let submitit tell the sweep of jobs that have ended without an answer, and go on with the others.
+
+    Args:
+        sweep: The one that this process has begun.
+    """
+    answers = Job.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            found: list[Any] = answers(job)
+        except (UncompletedJobError, FailedJobError):
+            told = tuple(job.submission().args[0])
+            sweep.ended.setdefault(told, f"it has ended without an answer ({job.state}); see {job.paths.stderr}")
+            return [JobReturn(status=JobStatus.COMPLETED)]
+        return found
+
+    setattr(SlurmJob, "watcher", QueueWatcher())  # noqa: B010, no other way: submitit makes arrays of this class alone
+    setattr(Job, "results", results)  # noqa: B010
