@@ -86,7 +86,7 @@ def check_targets(cfg):
 
 def test_the_list_is_complete():
     """A glob that finds nothing would pass every other test."""
-    assert {str(path.parent) for path in FILES} == GROUPS | {".", "hydra/sweeper"}
+    assert {str(path.parent) for path in FILES} == GROUPS | {".", "hydra/launcher", "hydra/sweeper"}
     assert {path.stem for path in FILES if path.parent == Path()} == {"fit", "train", "distill", "predict", "evaluate"}
     names = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "glue", "wikiqa", "trecqa"}
     names |= {"toy_sentiment", "toy_comparison", "toy_preference", "snli", "webqa_kd"}
@@ -419,3 +419,18 @@ def test_experiments_belong_to_kd_distill():
         composed("train", "experiment=quickstart")
     assert "experiment" not in composed("train")
     assert "kd-distill" in yaml.safe_load((CONF / "train.yaml").read_text())["hydra"]["help"]["template"]
+
+
+@pytest.mark.parametrize(("nodes", "devices"), [(1, 1), (1, 4), (2, 4)])
+def test_each_process_is_a_task_of_the_cluster(nodes, devices):
+    """A task for each process, a GPU for each task: Lightning on fewer would wait for the others until the time limit."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    told = [f"trainer.devices={devices}", *([f"+trainer.num_nodes={nodes}"] if nodes > 1 else [])]
+    for launcher, gpus in (("slurm_cpu", None), ("slurm_gpu", devices)):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("distill", [*told, f"hydra/launcher={launcher}"], return_hydra_config=True)
+        found = cfg.hydra.launcher
+        assert (found.nodes, found.tasks_per_node, found.gpus_per_node) == (nodes, devices, gpus)
+        assert found._target_.endswith(".SlurmLauncher")
+        assert found.max_num_timeout > 0, "a job at its time limit would end for ever"
+        assert found.signal_delay_s < 60 * found.timeout_min

@@ -33,6 +33,7 @@ from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
 from kd_lightning.errors import UserError
+from kd_lightning.fields import is_whole
 
 
 def _installed_folder(package: str, folder: str, extra: str) -> str:
@@ -45,8 +46,16 @@ def _installed_folder(package: str, folder: str, extra: str) -> str:
     return str(Path(spec.origin).parent / folder)
 
 
+def _number_of_devices(devices: Any) -> int:
+    """Resolve ``${number_of_devices:${trainer.devices}}``: what a cluster is asked for has a number."""
+    if not is_whole(devices, 1):
+        raise UserError(f"trainer.devices is {devices}, but a cluster is asked for a number of them: trainer.devices=2")
+    return int(devices)
+
+
 OmegaConf.register_new_resolver("given", bool, replace=True)
 OmegaConf.register_new_resolver("installed_folder", _installed_folder, replace=True)
+OmegaConf.register_new_resolver("number_of_devices", _number_of_devices, replace=True)
 OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 
