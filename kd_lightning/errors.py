@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+SETTING = re.compile(r"(?<![\w./])(?=(?:data|encoder|optimizer|scheduler|batching|trainer|teacher|system)\.[a-z_]+\b)")
+"""Where a setting of a fit is named in a message."""
 
 
 class UserError(Exception):
@@ -24,7 +28,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def told_in(where: str) -> Iterator[None]:
-    """Put a place in front of what is wrong within the block.
+    """Put a place in front of what is wrong within the block, and in front of the settings that are named there.
 
     Args:
         where: Part of the configuration.
@@ -32,7 +36,7 @@ def told_in(where: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {SETTING.sub(f'{where}.', str(error))}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -77,7 +77,7 @@ def check_targets(cfg):
         made = get_object(node["_target_"])
         given = {key for key in node if not key.startswith("_")}
         if node["_target_"].startswith("kd_lightning.data."):
-            given -= {"unlabelled"}  # of the corpus around the source
+            given -= {"unlabelled", "limit"}  # of the corpus around the source
         parameters = inspect.signature(made).parameters.values()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             assert given <= {p.name for p in parameters}, node["_target_"]
@@ -423,7 +423,7 @@ def test_experiments_belong_to_kd_distill():
 
 @pytest.mark.parametrize(("nodes", "devices"), [(1, 1), (1, 4), (2, 4)])
 def test_each_process_is_a_task_of_the_cluster(nodes, devices):
-    """A task for each process, a GPU for each task: Lightning on fewer would wait for the others until the time limit."""
+    """A task for each process, a GPU for each task: with fewer, the first waits for the others until its time ends."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     told = [f"trainer.devices={devices}", *([f"+trainer.num_nodes={nodes}"] if nodes > 1 else [])]
     for launcher, gpus in (("slurm_cpu", None), ("slurm_gpu", devices)):

@@ -41,6 +41,11 @@ def read(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
 def main() -> None:
     """Write the corpus, and say how many pairs each set gave."""
     args = parser().parse_args()
+    needed = [f"{folder}/{split}.parquet" for folder, (_, splits) in SETS.items() for split in ("train", *splits)]
+    if missing := [name for name in needed if not (args.path / name).is_file()]:
+        parser().error(f"{args.path} has no {', '.join(missing)}")
+    if not args.output.parent.is_dir():
+        parser().error(f"{args.output.parent} is no folder, in which {args.output.name} would be written")
     left_out = {
         pair
         for folder, (columns, splits) in SETS.items()

@@ -58,6 +58,8 @@ def run(cfg: DictConfig) -> float | None:
     plan = Plan.of(plain)
     with met(plan.processes, Path(plain["paths"]["store"])) as all_of_us:
         all_of_us.agree(plan.check)
+        if all_of_us.leads:
+            plan.warn_of_few_steps()
         folder = Path(all_of_us.agree(lambda: str(folder)))
         if all_of_us.leads:
             write_config(folder, plain)

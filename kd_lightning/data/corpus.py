@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,11 +30,13 @@ class Corpus:
         source: Serves the tasks that name no files.
         cache: Folder of checked rows and token arrays; safe to delete.
         unlabelled: A file that is the split ``unlabelled`` of all tasks, or one per task by name.
+        limit: Of each split the first so many rows alone; all are read, and must be right.
     """
 
     source: Source
     cache: Path
     unlabelled: str | Mapping[str, str] | None = None
+    limit: int | None = None
 
     def rows(self, task: Task, split: str, *, labelled: bool | None = None) -> Rows | None:
         """Return the split's rows, or None where there is no such split.
@@ -55,9 +57,14 @@ class Corpus:
         content = source.key(task, split)
         if content is None:
             return None
-        values = json.dumps([FORMAT, content, labelled, asdict(task)], sort_keys=True)
+        kept = [] if self.limit is None else [self.limit]
+        values = json.dumps([FORMAT, content, labelled, asdict(task), *kept], sort_keys=True)
         folder = self.cache / "rows" / f"{task.name}-{split}-{hashlib.sha256(values.encode()).hexdigest()[:16]}"
-        return cache_rows(folder, lambda: source.read(task, split, labelled=labelled), source.where(task, split))
+        return cache_rows(
+            folder,
+            lambda: first_rows(source.read(task, split, labelled=labelled), self.limit),
+            source.where(task, split),
+        )
 
     def require(self, task: Task, split: str, *, labelled: bool | None = None) -> Rows:
         """Return the split's rows (see ``rows``).
@@ -102,6 +109,15 @@ class Corpus:
 
     def _source(self, task: Task) -> Source:
         return Files() if task.files else self.source
+
+
+def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
+    """Yield the first rows of all that are read: what is wrong further on is found, too."""
+    left = limit
+    for batch in batches:
+        if left is None or left > 0:
+            yield batch.slice(0, left)
+        left = None if left is None else left - batch.num_rows
 
 
 def _checked(written: Iterator[pa.RecordBatch], task: Task, source: str) -> Iterator[pa.RecordBatch]:

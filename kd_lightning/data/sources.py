@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,8 @@ from kd_lightning.data.folders import file_hash, locked, new_folder
 from kd_lightning.data.reading.reader import check_columns, read_file
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -110,6 +113,7 @@ class ParquetFolder:
         with locked(folder):
             if folder.is_dir():
                 return
+            log.info("task %s: fetching %s from the Hub", task.name, self.repo)
             try:
                 found = datasets.load_dataset(self.repo, task.name)
             except Exception as error:

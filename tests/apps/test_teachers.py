@@ -220,7 +220,7 @@ def test_members_have_their_settings_and_their_place():
     cfg = whole_run(members={"a": {"optimizer": {"lr": 9}}, "b": {}}, scope="multi")
     a, b = planned_members(FitInputs(cfg, Shared(None)))
     assert [member.fits[0].cfg["optimizer"]["lr"] for member in (a, b)] == [9, 2]
-    assert [member.fits[0].prefix for member in (a, b)] == ["teacher.members.a.", "teacher.members.b."]
+    assert [member.fits[0].prefix for member in (a, b)] == ["teacher.members.a.", "teacher."], "b has none of its own"
     assert [member.fits[0].cfg["trainer"]["max_epochs"] for member in (a, b)] == [2, 2]
 
 

@@ -259,6 +259,26 @@ def test_pairs_of_the_first_stage_from_a_file(two_stages, kd, workplace):
     assert found["data"]["beasts"]["unlabelled"] == 0
 
 
+def test_both_stages_and_the_baseline_have_the_words_of_both(two_stages, workplace):
+    """A student of the first stage's words alone, beside a baseline that knows those of the task."""
+    with (workplace / "animals-more.csv").open("a") as file:
+        file.write("lilac walrus,lilac walrus,same\n")
+    with (workplace / "beasts-train.csv").open("a") as file:
+        file.write("ochre gecko,ochre gecko,same\n")
+    run = two_stages()
+    (baseline,) = Path("outputs/store/fits").glob("baseline-*")
+    first, second, alone = (
+        TrainedModel.open(folder).tokenizer.get_vocab()
+        for folder in (run / "pretrain" / "student", run / "student", baseline)
+    )
+    assert first == second == alone
+    assert {"walrus", "gecko"} <= {*first}
+    found = summary(run)
+    encoders = {role: found["parameters"][f"{role}_without_embeddings"] for role in ("student", "baseline")}
+    assert encoders["student"] > encoders["baseline"], "it has a head for each teacher"
+    assert found["latency_ms"]["baseline"] > 0
+
+
 @pytest.mark.parametrize("killed", ["pretrain student", "student"])
 def test_each_stage_goes_on_where_it_was(two_stages, fits, monkeypatch, killed):
     """Hours of a first stage again, since the second was killed; or teachers of both stages, once for each of them."""
@@ -290,8 +310,9 @@ def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits, caplog):
     run = kd("distill", *settings)
     assert fits == [*(f"teacher animals {seed}" for seed in (1, 2, 3)), "pretrain student", "student"]
     few = [said.getMessage() for said in caplog.records if "steps are few" in said.getMessage()]
-    assert [said.partition(":")[0] for said in few] == fits, "each is told once"
-    assert [said.rpartition(" ")[2] for said in few[-2:]] == ["pretrain.trainer.max_epochs", "trainer.max_epochs"]
+    assert sorted(said.partition(":")[0] for said in few) == sorted(fits), "each is told once"
+    settings_told = [said.rpartition(" ")[2] for said in few]
+    assert settings_told == ["teacher.trainer.max_epochs"] * 3 + ["trainer.max_epochs", "pretrain.trainer.max_epochs"]
     assert (run / "pretrain" / "config.yaml").is_file()
     fits.clear()
     kd("distill", *settings, "optimizer.lr=1e-4", "+pretrain.optimizer.lr=1e-3")

@@ -220,6 +220,16 @@ def test_embedded_tasks(tmp_path):
     assert "expected it at embedded toy_sentiment test" in refusal(corpus.require, task, "test")
 
 
+def test_the_first_rows_alone(tmp_path):
+    """A trial of all stages on a table of millions; what is wrong in a row that is left out is found all the same."""
+    task = make_task(name="toy_sentiment", texts=["sentence"], labels=["negative", "positive"])
+    whole = Corpus(Embedded(), tmp_path).require(task, "validation")
+    for limit in (1, 192, 999, 1000, 5000):
+        some = Corpus(Embedded(), tmp_path, limit=limit).require(task, "validation")
+        assert list(some.texts()) == list(whole.texts())[:limit]
+        assert (some.fingerprint == whole.fingerprint) is (limit >= 1000)
+
+
 def test_a_task_that_is_not_embedded(tmp_path):
     """data=embedded with a task of another source."""
     message = refusal(Corpus(Embedded(), tmp_path).rows, make_task(name="rte"), "train")

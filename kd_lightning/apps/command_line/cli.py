@@ -79,6 +79,7 @@ def quiet() -> None:
     for name in ("alembic", "optuna.storages", "optuna.study"):  # a search's file; Hydra says what matters
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # its counts, at the end
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts without a network
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
         logging.getLogger(name).propagate = False
 

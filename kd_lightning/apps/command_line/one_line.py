@@ -49,6 +49,15 @@ def one_line(
     found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
     if found is not None:
         return f"{found[1]}: {found[2]}; {CHECK_PATH}"
+    found = re.search(r"Error merging override \+*([\w.]+)\.task=(\S+)", text)
+    if found is not None:
+        return f"{found[1]}.task={found[2]}: tasks are chosen by task@{found[1]}.task={found[2]}"
+    found = re.search(r"Could not override '(\S+@\S+?)'", text)
+    if found is not None and found[1].startswith("teacher@"):
+        where = found[1].removeprefix("teacher@")
+        return f"{found[1]}: teachers are chosen by {where}.members, scores too: {{NAME: {{scores: {{TASK: FILE}}}}}}"
+    if found is not None:
+        return f"there is no choice {found[1]} yet: a new one needs a + in front, +{found[1]}=OPTION"
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None and found[1] == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
@@ -57,7 +66,8 @@ def one_line(
     if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
         last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return line.removeprefix("UserError raised while resolving interpolation: ")
 
 
 def last_error(text: str) -> str:

@@ -67,6 +67,7 @@ class Fit:
             nothing.
         start: The trained model that it goes on from; None begins with a new one.
         untaught: Its tasks that have no teacher.
+        spoken: Whose texts its new vocabulary is learned from, if not from its own alone.
     """
 
     stage: str
@@ -76,11 +77,13 @@ class Fit:
     prefix: str = ""
     start: Start | None = None
     untaught: tuple[str, ...] = ()
+    spoken: tuple[FitInputs, ...] = ()
 
     @cached_property
     def inputs(self) -> FitInputs:
         """Tasks, rows, tokenizer and tokens."""
-        return FitInputs(self.cfg, self.shared, self.start.model.tokenizer if self.start else None, self.untaught)
+        trained = self.start.model.tokenizer if self.start else None
+        return FitInputs(self.cfg, self.shared, trained, self.untaught, self.spoken)
 
     @cached_property
     def identity(self) -> str:

@@ -58,12 +58,14 @@ class FitInputs:
         shared: What it has in common with the run's other fits.
         trained: The tokenizer of the model that the fit goes on from, if it does.
         untaught: The tasks that have no teacher: there, rows without labels teach nothing.
+        spoken: Whose texts a new vocabulary is learned from, where others go on with it, or are compared; else its own.
     """
 
     cfg: Config
     shared: Shared
     trained: PreTrainedTokenizerBase | None = None
     untaught: tuple[str, ...] = ()
+    spoken: tuple[FitInputs, ...] = ()
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -169,7 +171,8 @@ class FitInputs:
         """The encoder's tokenizer; a new vocabulary is learned from ``train`` splits alone, where there are some."""
         if self.trained is not None:
             return self.trained
-        rows = list((self.labelled_rows or self.training_rows).values())
+        each = [of.labelled_rows or of.training_rows for of in self.spoken or (self,)]
+        rows = [some for found in each for some in found.values()]
         key = json.dumps([self.cfg["encoder"], [some.fingerprint for some in rows]], sort_keys=True)
         if key not in self.shared.tokenizers:
             texts = (text for some in rows for text in some.texts())

@@ -33,8 +33,8 @@ class Shared:
     def of(cls, cfg: Config) -> Shared:
         """Return the data of a configuration, nothing of it read yet."""
         source = dict(cfg["data"])
-        unlabelled = source.pop("unlabelled", None)
-        return cls(Corpus(build(source, "data"), Path(cfg["paths"]["cache"]), unlabelled))
+        unlabelled, limit = source.pop("unlabelled", None), source.pop("limit", None)
+        return cls(Corpus(build(source, "data"), Path(cfg["paths"]["cache"]), unlabelled, limit))
 
     def rows(self, task: Task, split: str) -> Rows | None:
         """Return a split's rows, opened once; a split that is evaluated must have labels.

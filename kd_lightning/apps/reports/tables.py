@@ -14,6 +14,7 @@ from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.scores import AVERAGE_ROWS, GAIN_NAMES, array, cases, values
 from kd_lightning.apps.reports.statistics import Array, bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.results.report import GAINS, LABELS, gain, megabytes, percent
+from kd_lightning.apps.results.summary import MEASURED
 
 MANY = 8
 """Groups; of more, pairs are tested on their averages alone."""
@@ -154,7 +155,7 @@ def size_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         parameters = group.runs[0].summary["parameters"]
-        for role in ("teacher", "student"):
+        for role in MEASURED:
             if (count := parameters.get(role)) is not None:
                 bare = parameters.get(f"{role}_without_embeddings")
                 times = [run.summary["latency_ms"].get(role) for run in group.runs]

@@ -50,9 +50,10 @@ def add_models(
         students: What is handed over, before it is fine-tuned.
         models: Role -> task -> its models.
     """
-    trained = (model for teacher in teachers if teacher.chosen for model in teacher.trained.values())
-    first = {"teacher": next((model for model in trained if isinstance(model, TrainedModel)), None)}
-    first["student"] = students[inputs.tasks[0].name][0]
+    task = inputs.tasks[0].name
+    trained = [model for teacher in teachers if teacher.chosen for model in teacher.trained.values()]
+    each = {"teacher": trained, "baseline": models["baseline"].get(task, []), "student": students[task]}
+    first = {role: next((one for one in found if isinstance(one, TrainedModel)), None) for role, found in each.items()}
     summary["data"] = {task: each[0].result["data"][task] for task, each in students.items()}
     for role, model in first.items():
         for suffix in ("", "_without_embeddings"):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from kd_lightning.apps.fits.build import Config
-from kd_lightning.apps.results.summary import GROUPS, ROLES
+from kd_lightning.apps.results.summary import GROUPS, MEASURED, ROLES
 from kd_lightning.data.folders import write_text
 
 Row = Sequence[str]
@@ -83,7 +84,7 @@ def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
         return [name, *(cell(scores) for cell in cells.values())]
 
     def cost(name: str, costs: Config, form: Callable[[Any], str]) -> Row:
-        of_column = {"teacher": costs["teacher"], "baseline": costs["student"], "student": costs["student"]}
+        of_column = {role: costs[role] for role in MEASURED}
         empty = {name: "" for name in cells if name.startswith("gain") or name.endswith("fine-tuned")}
         return [name, *(empty.get(column, _show(of_column.get(column), form)) for column in cells)]
 
@@ -95,7 +96,7 @@ def distillation_rows(summary: Config) -> tuple[Row, list[Row]]:
             rows.append(scored(f"average {group}", summary["averages"][group]))
     rows.append(scored("average", summary["average"]))
     rows.append(cost("parameters", summary["parameters"], lambda count: f"{count / 1e6:.2f} M"))
-    bare = {role: summary["parameters"][f"{role}_without_embeddings"] for role in ("teacher", "student")}
+    bare = {role: summary["parameters"][f"{role}_without_embeddings"] for role in MEASURED}
     rows.append(cost("without embeddings", bare, lambda count: f"{count / 1e6:.2f} M"))
     rows.append(cost("size", summary["parameters"], megabytes))
     rows.append(cost("latency, 1 row", summary["latency_ms"], lambda ms: f"{ms:.1f} ms"))
@@ -141,17 +142,17 @@ def show_table(title: str, header: Row, rows: Sequence[Row], words: int = 1) -> 
     for i, name in enumerate(header):
         shown, cells = name.replace(", ", ",\n"), [row[i] for row in rows]
         if i < words:
-            table.add_column(shown, overflow="fold", min_width=min(LEGIBLE, max(map(len, [name, *cells]))))
+            table.add_column(escape(shown), overflow="fold", min_width=min(LEGIBLE, max(map(len, [name, *cells]))))
         else:  # a number that is cut is another number
             table.add_column(
-                shown, justify="right", no_wrap=True, min_width=max(map(len, [*shown.split("\n"), *cells]))
+                escape(shown), justify="right", no_wrap=True, min_width=max(map(len, [*shown.split("\n"), *cells]))
             )
     grouped = any(row[0] in AVERAGES for row in rows)
     for i, row in enumerate(rows):
         following = rows[i + 1][0] if i + 1 < len(rows) else ""
         ends = row[0] in AVERAGES or following in (("parameters",) if grouped else ("average", "parameters"))
         ends |= words > 1 and following != ""
-        table.add_row(*row, end_section=ends)
+        table.add_row(*map(escape, row), end_section=ends)
     console, narrowest = Console(), sum((column.min_width or 0) + 3 for column in table.columns) + 1
     room = narrowest if console.is_terminal else LOG_WIDTH
     wide = Console(width=max(console.width, room))
@@ -196,11 +197,11 @@ def write_report(folder: Path, summary: Config) -> None:
     versions = ", ".join(f"{name} {value}" for name, value in summary["versions"].items())
     header, rows = distillation_rows(summary)
     teachers = f"\n{markdown(*teacher_rows(summary))}\n" if len(summary["teachers"]) > 1 else ""
-    text = f"""# {summary["experiment"]}, seed {summary["seed"]}
+    text = f"""# {summary["experiment"]}, seed {summary["seed"]}{", first stage" if folder.name == "pretrain" else ""}
 
 {markdown(header, rows)}
 {teachers}
-{" ".join(filter(None, _explanations(summary, header)))}
+{chr(10).join(f"- {said}" for said in _explanations(summary, header) if said)}
 
 - system: {summary["system"]}, configuration {summary["config_hash"]} (config.yaml)
 - seconds by stage: {seconds}
@@ -228,34 +229,45 @@ def _shares(ensemble: Config | None) -> str:
 
 def _explanations(summary: Config, header: Row) -> Iterator[str]:
     """Yield what the table does not say of itself, for the columns that it has."""
-    yield "Scores are percentages on the splits that are evaluated."
+    average = "`average` is GLUE's: a task with several metrics counts with their mean."
+    yield f"Scores are percentages on the splits that are evaluated. {average}"
     if "gain" in header:
-        yield "`gain` is student minus baseline, in points."
-        yield "The baseline is the same student without a teacher, on the same number of steps."
+        yield (
+            "`gain` is student minus baseline, in points. The baseline is the same student without a teacher (and with "
+            "one head), on the same number of steps."
+        )
         yield doubt(summary)
         unlabelled = {
             (data["unlabelled"] + data.get("synthetic", 0)) / data["train"] if data["train"] else None
             for data in summary["data"].values()
         }
         if len(unlabelled) > 1:
-            yield "It draws its tasks by their labelled rows, the student by all of its rows: part of the gain may come"
-            yield "from another mix of tasks (not with `task_sampler=uniform`)."
+            yield (
+                "The baseline draws its tasks by their labelled rows, the student by all of its rows: part of the gain "
+                "may come from another mix of tasks (not with `task_sampler=uniform`)."
+            )
     if "ensemble" in header:
-        yield "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions."
-        yield _shares(summary["ensemble"])
+        averaged = "`teacher` is the mean of the teachers' scores, `ensemble` that of their averaged predictions."
+        yield f"{averaged} {_shares(summary['ensemble'])}".rstrip()
     if "student, fine-tuned" in header:
-        yield "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
-        if any(task["student_fine_tuned"] is None for task in summary["tasks"].values()):
-            yield "In their averages, tasks that were not fine-tuned count as they were before."
+        some = any(task["student_fine_tuned"] is None for task in summary["tasks"].values())
+        yield (
+            "Fine-tuned models went on from there on one task alone, on gold labels; their size is the student's."
+            f"{' In their averages, tasks that were not fine-tuned count as they were before.' if some else ''}"
+        )
     if summary["pretrain"]:
         first = ", ".join(summary["pretrain"]["tasks"])
-        yield f"The student went on from one that was distilled before, on {first} (pretrain/report.md)."
-        if "gain" in header:
-            yield "The baseline begins anew: it has the steps of the second stage alone."
-    yield "`average` is GLUE's: a task with several metrics counts with their mean."
+        anew = " The baseline begins anew: it has the steps of the second stage alone." if "gain" in header else ""
+        yield f"The student went on from one that was distilled before, on {first} (pretrain/report.md).{anew}"
+    yield f"Latency is the median of repeated calls on this machine, as busy as it was.{_one_of_several(summary)}"
+
+
+def _one_of_several(summary: Config) -> str:
+    """Return whose sizes and latencies the table has, where there are several models of a role."""
     of_role = {role: summary["folders"].get(role, {}) for role in ROLES}
     final = {"student": {**of_role["student"], **of_role["student_fine_tuned"]}, "teacher": of_role["teacher"]}
     counts = {role: len({path for paths in found.values() for path in paths}) for role, found in final.items()}
     several = [f"{count} models of {of}s" for of, count in counts.items() if count > 1]
-    if several:
-        yield f"Parameters, size and latency are those of one model; there are {' and '.join(several)}."
+    if not several:
+        return ""
+    return f" Parameters, size and latency are those of one model; there are {' and '.join(several)}."

@@ -18,6 +18,9 @@ GROUPS = ("with a teacher", "without a teacher")
 
 ROLES = ("teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned")
 
+MEASURED = ("teacher", "baseline", "student")
+"""Whose size and latency are told."""
+
 BEFORE = {"baseline_fine_tuned": "baseline", "student_fine_tuned": "student"}
 """What was fine-tuned -> from what: it counts where a task was not."""
 
@@ -36,8 +39,8 @@ def new_summary(cfg: Config, versions: Mapping[str, str]) -> Config:
         "teachers": [],
         "ensemble": None,
         "pretrain": None,
-        "parameters": dict.fromkeys(("teacher", "teacher_without_embeddings", "student", "student_without_embeddings")),
-        "latency_ms": {"teacher": None, "student": None},
+        "parameters": dict.fromkeys(f"{role}{part}" for role in MEASURED for part in ("", "_without_embeddings")),
+        "latency_ms": dict.fromkeys(MEASURED),
         "seconds": {},
         "data": {},
         "folders": {},

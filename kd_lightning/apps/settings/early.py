@@ -33,6 +33,7 @@ WHOLE_NUMBERS = {
     "augmenter.n_iter": 1,
     "augmenter.max_ngram": 1,
     "augmenter.seed": 0,
+    "data.limit": 1,
     "eval_batch_size": 1,
 }
 """Setting -> its lowest value; null stands for a default where there is one. ``teacher.`` may stand before each."""

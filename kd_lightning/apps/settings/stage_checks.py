@@ -27,7 +27,7 @@ def check_stages(cfg: Settings) -> None:
     Raises:
         UserError: If one names what there is not, or is of the wrong kind.
     """
-    if cfg["until"] not in (None, "soft_targets"):
+    if cfg.get("until") not in (None, "soft_targets"):
         raise UserError(f"until is {cfg['until']!r}, expected soft_targets (no student is trained) or null")
     for role in ("teacher", "student"):
         if cfg[role]["scope"] not in ("single", "multi"):

@@ -31,10 +31,12 @@ class GivenScores:
     Args:
         files: (task, split) -> its file.
         inputs: Of the run.
+        name: What the teacher is called, beside trained ones.
     """
 
     files: Mapping[tuple[str, str], Path]
     inputs: FitInputs
+    name: str = ""
 
     @property
     def folder(self) -> Path:
@@ -61,7 +63,7 @@ class GivenScores:
             if self.knows(name, split):
                 task = by_name[name]
                 scores[task.score_key(split)] = scores_from_logits(task, self.logits(task, split, rows)[1], rows)
-        return {"stage": "given scores", "scores": scores}
+        return {"stage": f"given scores {self.name}".rstrip(), "scores": scores}
 
     @cached_property
     def identity(self) -> str:

@@ -67,13 +67,15 @@ class Plan:
             log.info("the teacher is a BiLSTM, too; encoder@teacher.encoder=minilm, for example, is another")
         untaught = tuple(name for name in cfg["task"] if learns and name not in who_teaches(cfg))
         inputs = FitInputs(cfg, shared, untaught=untaught)
-        return cls(
+        first = cls._first_of(cfg) if cfg["pretrain"] else None
+        plan = cls(
             inputs,
             list(members(inputs)) if learns else [],
             list(student_fits(cfg, shared, untaught)),
             fine_tuned_students(cfg, "student", shared),
-            cls._first_of(cfg) if cfg["pretrain"] else None,
+            first,
         )
+        return plan._of_one_vocabulary(first) if first else plan
 
     @classmethod
     def _first_of(cls, cfg: Config) -> Plan:
@@ -81,6 +83,12 @@ class Plan:
             plan = cls.of(first_stage(cfg))
         students = [replace(fit, stage=f"pretrain {fit.stage}") for fit in plan.students]
         return replace(plan, students=students, where="pretrain.")
+
+    def _of_one_vocabulary(self, first: Plan) -> Plan:
+        """Return the plan with students, of both stages, that have the words of both: the second goes on with them."""
+        spoken = (first.inputs, self.inputs)
+        before, after = ([replace(fit, spoken=spoken) for fit in plan.students] for plan in (first, self))
+        return replace(self, students=after, first=replace(first, students=before))
 
     @cached_property
     def baselines(self) -> list[Fit]:
@@ -93,7 +101,9 @@ class Plan:
                     f"task {task.name} has no train split, whose labels the baseline would learn from: add "
                     "baseline=false"
                 )
-        return list(baseline_fits(inputs.cfg, inputs.shared, inputs.untaught)) if wanted else []
+        spoken = self.students[0].spoken
+        fits = baseline_fits(inputs.cfg, inputs.shared, inputs.untaught) if wanted else ()
+        return [replace(fit, spoken=spoken) for fit in fits]
 
     @cached_property
     def fine_tuned_baselines(self) -> dict[str, Fit]:
@@ -166,9 +176,15 @@ class Plan:
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
-        told = {fit.identity for fit in self.first.teacher_fits} if self.first else set()
-        for fit in [*(fit for fit in self.teacher_fits if fit.identity not in told), *self.students]:
-            fit.warn_of_few_steps(self.where)
+
+    def warn_of_few_steps(self) -> None:
+        """Say which fits are too short to expect anything of them; a teacher of both stages is one of the second's."""
+        own = {fit.identity for fit in self.teacher_fits}
+        for fit in [*self.teacher_fits, *self.students]:
+            fit.warn_of_few_steps()
+        for fit in [*self.first.teacher_fits, *self.first.students] if self.first else ():
+            if fit.identity not in own:
+                fit.warn_of_few_steps(self.first.where if self.first else "")
 
     def _check_given_scores(self) -> None:
         """Check that given scores are there for all rows that they teach, and write them into the store."""

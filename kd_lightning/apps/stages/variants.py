@@ -68,10 +68,12 @@ def members(inputs: FitInputs) -> Iterator[Member]:
     teacher["augmenter"] = {}
     for name, (member, seed) in stage_settings.teachers(own).items():
         if member in given:
-            yield Member(name, (), {}, GivenScores({key: Path(file) for key, file in given[member].items()}, inputs))
+            files = {key: Path(file) for key, file in given[member].items()}
+            called = "" if member == "given" else member  # the one of teacher=scores_file
+            yield Member(name, (), {}, GivenScores(files, inputs, called))
             continue
         settings = {**with_changes(teacher, stage_settings.members(own)[member]), "seed": seed}
-        where = f"teacher.members.{member}." if member else "teacher."
+        where = f"teacher.members.{member}." if stage_settings.members(own)[member] else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
         stages = scopes(settings, "teacher", own["scope"], tasks)
         fits = tuple(Fit(f"{stage} {name}".strip(), fit, shared, {}, where) for stage, fit in stages)
