@@ -228,11 +228,12 @@ def test_completion_is_installed_as_the_page_says(tmp_path):
         *((command, mistake) for command in ("train", "distill") for mistake in ("foo=1", "task=rtx", "seed=-1")),
         ("predict", "foo=1"),
         ("evaluate", "eval_batch_size=0"),
+        *((command, "accelerator=cpu trainer.precision=16-mixed") for command in ("train", "distill", "predict")),
     ],
 )
 def test_a_mistake_is_found_before_anything_heavy_is_loaded(command, mistake, tmp_path):
     code = (
-        f"import sys, atexit; sys.argv = ['kd-{command}', {mistake!r}]\n"
+        f"import sys, atexit; sys.argv = {[f'kd-{command}', *mistake.split()]}\n"
         f"from kd_lightning.{command} import main\n"
         "heavy = ('torch', 'transformers', 'pytorch_lightning', 'pandas', 'pyarrow', 'wandb')\n"
         "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"

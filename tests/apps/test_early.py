@@ -1,5 +1,6 @@
 """What is refused before anything heavy is imported, and what the configuration becomes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def composed(command, *overrides):
     """Return a command's configuration."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, overrides=["encoder=tiny", *overrides])
+        return compose(command, overrides=[*["encoder=tiny"] * (command in ("train", "distill")), *overrides])
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,40 @@ def test_values_that_break_later_are_refused_at_once(command, override, message)
     """A rate that stays 0 for ever, a division by zero after an hour, texts cut to nothing."""
     with pytest.raises(UserError, match=message):
         check_early(composed(command, override))
+
+
+HALF = "16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "where"),
+    [
+        ("train", [f"trainer.precision={HALF}"], "trainer"),
+        ("predict", [f"trainer.precision={HALF}", "run=."], "trainer"),
+        ("evaluate", [f"trainer.precision={HALF}", "run=."], "trainer"),
+        ("distill", [f"trainer.precision={HALF}"], "trainer"),
+        ("distill", [f"+teacher.trainer.precision={HALF}"], "teacher.trainer"),
+        ("distill", ["+teacher.trainer.accelerator=cpu", "accelerator=gpu", f"trainer.precision={HALF}"], "trainer"),
+        ("distill", [f"teacher.members={{a: {{trainer: {{precision: {HALF}}}}}}}"], "teacher.members.a.trainer"),
+        ("distill", [f"student.fine_tune={{trainer: {{precision: {HALF}}}}}"], "student.fine_tune.trainer"),
+        ("distill", [f"pretrain={{trainer: {{precision: {HALF}}}}}"], "pretrain: trainer"),
+    ],
+)
+def test_half_precision_is_refused_without_a_gpu(monkeypatch, command, overrides, where):
+    """Lightning's refusal is a traceback after minutes; a teacher's setting is not the run's."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: "accelerator=gpu" in overrides)
+    message = rf"^{where}.precision is {HALF}: fp16 needs a GPU; use bf16-mixed, 32-true or auto$"
+    with pytest.raises(UserError, match=message):
+        check_early(composed(command, *overrides))
+
+
+@pytest.mark.parametrize("precision", [HALF, "16-true", "16"])
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cpu"])
+def test_half_precision_is_a_gpus(monkeypatch, precision, accelerator):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    cfg = composed("train", f"trainer.precision={precision}", f"accelerator={accelerator}")
+    with pytest.raises(UserError, match="fp16") if accelerator == "cpu" else nullcontext():
+        check_early(cfg)
 
 
 @pytest.mark.parametrize("overrides", [[], ["trainer.max_epochs=-1", "trainer.max_steps=10"], ["encoder.max_length=8"]])

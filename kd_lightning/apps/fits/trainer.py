@@ -23,6 +23,7 @@ from kd_lightning.apps.fits.stopping import StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import Terminated, UserError
@@ -129,9 +130,9 @@ def choose_precision(cfg: Config) -> str:
     """
     settings = cfg["trainer"]
     precision = str(settings.get("precision", "32-true"))
-    gpu = torch.cuda.is_available() and settings.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    gpu = takes_gpu(settings.get("accelerator", "auto"))
     if precision.startswith("16") and not gpu:
-        raise UserError(f"trainer.precision is {precision}: fp16 needs a GPU; use bf16-mixed, 32-true or auto")
+        raise no_half_precision("trainer.precision", precision)
     if precision != "auto":
         return precision
     if gpu:

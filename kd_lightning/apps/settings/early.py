@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.first_stage import first_stage
+from kd_lightning.apps.settings.hardware import check_precision
 from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, students
@@ -92,6 +93,7 @@ def check_early(cfg: DictConfig) -> None:
     for prefix in _places(cfg):
         _check_kinds(cfg, prefix)
         _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
+        check_precision(cfg, prefix)
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
@@ -138,6 +140,7 @@ def _check_first(cfg: dict[str, Any]) -> None:
         for prefix in _places(known):
             _check_kinds(known, prefix)
             _check_length(OmegaConf.select(known, f"{prefix}trainer"), prefix)
+            check_precision(known, prefix)
     there, here = students(first), students(cfg)
     if there != here:
         raise UserError(
