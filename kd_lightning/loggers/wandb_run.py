@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,8 +24,8 @@ STEP = "trainer/global_step"
 LONGEST_TAG = 64
 """Letters; the service refuses longer ones."""
 
-open_runs: list[WandbRun] = []
-"""The runs of this process that have not ended."""
+GRACE = 5.0
+"""Seconds that the library gets beyond what it was told to wait for the service, before it is left alone."""
 
 
 class WandbRun(Logger):
@@ -93,9 +94,9 @@ class WandbRun(Logger):
         if self._run is None:
             try:
                 self._run = self._open({**self._facts, **params})
-                open_runs.append(self)
             except Exception as error:
-                self._give_up(error)
+                log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
+            self._tried(_over_steps)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -114,14 +115,16 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
-        """End the run, if it is open: its files are whole, and what can be sent is sent."""
-        self._tried(lambda run: run.finish(exit_code=exit_code))
-        self._run = None
-        if self in open_runs:
-            open_runs.remove(self)
+        """End the run, if it is open: its files are whole, and what can be sent in time is sent."""
+        run, self._run = self._run, None
+        if run is not None:
+            try:
+                _end(run, exit_code, self.timeout + GRACE)
+            except Exception as error:
+                log.warning("wandb: %s; what was not sent of %s is in its files", first_line(error), self.name)
 
     def _open(self, config: Mapping[str, Any]) -> Any:
-        """Return the run of the library; where the service cannot be reached, one that is written to files."""
+        """Return the run of the library; where the service does not take it, one that is written to files."""
         import wandb
 
         waits: dict[str, Any] = {"init_timeout": self.timeout, "finish_timeout": self.timeout}
@@ -134,34 +137,62 @@ class WandbRun(Logger):
             return wandb.init(mode="disabled", **known)
         if not self.offline and not WandbRun._unreachable:
             try:
-                return _over_steps(wandb.init(mode="online", **known))
-            except wandb.errors.Error as error:
-                WandbRun._unreachable = True
-                log.warning("wandb: %s; runs are written to files, which wandb sync sends", first_line(error))
-        return _over_steps(wandb.init(mode="offline", **known))
+                return wandb.init(mode="online", **known)
+            except (wandb.errors.Error, TimeoutError) as error:
+                self._tell_why_offline(error)
+                known["id"] = self._id and f"{self._id}-offline"  # the library's process still holds the other
+        return wandb.init(mode="offline", **known)
+
+    def _tell_why_offline(self, error: Exception) -> None:
+        """Warn; a service that does not answer is not tried again, one that refuses this run may take the next."""
+        from wandb.errors import AuthenticationError, CommError
+
+        lost = isinstance(error, CommError | TimeoutError) and not isinstance(error, AuthenticationError)
+        WandbRun._unreachable = lost
+        which = "runs are" if lost else f"{self.name} is"
+        log.warning("wandb: %s; %s written to files, which wandb sync sends", first_line(error), which)
 
     def _tried(self, act: Callable[[Any], Any]) -> None:
+        """Do something with the run; where that goes wrong, warn, end it, and do without it from now on."""
         if self._run is not None:
             try:
                 act(self._run)
             except Exception as error:
-                self._give_up(error)
+                log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
+                self.finish(1)
 
-    def _give_up(self, error: Exception) -> None:
-        """Warn, and do without the run from now on."""
-        log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
-        self._run = None
+
+def _end(run: Any, exit_code: int, patience: float) -> None:
+    """End a run of the library, which may wait for a process that does not answer.
+
+    Raises:
+        TimeoutError: If it has not ended in so many seconds.
+    """
+    failed: list[Exception] = []
+
+    def finish() -> None:
+        try:
+            run.finish(exit_code=exit_code)
+        except Exception as error:
+            failed.append(error)
+
+    ending = threading.Thread(target=finish, daemon=True)
+    ending.start()
+    ending.join(patience)
+    if ending.is_alive():
+        failed.append(TimeoutError(f"its process has not answered for {patience:.0f} seconds"))
+    if failed:
+        raise failed[0]
 
 
 def _keep_maximum(name: str, run: Any) -> None:
     run.define_metric(name, step_metric=STEP, summary="max")
 
 
-def _over_steps(run: Any) -> Any:
-    """Return the run, its values shown over optimiser steps."""
+def _over_steps(run: Any) -> None:
+    """Show its values over optimiser steps."""
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
-    return run
 
 
 @contextmanager
@@ -181,9 +212,3 @@ def finished(loggers: Sequence[Logger]) -> Iterator[None]:
         for logger in loggers:
             if isinstance(logger, WandbRun):
                 logger.finish(code)
-
-
-def finish_open_runs(exit_code: int) -> None:
-    """End all runs of this process, where it is about to leave without another word."""
-    for run in list(open_runs):
-        run.finish(exit_code)

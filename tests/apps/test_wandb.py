@@ -1,14 +1,21 @@
 """Runs in Weights & Biases, read back from the files that they are without a key."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from wandb.sdk.lib.wbauth import read_netrc_auth
 
-from kd_lightning import loggers
 from kd_lightning.apps.results.job_run import summary_numbers
+from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.errors import UserError
 from kd_lightning.loggers import WandbRun, finished, wandb_run
@@ -89,7 +96,6 @@ def test_what_ends_a_job_ends_its_runs(kd, workplace, monkeypatch, error, code, 
     found = wandb_runs(workplace / "outputs")
     assert [(run["kind"], run["exit"]) for run in found] == [("distill", code), ("teacher", code)]
     assert found[0]["summary"]["status"] == ("interrupted" if code == 255 else "failed")
-    assert not wandb_run.open_runs
 
 
 def test_what_goes_on_goes_on_with_its_run(kd, workplace, monkeypatch, wandb_runs):
@@ -112,6 +118,25 @@ def test_what_goes_on_goes_on_with_its_run(kd, workplace, monkeypatch, wandb_run
     kd("train", *settings, folder="outputs/two")
     (third,) = wandb_runs(workplace / "outputs" / "two")
     assert third["id"] != first["id"], "the same settings in another folder are another run"
+    kd("train", *settings, folder="outputs/one")
+    fourth = wandb_runs(workplace / "outputs" / "one")[-1]
+    assert fourth["id"] not in (first["id"], third["id"]), "what begins anew is another run, in the same folder, too"
+
+
+def test_a_job_that_is_queued_again_goes_on_with_its_run(kd, workplace, monkeypatch, wandb_runs):
+    """Of an interrupted job; what has ended well is begun anew, and its run is left as it is."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NLUSystem, "validation_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            kd("distill", *SMALL, folder="outputs/job")
+    for _ in range(2):
+        kd("distill", *SMALL, folder="outputs/job")
+    first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
+    assert first == second != third
 
 
 def test_two_processes_write_one_whole_run(kd, wandb_runs):
@@ -146,51 +171,114 @@ def test_without_a_key_nobody_is_asked_for_one(kd, wandb_runs):
     assert len(wandb_runs(kd("train", *settings))) == 1
 
 
-def test_a_service_that_is_not_there_is_a_warning(tmp_path, caplog, monkeypatch, wandb_runs):
-    """Runs are files, then; and the next one does not wait again."""
-    import wandb
+def test_a_service_that_is_not_there_costs_no_run(tmp_path, wandb_runs):
+    """The library keeps the id of the run that it could not begin: the same run, as files, is refused."""
+    code = "from kd_lightning.loggers import WandbRun, finished\n"
+    code += "for name in ('one', 'two'):\n    run = WandbRun(name, 'p', name=name, id=f'mine-{name}', timeout=1)\n"
+    code += "    with finished([run]):\n        run.log_hyperparams({})\n        run.log_metrics({'x': 1.0})\n"
+    mine = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_SILENT": "true"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **mine}, check=True, capture_output=True
+    )
+    (warning,) = told.stderr.decode().splitlines()
+    assert warning.startswith("wandb: ")
+    assert warning.endswith("; runs are written to files, which wandb sync sends")
+    found = wandb_runs(tmp_path)
+    assert [run["history"][0]["x"] for run in found] == [1, 1]
+    assert [run["id"] for run in found] == ["mine-one-offline", "mine-two"]
 
+
+@pytest.mark.parametrize(
+    ("error", "times", "said"),
+    [
+        (wandb.errors.CommError("no route to host"), 1, "no route to host; runs are written to files"),
+        (TimeoutError("60 s"), 1, "60 s; runs are written to files"),
+        (wandb.errors.AuthenticationError("key too short"), 2, "key too short; one is written to files"),
+        (wandb.errors.UsageError("invalid tag"), 2, "invalid tag; one is written to files"),
+    ],
+)
+def test_only_a_service_that_does_not_answer_is_given_up(tmp_path, caplog, monkeypatch, wandb_runs, error, times, said):
+    """A run that the service refuses says nothing of the next one, which the service may take."""
     asked, init = [], wandb.init
 
-    def unreachable(mode, **settings):
+    def refuse(mode, **settings):
         asked.append(mode)
         if mode == "online":
-            raise wandb.errors.CommError("no route to host")
+            raise error
         return init(mode=mode, **settings)
 
-    monkeypatch.setattr(wandb, "init", unreachable)
+    monkeypatch.setattr(wandb, "init", refuse)
     monkeypatch.setattr(WandbRun, "_unreachable", False)
     for name in ("one", "two"):
         run = WandbRun(str(tmp_path / name), "p", name=name)
         with finished([run]):
             run.log_hyperparams({})
             run.log_metrics({"x": 1.0})
-    assert asked == ["online", "offline", "offline"]
-    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warning == "wandb: no route to host; runs are written to files, which wandb sync sends"
+    assert asked.count("online") == times
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == times
+    assert warnings[0] == f"wandb: {said}, which wandb sync sends"
     assert [run["history"][0]["x"] for run in wandb_runs(tmp_path)] == [1, 1]
 
 
-def test_a_run_that_breaks_is_a_warning(tmp_path, caplog):
-    """A training of days ends because a dashboard does."""
+def test_a_run_that_breaks_is_a_warning_and_is_ended(tmp_path, caplog, monkeypatch, wandb_runs):
+    """A training of days ends because a dashboard does; or the run is shown as running for ever."""
     run = WandbRun(str(tmp_path), "p", name="mine", offline=True)
     with finished([run]):
         run.log_hyperparams({})
-        run._run.finish()
+        monkeypatch.setattr(type(run._run), "log", lambda *_: 1 / 0)
         run.log_metrics({"x": 1.0}, step=1)
         run.log_metrics({"x": 2.0}, step=2)
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.startswith("wandb: ")
-    assert warning.endswith("; mine goes on without it")
+    assert warning == "wandb: division by zero; mine goes on without it"
+    (found,) = wandb_runs(tmp_path)
+    assert found["exit"] == 1
 
 
-def test_a_process_that_leaves_ends_its_runs(tmp_path, wandb_runs):
-    """What a job that is queued again does, which must not raise anything."""
-    made = [WandbRun(str(tmp_path / name), "p", name=name, offline=True) for name in ("job", "fit")]
-    for run in made:
-        run.log_hyperparams({})
-    loggers.finish_open_runs(1)
-    assert [run["exit"] for run in wandb_runs(tmp_path)] == [1, 1]
+def test_an_end_is_not_waited_for_without_end(tmp_path, caplog, monkeypatch):
+    """The library's process may hang, as on a disk that is gone; the model is trained, and the command waits."""
+    monkeypatch.setattr(wandb_run, "GRACE", 0.0)
+    run = WandbRun(str(tmp_path), "p", name="mine", offline=True, timeout=0.01)
+    answered = threading.Event()
+    run._run = SimpleNamespace(finish=lambda exit_code: answered.wait())
+    run.finish()
+    answered.set()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "has not answered" in warning
+
+
+NETRCS = [
+    "",
+    "machine api.wandb.ai\n  login user\n  password {key}\n",
+    "machine api.forge.coreweave.com\n  login user\n  password {key}\n",
+    "machine wandb.example.org:8080\n  login user\n  password {key}\n",
+    "machine example.org\n  login wandb\n  password {key}\n",
+    "default login user password {key}\n",
+    "machine api.wandb.ai login\n  password\n# wandb\n",
+]
+
+
+@pytest.mark.parametrize("url", ["", "https://api.wandb.ai", "http://wandb.example.org:8080/", "https://example.com"])
+@pytest.mark.parametrize("text", NETRCS)
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_key_is_where_the_library_finds_it(tmp_path, monkeypatch, text, url, noted):
+    """Another machine's password in a netrc that speaks of wandb is no key, and a question stops the job."""
+    (tmp_path / "netrc").write_text(text.format(key="0" * 40))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    if noted:  # as `wandb login --host` does
+        (tmp_path / "settings").write_text(f"[default]\nbase_url = {url}\n" if url else "[default]\n")
+    elif url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert has_wandb_key() == (read_netrc_auth(host=url or wandb.Settings().base_url) is not None)
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
+def test_a_key_of_the_environment_is_one(monkeypatch, name):
+    assert not has_wandb_key()
+    monkeypatch.setenv(name, "0" * 40)
+    assert has_wandb_key()
 
 
 def test_gains_are_of_scores_alone():

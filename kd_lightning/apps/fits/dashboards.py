@@ -5,9 +5,9 @@ In Weights & Biases each fit that is trained is a run, and so is the job that as
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hydra.types import RunMode
 
 from kd_lightning.apps.fits.build import Config, build, learns_from_teachers
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
+from kd_lightning.data.folders import write_text
 
 NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug|data\.root|ckpt_path|name)\b")
 """Arguments that say where and how, and not what."""
@@ -23,15 +24,19 @@ NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug
 LONGEST_NAME = 120
 """Letters of a run's name, and of its id, which the service takes."""
 
+OWN_ID = "wandb_id"
+"""The file in the folder of a fit or a job that holds the id of its run."""
 
-def build_loggers(cfg: Config, folder: Path, stage: str, identity: str) -> list[Any]:
+
+def build_loggers(cfg: Config, folder: Path, stage: str, identity: str, resumed: bool) -> list[Any]:
     """Return the loggers of a fit that its configuration names.
 
     Args:
         cfg: The fit's configuration.
         folder: Of the fit; logs go there.
         stage: What the fit is for.
-        identity: Its content address; with the folder, it is the id of its run, which a resumed fit continues.
+        identity: Its content address.
+        resumed: Whether it goes on, and its run with it; what begins anew has a new one.
     """
     kind, job = fit_kind(stage, cfg), kind_of_job()
     shared = job == "distill" and not kind.startswith("student")  # by the jobs of a sweep
@@ -42,7 +47,8 @@ def build_loggers(cfg: Config, folder: Path, stage: str, identity: str) -> list[
         if node and not (is_wandb(node) and os.environ.get("WANDB_SWEEP_ID") and job == "distill"):
             own = {"save_dir": str(folder)}
             if is_wandb(node):
-                own |= run_settings(node, cfg, folder, job_type=kind, name=name, facts=facts)
+                own |= run_settings(node, cfg, job_type=kind, name=name, facts=facts)
+                own |= {"id": run_id(folder, f"{stage}-{identity}", resumed)}
             elif node["_target_"].endswith(".MLFlowLogger"):
                 own |= {"run_name": name}
             loggers.append(build(node, f"logger.{option}", **own))
@@ -54,24 +60,37 @@ def is_wandb(node: Any) -> bool:
     return isinstance(node, dict) and str(node.get("_target_")).endswith(".WandbRun")
 
 
-def run_settings(node: Config, cfg: Config, folder: Path, *, job_type: str, name: str, facts: Config) -> Config:
-    """Return what a ``WandbRun`` is told beside its own settings.
+def run_id(folder: Path, named: str, resumed: bool) -> str:
+    """Return the id of the run of a fit or a job, which its folder keeps: what goes on there goes on with its run.
+
+    Args:
+        folder: Of the fit or the job.
+        named: What the id tells, beside a random part.
+        resumed: Whether the fit or the job goes on; else it has a new id.
+    """
+    kept = folder / OWN_ID
+    if resumed and kept.is_file():
+        return kept.read_text(encoding="utf-8").strip()
+    own = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', named[-LONGEST_NAME:])}-{secrets.token_hex(3)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(kept, f"{own}\n")
+    return own
+
+
+def run_settings(node: Config, cfg: Config, *, job_type: str, name: str, facts: Config) -> Config:
+    """Return what a ``WandbRun`` is told beside its own settings and its id.
 
     Args:
         node: Its own settings.
         cfg: The configuration of the fit or of the job.
-        folder: Of the fit or the job: the same in each process that goes on with it.
         job_type: What it is among the runs of its group.
         name: What it is called.
         facts: What else is known of it, for the run's configuration.
     """
-    place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:6]
-    named = f"{facts['stage']}-{facts['identity']}"[-LONGEST_NAME:]
     system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
     told = {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}}
     return {
         "offline": node["offline"] or not has_wandb_key(),
-        "id": f"{re.sub(r'[^A-Za-z0-9_-]+', '-', named)}-{place}",
         "name": shortened(name),
         "group": node.get("group") or os.environ.get("WANDB_RUN_GROUP") or group(),
         "job_type": job_type,

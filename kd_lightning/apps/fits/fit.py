@@ -44,7 +44,7 @@ from kd_lightning.data.sampling import epoch_batches, probabilities
 from kd_lightning.encoders import Encoder, EncoderSpec
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
-from kd_lightning.loggers import MetricsCsv
+from kd_lightning.loggers import MetricsCsv, finished
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
 
@@ -242,18 +242,19 @@ class Fit:
         together = team().size > 1 and self.idle_trainer.world_size > 1
         if together:
             team().check_same("settings, data or code", self.identity)
-        trainer = build_trainer(self.cfg, folder, stage=self.stage, identity=self.identity, together=together)
-        system = self.build_system()
-        data = self.build_data()
+        system, data = self.build_system(), self.build_data()
         begun = self._prepare(folder, checkpoint)
+        known: Config = {"identity": self.identity, "resumed": checkpoint is not None, "together": together}
+        trainer = build_trainer(self.cfg, folder, stage=self.stage, **known)
         data.trainer = trainer
         rows = sum(len(part.tokens) for part in data.train)
         batches, steps = len(data.train_dataloader()), data.total_steps
         how = f"{rows:,} examples, {batches:,} batches an epoch, {steps:,} steps, {trainer.precision}"
         log.info("%s: %s%s", self.stage, how, f", from step {begun:,} ({checkpoint})" if checkpoint else "")
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.cfg)
-        scores = train(system, trainer, data, checkpoint)
+        with finished(trainer.loggers):
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.cfg)
+            scores = train(system, trainer, data, checkpoint)
         result = fit_result(self.stage, self.identity, self.inputs, system, data, scores)
         result["seconds"] = round(time.perf_counter() - started, 1)
         if trainer.is_global_zero:

@@ -27,7 +27,7 @@ from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import Terminated, UserError
-from kd_lightning.loggers import MetricsCsv, WandbRun, finished
+from kd_lightning.loggers import MetricsCsv, WandbRun
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -42,7 +42,13 @@ ADVICE = (
 
 
 def build_trainer(
-    cfg: Config, folder: Path, *, stage: str = "", identity: str | None = None, together: bool = False
+    cfg: Config,
+    folder: Path,
+    *,
+    stage: str = "",
+    identity: str | None = None,
+    resumed: bool = False,
+    together: bool = False,
 ) -> pl.Trainer:
     """Return the trainer of a fit; its root folder is the fit's own, and logs go there.
 
@@ -51,13 +57,14 @@ def build_trainer(
         folder: Of the fit.
         stage: What is done, in the log and as the name of the run in dashboards.
         identity: The fit's content address; None is no fit, and is shown in no dashboard.
+        resumed: Whether the fit goes on from a checkpoint.
         together: Whether all processes of the job train the fit; else this one does, and those that Lightning forks.
 
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
     """
     on_terminal = sys.stderr.isatty()
-    dashboards = build_loggers(cfg, folder, stage, identity) if identity and team().leads else []
+    dashboards = build_loggers(cfg, folder, stage, identity, resumed) if identity and team().leads else []
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
     settings, environment = _processes(cfg["trainer"], together)
@@ -154,18 +161,17 @@ def silence_libraries() -> None:
 def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     resume = None if checkpoint is None else str(checkpoint)
-    with finished(trainer.loggers):
-        with _group_of(trainer), interruptible(trainer), preemption_deferred():
-            trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
-        if not evaluated_at_the_end(trainer):
-            remove_requeue_checkpoints(Path(trainer.default_root_dir))
-            with _group_of(trainer), interruptible(trainer):
-                trainer.validate(system, datamodule=data, verbose=False)
-        scores = scores_of(trainer.callback_metrics)
-        final = {f"final/{task}/{metric}": value for task, found in scores.items() for metric, value in found.items()}
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbRun):
-                logger.summarise(final)
+    with _group_of(trainer), interruptible(trainer), preemption_deferred():
+        trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+    if not evaluated_at_the_end(trainer):
+        remove_requeue_checkpoints(Path(trainer.default_root_dir))
+        with _group_of(trainer), interruptible(trainer):
+            trainer.validate(system, datamodule=data, verbose=False)
+    scores = scores_of(trainer.callback_metrics)
+    final = {f"final/{task}/{metric}": value for task, found in scores.items() for metric, value in found.items()}
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbRun):
+            logger.summarise(final)
     return scores
 
 

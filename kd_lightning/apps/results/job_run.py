@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.apps.fits.build import Config, build
-from kd_lightning.apps.fits.dashboards import is_wandb, kind_of_job, run_settings, settings_told
+from kd_lightning.apps.fits.dashboards import OWN_ID, is_wandb, kind_of_job, run_id, run_settings, settings_told
 from kd_lightning.apps.results.report import GAINS
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.loggers import finished
@@ -23,7 +23,7 @@ def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
 
     Args:
         cfg: The job's configuration.
-        folder: The job's; with the configuration, it is the id of the run, which a job that is queued again continues.
+        folder: The job's; it keeps the id of the run until the job has ended well, for who queues it again.
         summary: What the block fills; its numbers are the run's.
     """
     stage = kind_of_job()
@@ -32,7 +32,8 @@ def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
     runs = []
     for option, node in (cfg.get("logger") or {}).items():
         if is_wandb(node):
-            own = run_settings(node, cfg, folder, job_type=stage, name=name, facts=facts)
+            own = run_settings(node, cfg, job_type=stage, name=name, facts=facts)
+            own |= {"id": run_id(folder, f"{stage}-{facts['identity']}", resumed=True)}
             runs.append(build(node, f"logger.{option}", save_dir=str(folder), **own))
     with finished(runs):
         for run in runs:
@@ -44,6 +45,7 @@ def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
                 if numbers := summary_numbers(summary):
                     run.log_metrics(numbers)
                 run.summarise({"status": summary.get("status")} if "status" in summary else {})
+        (folder / OWN_ID).unlink(missing_ok=True)
 
 
 def summary_numbers(summary: Config) -> dict[str, float]:
