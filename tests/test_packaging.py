@@ -35,7 +35,7 @@ PLUGINS = {"hydra-submitit-launcher"}
 
 NOT_IMPORTED: dict[str, str] = {}
 """Requirements that no import of ours shows, and why they are there."""
-LOGGERS = {"MLFlowLogger": "mlflow-skinny", "TensorBoardLogger": "tensorboard"}
+LOGGERS = {"MlflowRun": "mlflow-skinny", "TensorBoardLogger": "tensorboard"}
 """Classes of other packages that import a package of their own."""
 
 

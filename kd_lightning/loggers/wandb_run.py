@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -193,22 +192,3 @@ def _over_steps(run: Any) -> None:
     """Show its values over optimiser steps."""
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
-
-
-@contextmanager
-def finished(loggers: Sequence[Logger]) -> Iterator[None]:
-    """End the runs in Weights & Biases with the block, in every case.
-
-    Their exit code is 0, or 1 where it fails, or 255 (wandb's own) where Ctrl-C or SIGTERM ends it.
-    """
-    code = 1
-    try:
-        yield
-        code = 0
-    except KeyboardInterrupt:
-        code = 255
-        raise
-    finally:
-        for logger in loggers:
-            if isinstance(logger, WandbRun):
-                logger.finish(code)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -123,17 +122,3 @@ def test_the_sweep_of_the_service_runs_our_command(kd, wandb_runs):
         kd("distill", "task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb")
     )
     assert sweep["metric"]["name"] in run["history"][-1]
-
-
-@pytest.mark.filterwarnings("ignore")  # SQLAlchemy's, of MLflow
-def test_mlflow_is_one_word(kd, workplace):
-    """One store for all runs, with what each of them was told and has logged."""
-    pytest.importorskip("mlflow")
-    kd("train", "system=teacher", "task=animals", "trainer.max_epochs=1", "logger=mlflow")
-    with sqlite3.connect(workplace / "outputs" / "mlflow.db") as store:
-        metrics = dict(store.execute("SELECT key, value FROM latest_metrics"))
-        told = dict(store.execute("SELECT key, value FROM params"))
-        ((status,),) = store.execute("SELECT status FROM runs")
-    assert 0 <= metrics["val/animals/accuracy"] <= 1
-    assert told["seed"] == "1"
-    assert status == "FINISHED"

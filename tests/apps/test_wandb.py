@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -137,6 +139,21 @@ def test_a_job_that_is_queued_again_goes_on_with_its_run(kd, workplace, monkeypa
         kd("distill", *SMALL, folder="outputs/job")
     first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
     assert first == second != third
+
+
+def test_the_command_of_the_docs_finds_all_runs(kd, workplace):
+    """Those of single jobs, of a sweep's, and of fits in the store; each once, and the older of a fit's two first."""
+    text = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text()
+    command = re.search(r"`(find outputs .*? \| sort) \| xargs wandb sync`", text)[1]
+    train = ["system=teacher", "task=animals", "trainer.max_epochs=1", "logger=wandb"]
+    for _ in range(2):
+        kd("train", *train, folder="outputs/train/one")
+    kd("distill", *SMALL, folder="outputs/distill/sweep_x/0")
+    found = subprocess.check_output(command, shell=True, cwd=workplace, text=True).split()
+    there = {str(path.parent.relative_to(workplace)) for path in workplace.rglob("*.wandb")}
+    assert set(found) == there
+    assert len(found) == len(there) == 2 + 4
+    assert found == sorted(found)
 
 
 def test_two_processes_write_one_whole_run(kd, wandb_runs):

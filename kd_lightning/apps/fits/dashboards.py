@@ -1,6 +1,6 @@
 """What dashboards are told of a run: its name, its kind, the runs that it belongs to. All of it is Hydra's.
 
-In Weights & Biases each fit that is trained is a run, and so is the job that asked for it; they share a group.
+Each fit that is trained is a run, and so is the job that asked for it; in Weights & Biases they share a group.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +29,62 @@ OWN_ID = "wandb_id"
 """The file in the folder of a fit or a job that holds the id of its run."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What dashboards are told of a fit or a job, beside its configuration.
+
+    Args:
+        kind: What it is among the runs of its group.
+        name: What it is called.
+        stage: What a fit is for; of a job its command.
+        identity: A hash of its settings.
+        folder: Its own; logs go there.
+        resumed: Whether it goes on, and its run with it; what begins anew has a new one.
+    """
+
+    kind: str
+    name: str
+    stage: str
+    identity: str
+    folder: Path
+    resumed: bool
+
+
 def build_loggers(cfg: Config, folder: Path, stage: str, identity: str, resumed: bool) -> list[Any]:
     """Return the loggers of a fit that its configuration names.
 
     Args:
         cfg: The fit's configuration.
-        folder: Of the fit; logs go there.
+        folder: Of the fit.
         stage: What the fit is for.
         identity: Its content address.
-        resumed: Whether it goes on, and its run with it; what begins anew has a new one.
+        resumed: Whether it goes on from a checkpoint.
     """
     kind, job = fit_kind(stage, cfg), kind_of_job()
     shared = job == "distill" and not kind.startswith("student")  # by the jobs of a sweep
     name = f"{stage} {(not shared and settings_told()) or 'seed=' + str(cfg['seed'])}"
-    facts = {"stage": stage, "identity": identity, "folder": str(folder)}
-    loggers = []
-    for option, node in (cfg["logger"] or {}).items():
-        if node and not (is_wandb(node) and os.environ.get("WANDB_SWEEP_ID") and job == "distill"):
-            own = {"save_dir": str(folder)}
-            if is_wandb(node):
-                own |= run_settings(node, cfg, job_type=kind, name=name, facts=facts)
-                own |= {"id": run_id(folder, f"{stage}-{identity}", resumed)}
-            elif node["_target_"].endswith(".MLFlowLogger"):
-                own |= {"run_name": name}
-            loggers.append(build(node, f"logger.{option}", **own))
-    return loggers
+    shown = Shown(kind, name, stage, identity, folder, resumed)
+    told = {option: node for option, node in (cfg["logger"] or {}).items() if node}
+    if os.environ.get("WANDB_SWEEP_ID") and job == "distill":
+        told = {option: node for option, node in told.items() if not is_wandb(node)}
+    return [build_logger(option, node, cfg, shown) for option, node in told.items()]
+
+
+def build_logger(option: str, node: Config, cfg: Config, shown: Shown) -> Any:
+    """Return a logger of a fit or a job.
+
+    Args:
+        option: Its name in ``logger``.
+        node: Its settings.
+        cfg: The configuration of the fit or the job.
+        shown: What it is.
+    """
+    own: Config = {"save_dir": str(shown.folder)}
+    if is_wandb(node):
+        own |= run_settings(node, cfg, shown)
+    elif node["_target_"].endswith((".MlflowRun", ".MLFlowLogger")):
+        own |= {"run_name": shown.name}
+    return build(node, f"logger.{option}", **own)
 
 
 def is_wandb(node: Any) -> bool:
@@ -60,42 +92,30 @@ def is_wandb(node: Any) -> bool:
     return isinstance(node, dict) and str(node.get("_target_")).endswith(".WandbRun")
 
 
-def run_id(folder: Path, named: str, resumed: bool) -> str:
-    """Return the id of the run of a fit or a job, which its folder keeps: what goes on there goes on with its run.
-
-    Args:
-        folder: Of the fit or the job.
-        named: What the id tells, beside a random part.
-        resumed: Whether the fit or the job goes on; else it has a new id.
-    """
-    kept = folder / OWN_ID
-    if resumed and kept.is_file():
+def run_id(shown: Shown) -> str:
+    """Return the id of a run, which the folder keeps: what goes on there goes on with its run."""
+    kept = shown.folder / OWN_ID
+    if shown.resumed and kept.is_file():
         return kept.read_text(encoding="utf-8").strip()
-    own = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', named[-LONGEST_NAME:])}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    named = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{shown.stage}-{shown.identity}"[-LONGEST_NAME:])
+    own = f"{named}-{secrets.token_hex(3)}"
+    shown.folder.mkdir(parents=True, exist_ok=True)
     write_text(kept, f"{own}\n")
     return own
 
 
-def run_settings(node: Config, cfg: Config, *, job_type: str, name: str, facts: Config) -> Config:
-    """Return what a ``WandbRun`` is told beside its own settings and its id.
-
-    Args:
-        node: Its own settings.
-        cfg: The configuration of the fit or of the job.
-        job_type: What it is among the runs of its group.
-        name: What it is called.
-        facts: What else is known of it, for the run's configuration.
-    """
+def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
+    """Return what a ``WandbRun`` is told beside its own settings."""
     system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
-    told = {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}}
+    facts = {"stage": shown.stage, "identity": shown.identity, "folder": str(shown.folder)}
     return {
         "offline": node["offline"] or not has_wandb_key(),
-        "name": shortened(name),
+        "id": run_id(shown),
+        "name": shortened(shown.name),
         "group": node.get("group") or os.environ.get("WANDB_RUN_GROUP") or group(),
-        "job_type": job_type,
+        "job_type": shown.kind,
         "tags": [*node["tags"], *([cfg["name"]] if "name" in cfg else []), *system, *(cfg.get("task") or ())],
-        "facts": told,
+        "facts": {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}},
     }
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.apps.fits.build import Config, build
-from kd_lightning.apps.fits.dashboards import OWN_ID, is_wandb, kind_of_job, run_id, run_settings, settings_told
+from kd_lightning.apps.fits.build import Config
+from kd_lightning.apps.fits.dashboards import OWN_ID, Shown, build_logger, kind_of_job, settings_told
 from kd_lightning.apps.results.report import GAINS
 from kd_lightning.apps.settings.config_hash import config_hash
-from kd_lightning.loggers import finished
+from kd_lightning.loggers import WandbRun, finished
 
 SENT = ("tasks", "average", "averages", "objective", "parameters", "latency_ms", "seconds", "scores")
 """What is sent of a summary."""
@@ -19,7 +19,7 @@ SENT = ("tasks", "average", "averages", "objective", "parameters", "latency_ms",
 
 @contextmanager
 def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
-    """Show a job as a run of Weights & Biases where it is asked for, from the beginning of the block to its end.
+    """Show a job as a run in the dashboards that are asked for, from the beginning of the block to its end.
 
     Args:
         cfg: The job's configuration.
@@ -28,13 +28,8 @@ def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
     """
     stage = kind_of_job()
     name = settings_told() or str(cfg.get("name", cfg.get("run")))
-    facts = {"stage": stage, "identity": config_hash(cfg), "folder": str(folder)}
-    runs = []
-    for option, node in (cfg.get("logger") or {}).items():
-        if is_wandb(node):
-            own = run_settings(node, cfg, job_type=stage, name=name, facts=facts)
-            own |= {"id": run_id(folder, f"{stage}-{facts['identity']}", resumed=True)}
-            runs.append(build(node, f"logger.{option}", save_dir=str(folder), **own))
+    shown = Shown(stage, name, stage, config_hash(cfg), folder, resumed=True)
+    runs = [build_logger(option, node, cfg, shown) for option, node in (cfg.get("logger") or {}).items() if node]
     with finished(runs):
         for run in runs:
             run.log_hyperparams(cfg)
@@ -44,7 +39,9 @@ def job_run(cfg: Config, folder: Path, summary: Config) -> Iterator[None]:
             for run in runs:
                 if numbers := summary_numbers(summary):
                     run.log_metrics(numbers)
-                run.summarise({"status": summary.get("status")} if "status" in summary else {})
+                if isinstance(run, WandbRun) and "status" in summary:
+                    run.summarise({"status": summary["status"]})
+                run.save()
         (folder / OWN_ID).unlink(missing_ok=True)
 
 
