@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trainer import build_trainer, choose_precision
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import EvaluationStream
 from kd_lightning.systems import NLUSystem
 

@@ -44,9 +44,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trainer import build_trainer
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.batch import Batch
 from kd_lightning.data import EvaluationStream
 from kd_lightning.systems import NLUSystem

@@ -49,10 +49,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
-from kd_lightning.apps.fits.build import Config, build
+from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.store import stored
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import build_trainer
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import NewTransformer, load_tokenizer

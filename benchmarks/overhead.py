@@ -36,9 +36,9 @@ import torch
 from measure import Sample
 from torch.nn import functional as F
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trainer import build_trainer
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.batch import Batch, TaskRows
 from kd_lightning.optim import LinearWarmup
 from kd_lightning.systems import NLUSystem

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from kd_lightning.data.folders import write_json
+from kd_lightning.files import write_json
 
 ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()

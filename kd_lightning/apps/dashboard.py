@@ -79,7 +79,7 @@ def run(asked: argparse.Namespace) -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
 
     from kd_lightning.apps.dashboards.workspace import build_workspace, specification
-    from kd_lightning.data.folders import write_text
+    from kd_lightning.files import write_text
 
     workspace = build_workspace(entity, project, asked.tasks)
     if asked.output is not None:

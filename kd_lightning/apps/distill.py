@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import Config, system_class
+from kd_lightning.apps.fits.build import system_class
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs
@@ -33,6 +33,7 @@ from kd_lightning.apps.results.models import add_models, ensemble_facts, teacher
 from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import (
     Ensemble,

@@ -8,14 +8,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.report import show_scores
 from kd_lightning.apps.results.scoring import score_ensemble
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.teachers import Ensemble
-from kd_lightning.data.folders import write_json
+from kd_lightning.files import write_json
 from kd_lightning.tasks import glue_average
 
 

@@ -26,11 +26,11 @@ from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Manifest, Rows, SoftTargets
-from kd_lightning.data.folders import replacing
 from kd_lightning.data.soft_targets.chunks import is_of
 from kd_lightning.encoders.vocabulary import masked_as
 from kd_lightning.ensembling import mean_logits
 from kd_lightning.errors import UserError
+from kd_lightning.files import replacing
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)

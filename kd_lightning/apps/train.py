@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class, with_teacher_heads
+from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
@@ -21,6 +21,7 @@ from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.processes.preemption import started_before
 from kd_lightning.apps.results.report import show_scores, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected

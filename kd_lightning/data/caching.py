@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.data.folders import file_hash, locked, new_folder, read_json, write_json
+from kd_lightning.files import file_hash, locked, new_folder, read_json, write_json
 
 log = logging.getLogger(__name__)
 

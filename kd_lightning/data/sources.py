@@ -11,9 +11,9 @@ from typing import Protocol
 import pyarrow as pa
 
 from kd_lightning.data import grammar
-from kd_lightning.data.folders import file_hash, locked, new_folder
 from kd_lightning.data.reading.reader import check_columns, read_file
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import file_hash, locked, new_folder
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,5 @@ def _alone(uri: str) -> Iterator[str]:
         yield uri
         return
     store = Path(uri.removeprefix(IN_A_FILE)).absolute()
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.with_name(f".{store.name}.lock")):
+    with locked(store):
         yield f"{IN_A_FILE}{store}"

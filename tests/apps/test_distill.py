@@ -19,9 +19,9 @@ from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import file_hash, read_json
 from kd_lightning.data.soft_targets import chunks
 from kd_lightning.errors import Terminated, UserError
+from kd_lightning.files import file_hash, read_json
 from kd_lightning.systems import NLUSystem, Teacher
 from kd_lightning.tasks import glue_average
 

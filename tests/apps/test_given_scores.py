@@ -9,8 +9,8 @@ import yaml
 
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.files import read_json
 from tests.apps.conftest import sameness, write_pairs
 
 SHORT = ("task=animals", "trainer.max_epochs=1", "baseline=false")

@@ -19,10 +19,10 @@ from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.predict import write_predictions
 from kd_lightning.apps.results import scoring
-from kd_lightning.data.folders import read_json
 from kd_lightning.data.reading.reader import check_columns
 from kd_lightning.data.rows import cache_rows
 from kd_lightning.errors import UserError
+from kd_lightning.files import read_json
 from kd_lightning.tasks import Task
 
 COLOURS, ANIMALS = ["red", "blue", "green", "black"], ["cat", "dog", "bird", "fish"]

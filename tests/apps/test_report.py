@@ -18,7 +18,7 @@ from kd_lightning.apps.results.report import (
     write_report,
 )
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
-from kd_lightning.data.folders import read_json
+from kd_lightning.files import read_json
 from kd_lightning.tasks import Task
 
 RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))

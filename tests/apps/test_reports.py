@@ -25,7 +25,7 @@ from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.reports.tables import main_table, pairs_table, spread_table, student_table
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
-from kd_lightning.data.folders import write_json
+from kd_lightning.files import write_json
 from kd_lightning.tasks import Task
 
 RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))
@@ -552,4 +552,16 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):
 def test_nothing_heavy_is_imported_before_the_arguments_are_right(tmp_path):
     code = "import sys; from kd_lightning.report import main\ntry: main(['nowhere'])\nexcept SystemExit as end: "
     code += "assert end.code == 2; assert not {'torch', 'pandas', 'scipy', 'matplotlib'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_report_needs_no_torch(tmp_path):
+    """It reads files and draws: with torch and what stands on it, it would begin after six seconds."""
+    pytest.importorskip("matplotlib")
+    for number in (1, 2):
+        four_seeds(tmp_path / "runs" / str(number), optimizer__lr=number)
+    code = "import sys; from kd_lightning.report import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit as end: assert not end.code\nmain(['runs'])\n"
+    code += "heavy = {'torch', 'transformers', 'datasets', 'pytorch_lightning', 'wandb'} & {*sys.modules}\n"
+    code += "assert 'matplotlib' in sys.modules and not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)

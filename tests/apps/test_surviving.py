@@ -263,10 +263,10 @@ def test_a_folder_says_how_its_job_stands(tmp_path):
 
 def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):
     code = (
-        "import time; from pathlib import Path; from kd_lightning.data.folders import locked\n"
+        "import time; from pathlib import Path; from kd_lightning.files import locked\n"
         f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('held', flush=True); time.sleep(60)"
     )
-    wait = "from pathlib import Path; from kd_lightning.data.folders import locked\n"
+    wait = "from pathlib import Path; from kd_lightning.files import locked\n"
     wait += f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('mine')"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"

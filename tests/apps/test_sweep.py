@@ -5,9 +5,9 @@ import os
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.sweeps import begun_jobs
-from kd_lightning.apps.results.summary import ROLES
+from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.results.sweep import SweepTable, sweep_rows
-from kd_lightning.data.folders import write_json
+from kd_lightning.files import write_json
 
 NONE = dict.fromkeys(ROLES)
 

@@ -15,8 +15,8 @@ from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.callbacks import ResumeCheckpoint
-from kd_lightning.data.folders import read_json
 from kd_lightning.errors import UserError
+from kd_lightning.files import read_json
 from kd_lightning.systems import Teacher
 from kd_lightning.tasks import glue_average
 

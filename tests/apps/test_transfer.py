@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from kd_lightning.augmentation import tagging
 from kd_lightning.data import SoftTargets
-from kd_lightning.data.folders import read_json
 from kd_lightning.encoders import WordEmbedding
 from kd_lightning.errors import UserError
+from kd_lightning.files import read_json
 
 SMALL = ["task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1"]
 MASKS = ["augmenter=masking", "augmenter.p_mask=0.4", "augmenter.n_iter=3"]

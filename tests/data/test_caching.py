@@ -16,8 +16,8 @@ import pytest
 from kd_lightning.data import Rows
 from kd_lightning.data import folders as folders_module
 from kd_lightning.data.caching import cached
-from kd_lightning.data.folders import file_hash, locked, new_folder, replacing, write_text
 from kd_lightning.data.rows import cache_rows
+from kd_lightning.files import file_hash, locked, new_folder, replacing, write_text
 
 FACTS = {"count": 3, "name": "toy"}
 PROCESSES = multiprocessing.get_context("fork")  # these processes touch files only; others import torch for seconds

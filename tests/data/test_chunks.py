@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from kd_lightning.data import Manifest, SoftTargets
-from kd_lightning.data.folders import locked_if_free
 from kd_lightning.data.soft_targets import chunks
 from kd_lightning.data.soft_targets.chunks import is_of, write_in_chunks
+from kd_lightning.files import locked_if_free
 
 ROWS = 23
 IDS = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:ROWS]

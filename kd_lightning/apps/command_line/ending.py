@@ -21,11 +21,11 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     marked_as_running,
     remove_if_empty,
-    write_line,
 )
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import write_text
 
 EXIT_CODES = {REFUSED: 2, CRASHED: 1}
 """How a job ended -> the exit code of its process."""
@@ -74,14 +74,14 @@ def _survived(name: str, folder: Path) -> Iterator[None]:
     except Exception as error:
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
     except BaseException:
-        write_line(folder / ERROR, f"{INTERRUPTED}: it was ended from outside")
+        write_text(folder / ERROR, f"{INTERRUPTED}: it was ended from outside\n")
         raise
     else:
         (folder / ERROR).unlink(missing_ok=True)
         return
     how, message = end
     with suppress(OSError):  # the disk may be what is full
-        write_line(folder / ERROR, f"{how}: {message}")
+        write_text(folder / ERROR, f"{how}: {message}\n")
     line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
     print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
     _leave_with(EXIT_CODES[how])

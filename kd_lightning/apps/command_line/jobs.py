@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.files import locked_if_free, write_text
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED = (
 @contextmanager
 def marked_as_running(folder: Path) -> Iterator[None]:
     """Let others see that the job of a folder runs; of several processes of one job the first does."""
-    with _locked_if_free(folder) as ours:
+    with locked_if_free(folder / RUNNING) as ours:
         if ours:
             (folder / ELSEWHERE).unlink(missing_ok=True)
             (folder / MARK).touch()
@@ -56,34 +55,12 @@ def marked_as_running(folder: Path) -> Iterator[None]:
                 (folder / f"{MARK}.lock").unlink(missing_ok=True)
 
 
-@contextmanager
-def _locked_if_free(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a job's folder unless another process does, and tell whether it is held here."""
-    lock = FileLock(folder / f"{MARK}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
 def state_of(folder: Path) -> str:
     """Return how the job of a folder stands."""
     if (folder / MARK).exists():
-        with _locked_if_free(folder) as free:
+        with locked_if_free(folder / RUNNING) as free:
             return KILLED if free else RUNNING
     return error_of(folder).partition(":")[0] or FINISHED
-
-
-def write_line(path: Path, line: str) -> None:
-    """Write a file of one line, whole or not at all; nothing heavy is imported for it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(f"{line}\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def error_of(folder: Path) -> str:
@@ -115,7 +92,7 @@ def skipped(cfg: DictConfig) -> tuple[Path, Any] | None:
         log.info("already finished: %s", found[0])
         now = HydraConfig.get()
         if now.mode is RunMode.MULTIRUN:
-            write_line(Path(now.runtime.output_dir, ELSEWHERE), str(found[0]))
+            write_text(Path(now.runtime.output_dir, ELSEWHERE), f"{found[0]}\n")
         else:
             remove_if_empty()
     return found

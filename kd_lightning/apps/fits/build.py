@@ -11,14 +11,12 @@ from hydra.utils import get_class, get_object, instantiate
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.fits.refusals import refused_by
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import with_settings
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
-
-Config = dict[str, Any]
-"""A resolved configuration in plain containers."""
 
 
 def build(node: Any, where: str, /, **values: Any) -> Any:

@@ -15,9 +15,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from kd_lightning.apps.fits.build import Config, build, learns_from_teachers
+from kd_lightning.apps.fits.build import build, learns_from_teachers
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
-from kd_lightning.data.folders import write_text
+from kd_lightning.files import write_text
 
 NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug|data\.root|ckpt_path|name)\b")
 """Arguments that say where and how, and not what."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system
+from kd_lightning.apps.fits.build import build, build_encoder, build_system
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.refusals import refused_by
@@ -34,16 +34,17 @@ from kd_lightning.apps.fits.trainer import (
 )
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import OF_A_FIT
 from kd_lightning.data import MultiTaskData, Part
 from kd_lightning.data.batches.grouping import check_groups
 from kd_lightning.data.batches.train_stream import check_shares, check_single_task
 from kd_lightning.data.datamodule import run_steps
-from kd_lightning.data.folders import write_json, write_text
 from kd_lightning.data.sampling import epoch_batches, probabilities
 from kd_lightning.encoders import Encoder, EncoderSpec
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
+from kd_lightning.files import write_json, write_text
 from kd_lightning.loggers import MetricsCsv, finished
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from kd_lightning import __version__
-from kd_lightning.apps.fits.build import Config, own_task_heads
+from kd_lightning.apps.fits.build import own_task_heads
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.own_code import own_code
 from kd_lightning.apps.fits.trainer import choose_precision
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import NOT_OF_THE_RESULT
 from kd_lightning.data import TeacherLogits
 

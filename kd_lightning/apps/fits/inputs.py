@@ -10,9 +10,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.fits.build import Config, build, build_tasks, learns_from_teachers
+from kd_lightning.apps.fits.build import build, build_tasks, learns_from_teachers
 from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.shared import Shared
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
 from kd_lightning.errors import UserError, did_you_mean

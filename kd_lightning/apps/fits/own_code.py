@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from kd_lightning.apps.fits.refusals import refused_by
-from kd_lightning.data.folders import file_hash
+from kd_lightning.files import file_hash
 
 TRUSTED = {"kd_lightning", "torch", "pytorch_lightning", "torchmetrics", "transformers"}
 """Packages whose code is known by its version."""

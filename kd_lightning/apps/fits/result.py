@@ -7,9 +7,9 @@ import hashlib
 import torch
 from torch import Tensor
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.identity import versions
 from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import MultiTaskData, Rows
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.systems import NLUSystem

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import locked_if_free
 
 
 @contextmanager
@@ -26,15 +26,10 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{folder} is being trained by another command: wait for its end") from None
-    try:
+    with locked_if_free(folder / "fit") as ours:
+        if not ours:
+            raise UserError(f"{folder} is being trained by another command: wait for its end")
         yield
-    finally:
-        lock.release()
 
 
 def read_checkpoint(path: Path, identity: str) -> Config:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.fits.build import Config, build
+from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.own_code import own_code
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import Corpus, Rows
 from kd_lightning.data.evaluation_rows import check_evaluation_rows
 from kd_lightning.errors import UserError, did_you_mean

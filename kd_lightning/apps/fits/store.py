@@ -11,7 +11,7 @@ from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.trained_model import TrainedModel, result_of
 from kd_lightning.apps.processes.team import team
 from kd_lightning.callbacks import resume_path
-from kd_lightning.data.folders import locked
+from kd_lightning.files import locked
 
 log = logging.getLogger(__name__)
 

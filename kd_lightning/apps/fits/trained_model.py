@@ -16,14 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kd_lightning.apps.fits.build import Config, build, build_encoder, build_system, build_tasks
+from kd_lightning.apps.fits.build import build, build_encoder, build_system, build_tasks
 from kd_lightning.apps.fits.inputs import token_table
 from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trainer import build_trainer, choose_precision, interruptible, silence_libraries
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
-from kd_lightning.data.folders import file_hash, read_json, replacing, write_text
 from kd_lightning.encoders import EncoderSpec, load_tokenizer
 from kd_lightning.errors import UserError
+from kd_lightning.files import file_hash, read_json, replacing, write_text
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
 

@@ -17,12 +17,13 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from transformers.utils.logging import disable_progress_bar
 
-from kd_lightning.apps.fits.build import Config, build
+from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.dashboards import build_loggers
 from kd_lightning.apps.fits.stopping import StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData

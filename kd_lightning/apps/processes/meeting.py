@@ -15,8 +15,8 @@ from torch.distributed import PrefixStore, Store, TCPStore
 from kd_lightning.apps.processes.children import Children
 from kd_lightning.apps.processes.seat import ADDRESS, Seat, own_seat
 from kd_lightning.apps.processes.team import Team, working_as
-from kd_lightning.data.folders import write_text
 from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
 
 PATIENCE = timedelta(minutes=10)
 """How long the processes of a job wait for its first one: tasks of a cluster do not start at once."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.fits.build import Config
-from kd_lightning.apps.results.summary import ROLES
-from kd_lightning.data.folders import read_json
+from kd_lightning.apps.results.roles import ROLES
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import read_json
 
 KEYS = ("experiment", "system", "seed", "tasks", "average", "parameters", "latency_ms", "status")
 """What is read of every summary."""

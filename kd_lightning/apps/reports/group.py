@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import LEFT_OUT
 
 PLACES = {

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.reports.collect import Run, read_yaml, sweep_folders
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError
 
 Overrides = frozenset[str]

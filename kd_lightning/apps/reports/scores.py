@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.statistics import Array
 from kd_lightning.apps.results.report import AVERAGES, GAINS
-from kd_lightning.apps.results.summary import GROUPS, ROLES
+from kd_lightning.apps.results.roles import GROUPS, ROLES
+from kd_lightning.apps.settings.config import Config
 
 COSTS = ("parameters", "latency_ms")
 """Of the model that has a role."""

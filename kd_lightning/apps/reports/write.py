@@ -17,8 +17,8 @@ from kd_lightning.apps.reports.plots import can_plot, plots
 from kd_lightning.apps.reports.scores import long_table, main_scores
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
 from kd_lightning.apps.results.report import show_table
-from kd_lightning.data.folders import write_text
 from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
 
 NO_PLOTS = (
     "plots are left out, matplotlib is not installed: in the checkout, pip install -e '.[plots]' -c constraints.txt"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.results.latency import latency
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.teachers import Ensemble, ModelLists, Students, TrainedMember
 
 

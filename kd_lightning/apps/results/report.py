@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kd_lightning.apps.fits.build import Config
-from kd_lightning.apps.results.summary import GROUPS, MEASURED, ROLES
-from kd_lightning.data.folders import write_text
+from kd_lightning.apps.results.roles import GROUPS, MEASURED, ROLES
+from kd_lightning.apps.settings.config import Config
+from kd_lightning.files import write_text
 
 Row = Sequence[str]
 

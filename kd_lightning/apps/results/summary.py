@@ -6,20 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.results.roles import GROUPS, MEASURED, ROLES
 from kd_lightning.apps.results.scoring import Scores
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import config_hash
-from kd_lightning.data.folders import write_json
+from kd_lightning.files import write_json
 from kd_lightning.tasks import Task, glue_average
-
-GROUPS = ("with a teacher", "without a teacher")
-"""Of tasks, where a run has both."""
-
-ROLES = ("teacher", "ensemble", "baseline", "student", "baseline_fine_tuned", "student_fine_tuned")
-
-MEASURED = ("teacher", "baseline", "student")
-"""Whose size and latency are told."""
 
 BEFORE = {"baseline_fine_tuned": "baseline", "student_fine_tuned": "student"}
 """What was fine-tuned -> from what: it counts where a task was not."""

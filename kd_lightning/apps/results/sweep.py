@@ -25,7 +25,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the table, of the runs that have finished."""
         from kd_lightning.apps.results.report import markdown, show_table
-        from kd_lightning.data.folders import write_text
+        from kd_lightning.files import write_text
 
         folder = Path(config.hydra.sweep.dir)
         header, rows = sweep_rows(begun_jobs(folder, config.name))
@@ -41,7 +41,7 @@ def sweep_rows(jobs: Sequence[Path]) -> tuple[Row, list[Row]]:
         jobs: Their folders; those without a result have no row.
     """
     from kd_lightning.apps.results.report import columns
-    from kd_lightning.data.folders import read_json
+    from kd_lightning.files import read_json
 
     runs = {job: run for job in jobs if (run := result_of_job(job)) is not None}
     summaries = {job: read_json(run / "summary.json") for job, run in runs.items()}

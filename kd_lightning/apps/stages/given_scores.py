@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.result import scores_from_logits
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import Rows
-from kd_lightning.data.folders import file_hash
 from kd_lightning.data.reading.formats import check_file
 from kd_lightning.data.soft_targets.scores_file import read_scores
+from kd_lightning.files import file_hash
 from kd_lightning.tasks import Task
 
 VERSION = 1

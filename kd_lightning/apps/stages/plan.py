@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kd_lightning.apps.fits.build import Config, learns_from_teachers, system_class
+from kd_lightning.apps.fits.build import learns_from_teachers, system_class
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
 from kd_lightning.apps.stages.teachers import keeps_heads

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from kd_lightning.apps.fits.build import Config
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.store import stored
 from kd_lightning.apps.fits.trained_model import TrainedModel
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import selection, who_teaches
 from kd_lightning.apps.stages.given_scores import GivenScores
 from kd_lightning.apps.stages.variants import Member

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_lightning.apps.fits.build import Config, with_changes, with_teacher_heads
+from kd_lightning.apps.fits.build import with_changes, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings import stages as stage_settings
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import OF_A_FIT, teachers_heard, tuned_tasks, who_teaches
 from kd_lightning.apps.stages.given_scores import GivenScores
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kd_lightning.data.folders import locked, locked_if_free, read_json, replacing
 from kd_lightning.data.soft_targets.files import write_file
 from kd_lightning.data.soft_targets.manifest import EXPECTED, Manifest
 from kd_lightning.data.soft_targets.table import SoftTargets
+from kd_lightning.files import locked, locked_if_free, read_json, replacing
 
 log = logging.getLogger(__name__)
 

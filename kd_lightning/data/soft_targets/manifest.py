@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.data.folders import file_hash, read_json
 from kd_lightning.errors import UserError
+from kd_lightning.files import file_hash, read_json
 
 FORMAT = 1
 

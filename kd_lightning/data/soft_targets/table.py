@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kd_lightning.data.folders import file_hash, new_folder, write_json
 from kd_lightning.data.soft_targets.files import join_files, read_file, write_file
 from kd_lightning.data.soft_targets.manifest import Manifest, read_manifest, refusal
 from kd_lightning.errors import UserError
+from kd_lightning.files import file_hash, new_folder, write_json
 
 SLICE = 65_536
 """Examples that are looked at at once."""
