@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
+from kd_lightning.apps.reports.paired_rows import pearson
 from kd_lightning.metrics import MeanAveragePrecision, MeanReciprocalRank
 
 ROOT = Path(__file__).parents[1]
@@ -128,9 +129,9 @@ def test_intervals_over_rows(parts):
     half = 1.96 * stats.sem(rows)
     assert low == pytest.approx(rows.mean() - half, abs=0.4)
     assert high == pytest.approx(rows.mean() + half, abs=0.4)
-    assert parts["pearson"](rng.normal(size=(2, 500)), labels).shape == (2,)
+    assert pearson(rng.normal(size=(2, 500)), labels).shape == (2,)
     values = rng.normal(size=500)
-    assert parts["pearson"](values, labels) == pytest.approx(100 * np.corrcoef(values, labels)[0, 1])
+    assert pearson(values, labels) == pytest.approx(100 * np.corrcoef(values, labels)[0, 1])
 
 
 def test_sign_flips_find_what_is_there_and_no_more(parts):

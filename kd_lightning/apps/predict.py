@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,12 +49,10 @@ def run(cfg: DictConfig) -> None:
     for task in asked_tasks(cfg, opened):
         models = opened.models_for(task)
         split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
-        # A table needs no gold labels; soft targets name the data they are of, labels included.
-        labelled = None if cfg.format == "soft_targets" else False
         if split == "synthetic" and cfg.file is None:
             rows = synthetic(cfg, opened.inputs.shared, task)
         else:
-            rows = opened.inputs.shared.corpus.require(task, split, labelled=labelled)
+            rows = rows_of(cfg, opened.inputs.shared, task, split)
         write = write_targets if cfg.format == "soft_targets" else write_table
         write(cfg, output, models, task, split, rows)
 
@@ -137,6 +137,19 @@ def tell(
     log.info("%s %s: %s rows, %s, %s", task.name, cfg.file or split, f"{rows.count:,}", precision, where)
 
 
+def rows_of(cfg: DictConfig, shared: Shared, task: Task, split: str) -> Rows:
+    """Return the rows of a split; a table needs no labels, and has them where the task is evaluated on the split.
+
+    Soft targets name the data that they are of, labels included.
+    """
+    if cfg.format == "soft_targets":
+        return shared.corpus.require(task, split)
+    if cfg.file is None and split in task.evaluation:
+        with suppress(UserError):
+            return shared.corpus.require(task, split, labelled=True)
+    return shared.corpus.require(task, split, labelled=False)
+
+
 def is_there(folder: Path, expected: Manifest) -> bool:
     """Tell whether a folder holds soft targets as expected; a damaged one is removed, to be written again."""
     if not is_of(folder, expected):
@@ -162,9 +175,10 @@ def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:
 
 
 def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: Tensor, mask: str | None = None) -> None:
-    """Write one line per row, in the order of the data: id, prediction, and the probability of each class.
+    """Write one line per row, in the order of the data: id, prediction, the probability of each class, and its label.
 
-    Where candidates of a question are ranked, their place among them stands there, 1 for the highest.
+    Where candidates of a question are ranked, their place among them stands there, 1 for the highest. Rows without
+    labels have no such column.
 
     Args:
         path: A .csv or .jsonl file.
@@ -182,6 +196,9 @@ def write_predictions(path: Path, task: Task, rows: Rows, ids: Tensor, logits: T
         questions = frame.groupby(read["group"].to_numpy())["prediction"]
         frame["rank"] = questions.rank(method="min", ascending=False).astype(int)
     frame.insert(0, "id", read["row_id"].to_pylist())
+    labels = read["label"].to_numpy()
+    if not np.isnan(labels).all():
+        frame["label"] = [task.labels[int(label)] for label in labels] if task.labels else labels
     if mask is not None:
         for place, (name, column) in enumerate(zip(task.texts, ("text_a", "text_b"), strict=False), start=1):
             frame.insert(place, name, pc.replace_substring(read[column], MASKED, mask).to_pylist())

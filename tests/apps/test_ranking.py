@@ -79,7 +79,10 @@ def test_a_teacher_that_ranks_teaches(kd, answers):
     kd("predict", f"run={folder}", "task=answers", "output=predicted")
     table = pd.read_csv(answers / "predicted" / "answers-validation.csv")
     dev = pd.read_csv(answers / "answers-dev.csv")
-    assert [table.columns.tolist(), sorted({*table["rank"]})[:4]] == [["id", "prediction", "rank"], [1, 2, 3, 4]]
+    assert [table.columns.tolist(), sorted({*table["rank"]})[:4]] == [
+        ["id", "prediction", "rank", "label"],
+        [1, 2, 3, 4],
+    ]
     best = table["rank"] == 1
     assert best.sum() == dev["question"].nunique()
     assert np.mean(dev["label"][best] == "yes") == pytest.approx(found["metrics"]["student"]["accuracy"])

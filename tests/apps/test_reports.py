@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from kd_lightning.apps import report
 from kd_lightning.apps.reports import write
@@ -21,6 +22,8 @@ from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import expanded, missing
 from kd_lightning.apps.reports.naming import names_of
+from kd_lightning.apps.reports.predictions import predictions
+from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.reports.tables import main_table, pairs_table, spread_table, student_table
@@ -344,6 +347,105 @@ def test_many_groups_are_compared_on_their_averages(tmp_path):
     table = pairs_table(scores_of(tmp_path))
     assert {row[0] for row in table.rows} == {"average", ""}
     assert len(table.rows) == 36
+
+
+# --- row by row
+
+
+def predict(folder, run, predictions, labels, order=None, output=None):
+    """Write what kd-predict leaves of a model: its table, and what Hydra notes of the command."""
+    (folder / ".hydra").mkdir(parents=True)
+    told = {"run": str(run), "split": "validation", "file": None, "format": "csv", "output": output and str(output)}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(told))
+    table = pd.DataFrame({"id": [f"r{i}" for i in range(len(labels))], "prediction": predictions})
+    if isinstance(labels[0], str):
+        table["p_yes"] = 0.5
+    table["label"] = labels
+    (output or folder).mkdir(exist_ok=True)
+    table.iloc[order if order is not None else slice(None)].to_csv(
+        (output or folder) / "rte-validation.csv", index=False
+    )
+
+
+def students_of(folder, found, labels):
+    """Write two groups of runs, and what their students predicted: group -> seed -> predictions."""
+    for place, (name, of_seed) in enumerate(found.items()):
+        for seed, said in of_seed.items():
+            run = make_run(folder / "runs" / f"{name}{seed}", seed, optimizer__lr=10.0**-place)
+            order = np.random.default_rng(seed).permutation(len(labels))
+            predict(folder / "predict" / f"{name}{seed}", run, said, labels, order)
+
+
+def row_cells(folder):
+    """Return the rows of the table of tests over rows."""
+    groups = groups_of(folder)
+    found, unread = predictions([folder], groups)
+    assert not unread
+    table = rows_table(found, [one.name for one in groups])
+    return table and table.rows
+
+
+def test_rows_are_joined_by_their_ids(tmp_path):
+    """Files in any order; 14 rows that one student alone has right against 26: tosses of a coin."""
+    labels = ["yes", "no"] * 100
+    one, other = [*labels], [*labels]
+    for i in range(14):
+        one[i] = "no" if labels[i] == "yes" else "yes"
+    for i in range(14, 40):
+        other[i] = "no" if labels[i] == "yes" else "yes"
+    students_of(tmp_path, {"a": {1: one, 2: one}, "b": {1: other, 3: other}}, labels)
+    ((name, compared, seeds, rows, difference, interval, p),) = row_cells(tmp_path)
+    assert (name, compared) == ("rte (validation, accuracy)", "lr=1.0 - lr=0.1")
+    assert (seeds, rows, difference) == ("1", "200", "+6.0")
+    assert float(p.split()[0]) == pytest.approx(stats.binomtest(14, 40).pvalue, abs=0.01)
+    low, high = map(float, interval.split(" to "))
+    half = 196 * np.std([(a == y) - (b == y) for a, b, y in zip(one, other, labels, strict=True)]) / 200**0.5
+    assert (low, high) == pytest.approx((6 - half, 6 + half), abs=0.6)
+
+
+def test_scores_have_an_interval_and_no_p(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=80)
+    one, other = labels + rng.normal(size=80), labels + 3 * rng.normal(size=80)
+    students_of(tmp_path, {"a": {1: one}, "b": {1: other}}, labels.tolist())
+    ((name, _, _, _, difference, interval, p),) = row_cells(tmp_path)
+    gain = 100 * (np.corrcoef(one, labels)[0, 1] - np.corrcoef(other, labels)[0, 1])
+    assert (name, difference, p) == ("rte (validation, pearson)", f"{gain:+.1f}", "-")
+    low, high = map(float, interval.split(" to "))
+    assert low < gain < high
+
+
+def test_a_baseline_in_the_store_is_that_of_its_runs(tmp_path, monkeypatch):
+    """Its folder is told from where the run began; the student is found in the run's folder, or in its copy there."""
+    monkeypatch.chdir(tmp_path)
+    labels = ["yes", "no"] * 50
+    run = make_run(tmp_path / "runs" / "a", 1)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["folders"] = {"baseline": {"rte": ["store/fits/baseline-x"]}}
+    write_json(run / "summary.json", summary)
+    (run / "student").mkdir()
+    predict(tmp_path / "predict" / "0", "runs/a/student", labels, labels)
+    predict(tmp_path / "predict" / "1", "store/fits/baseline-x", ["yes"] * 100, labels, output=tmp_path / "mine")
+    ((_, compared, seeds, _, difference, _, p),) = row_cells(tmp_path)
+    assert (compared, seeds, difference, p) == ("student - baseline", "1", "+50.0", "<0.001 (<0.001)")
+
+
+def test_predictions_of_other_rows_or_no_labels_are_no_comparison(tmp_path):
+    labels = ["yes", "no"] * 20
+    students_of(tmp_path, {"a": {1: labels}, "b": {2: labels}}, labels)
+    assert row_cells(tmp_path) is None, "no seed of both"
+    run = make_run(tmp_path / "runs" / "b1", 1, optimizer__lr=0.1)
+    predict(tmp_path / "predict" / "b1", run, labels[:30], labels[:30])
+    assert row_cells(tmp_path) is None, "other rows"
+
+
+def test_damaged_predictions_are_told(tmp_path, capsys):
+    labels = ["yes", "no"] * 20
+    students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
+    (tmp_path / "predict" / "a1" / "rte-validation.csv").write_text("")
+    assert call(tmp_path) == 0
+    assert "rte-validation.csv cannot be read" in capsys.readouterr().out
+    assert "Row by row" not in (tmp_path / "report" / "report.md").read_text()
 
 
 # --- what is missing

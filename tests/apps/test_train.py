@@ -61,6 +61,8 @@ def test_predictions_come_in_the_order_of_the_file(kd, workplace):
     backwards = pd.read_csv(kd("predict", f"run={folder}", "file=reversed.csv") / "animals-reversed.csv")
     pd.testing.assert_series_equal(forwards["p_same"], backwards["p_same"][::-1].reset_index(drop=True), atol=1e-5)
     assert set(forwards["prediction"]) <= {"different", "same"}
+    assert forwards["label"].tolist() == pd.read_csv("animals-dev.csv")["label"].tolist()
+    assert "label" not in backwards, "a file of one's own need not have any"
     assert forwards[["p_different", "p_same"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
 
 
@@ -69,11 +71,12 @@ def test_scores_come_in_the_range_of_the_task(kd):
     folder = kd("train", "task=close", "trainer.max_epochs=1")
     table = pd.read_csv(kd("predict", f"run={folder}") / "close-validation.csv")
     lines = pd.read_json(kd("predict", f"run={folder}", "format=jsonl") / "close-validation.jsonl", lines=True)
-    assert list(table) == ["id", "prediction"]
+    assert list(table) == ["id", "prediction", "label"]
     assert table["prediction"].between(1, 5).all()
     assert table["prediction"].max() > 1.5
-    pd.testing.assert_frame_equal(table, lines, atol=1e-5)
+    pd.testing.assert_frame_equal(table, lines, atol=1e-5, check_dtype=False)  # JSON has one kind of number
     gold = pd.read_csv("close-dev.csv")["label"]
+    assert table["label"].tolist() == gold.tolist()
     pearson = read_json(folder / "fit.json")["scores"]["close"]["pearson"]
     assert table["prediction"].corr(gold) == pytest.approx(pearson, abs=1e-4)
 

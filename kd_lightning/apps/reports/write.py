@@ -14,6 +14,8 @@ from kd_lightning.apps.reports.group import Group, group
 from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.page import Report, as_html, as_markdown
 from kd_lightning.apps.reports.plots import can_plot, plots
+from kd_lightning.apps.reports.predictions import predictions
+from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
 from kd_lightning.apps.results.report import show_table
@@ -38,7 +40,10 @@ def write(folders: Sequence[Path], output: Path) -> None:
         raise UserError(f"no summary.json under {where}: expected folders of runs of kd-distill or kd-train")
     groups = group(runs)
     table = long_table(groups)
-    found, drawn = _contents(groups, table)
+    predicted, unread = predictions(folders, groups)
+    lines += unread
+    by_row = rows_table(predicted, [one.name for one in groups])
+    found, drawn = _contents(groups, table, by_row)
     report = Report(_title(folders), _facts(groups, len(lines)), found, drawn, lines, [*_groups(groups)])
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "report.csv", table.to_csv(index=False))
@@ -47,12 +52,13 @@ def write(folders: Sequence[Path], output: Path) -> None:
     _show(report, output)
 
 
-def _contents(groups: Sequence[Group], table: pd.DataFrame) -> tuple[list[Table], dict[str, str]]:
+def _contents(groups: Sequence[Group], table: pd.DataFrame, by_row: Table | None) -> tuple[list[Table], dict[str, str]]:
     """Return the tables and the plots; none of runs without scores."""
     if table.empty:
         return [], {}
     scores = main_scores(table)
-    tables = [main_table(scores), student_table(scores), pairs_table(scores), size_table(groups), spread_table(scores)]
+    tables = [main_table(scores), student_table(scores), pairs_table(scores), by_row, size_table(groups)]
+    tables.append(spread_table(scores))
     return [one for one in tables if one is not None and one.rows], plots(table, scores) if can_plot() else {}
 
 
