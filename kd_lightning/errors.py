@@ -52,6 +52,16 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
+def to_install(extra: str) -> str:
+    """Say how the packages of an extra are installed.
+
+    Example:
+        >>> to_install("plots")
+        "in the checkout, pip install -e '.[plots]' -c constraints.txt"
+    """
+    return f"in the checkout, pip install -e '.[{extra}]' -c constraints.txt"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known word nearest in spelling, or nothing if none is near.
 

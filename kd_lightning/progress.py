@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
+STEP = "trainer/global_step"
+"""Over what dashboards show values: optimiser steps."""
+
 FIRST_LINE = 60.0
 """Seconds before the first line of a log, and at least between two; later a tenth of the time that has passed."""
 

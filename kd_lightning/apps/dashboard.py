@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
-from kd_lightning import __version__
-from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
-from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.command_line.plain import OneLineParser, ended_in_one_line
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
-from kd_lightning.errors import UserError, first_line
+from kd_lightning.errors import UserError, first_line, to_install
 
 HELP = """Build a workspace of Weights & Biases for the runs of kd-distill logger=wandb: a table of the sweep, gains
 over the baseline, gold weight and losses, seeds as bands, quality against latency and size.
@@ -25,39 +21,19 @@ over the baseline, gold weight and losses, seeds as bands, quality against laten
 """
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that tells what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with the line, and exit code 2."""
-        raise UserError(f"{message}; kd-dashboard --help shows what there is")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """Return the parser of the arguments."""
-    found = OneLineParser("kd-dashboard", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = OneLineParser("dashboard", HELP)
     found.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="where the runs are, and the view will be")
     found.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks that get panels of their own")
     found.add_argument("--output", type=Path, metavar="FILE.json", help="write the workspace there, do not save it")
-    found.add_argument("--version", action="version", version=f"kd_lightning {__version__}")
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; what is wrong is one line, and exit code 2."""
-    with interrupt_in_one_line("dashboard"):
-        try:
-            run(parser().parse_args(arguments))
-        except UserError as error:
-            sys.exit(told(error))
-        except OSError as error:
-            sys.exit(told(os_error(error)))
-
-
-def told(error: object) -> int:
-    """Tell what is wrong; return the exit code."""
-    print(f"kd-dashboard: error: {error}", file=sys.stderr)
-    return 2
+    with ended_in_one_line("dashboard"):
+        run(parser().parse_args(arguments))
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -70,10 +46,7 @@ def run(asked: argparse.Namespace) -> None:
         raise UserError("nothing says where to: give ENTITY/PROJECT, or --output FILE.json")
     entity, project = owner_and_name(asked.project or "entity/kd_lightning")
     if find_spec("wandb_workspaces") is None:
-        raise UserError(
-            "package wandb-workspaces is not installed: in the checkout, pip install -e '.[dashboard]' -c "
-            "constraints.txt"
-        )
+        raise UserError(f"package wandb-workspaces is not installed: {to_install('dashboard')}")
     if asked.output is None and not has_wandb_key():
         raise UserError("no key for Weights & Biases: set WANDB_API_KEY, or wandb login; --output FILE.json needs none")
     os.environ.setdefault("WANDB_SILENT", "true")

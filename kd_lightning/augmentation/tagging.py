@@ -15,7 +15,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.errors import UserError, first_line
+from kd_lightning.errors import UserError, first_line, to_install
 
 QUOTES = {'"': "''", "\u201c": "``", "\u201d": "''"}
 """How the Treebank writes quotation marks; a tagger that never met one takes it for a noun."""
@@ -58,8 +58,7 @@ def tagger_data() -> Path:
         found = nltk.data.find(f"taggers/{TAGGER}/")
     except ImportError as error:
         raise UserError(
-            "replacing words by their part of speech needs NLTK: in the checkout, pip install -e '.[augment]' "
-            "-c constraints.txt, or set augmenter.p_pos=0"
+            f"replacing words by their part of speech needs NLTK: {to_install('augment')}, or set augmenter.p_pos=0"
         ) from error
     except LookupError as error:
         raise UserError(

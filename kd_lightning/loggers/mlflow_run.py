@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from kd_lightning.errors import UserError, first_line
+from kd_lightning.errors import UserError, first_line, to_install
 from kd_lightning.files import locked
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,7 @@ class MlflowRun(Logger):
     def __init__(self, experiment_name: str, tracking_uri: str, run_name: str = "run", save_dir: str = "") -> None:
         super().__init__()
         if find_spec("mlflow") is None:
-            raise UserError(
-                "package mlflow-skinny is not installed: in the checkout, pip install -e '.[mlflow]' -c constraints.txt"
-            )
+            raise UserError(f"package mlflow-skinny is not installed: {to_install('mlflow')}")
         self.experiment_name, self.tracking_uri = experiment_name, tracking_uri
         self._name, self._save_dir = run_name, save_dir
         self._run: MLFlowLogger | None = None

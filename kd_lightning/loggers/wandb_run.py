@@ -14,11 +14,9 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.errors import first_line
+from kd_lightning.progress import STEP
 
 log = logging.getLogger(__name__)
-
-STEP = "trainer/global_step"
-"""Over what values are shown: optimiser steps."""
 
 LONGEST_TAG = 64
 """Letters; the service refuses longer ones."""

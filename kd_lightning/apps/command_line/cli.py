@@ -32,7 +32,7 @@ from kd_lightning.apps.command_line.workers import settle_worker
 from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, to_install
 from kd_lightning.fields import is_whole
 
 
@@ -40,9 +40,7 @@ def _installed_folder(package: str, folder: str, extra: str) -> str:
     """Resolve ``${installed_folder:PACKAGE,FOLDER,EXTRA}``: a folder of an installed package."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"package {package} is not installed: in the checkout, pip install -e '.[{extra}]' -c constraints.txt"
-        )
+        raise UserError(f"package {package} is not installed: {to_install(extra)}")
     return str(Path(spec.origin).parent / folder)
 
 

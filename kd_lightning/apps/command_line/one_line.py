@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from kd_lightning.errors import did_you_mean
+from kd_lightning.errors import did_you_mean, to_install
 
 CHECK_PATH = "check that the path is right, and that it can be written"
 
@@ -80,8 +80,7 @@ def last_error(text: str) -> str:
 def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:
     """Return that a group has no such option, and the nearest, or all of them."""
     if (extra := EXTRAS.get(f"{group}/{name}")) is not None:
-        install = f"in the checkout, pip install -e '.[{extra}]' -c constraints.txt"
-        return f"{group}={name} needs a package that is not installed: {install}"
+        return f"{group}={name} needs a package that is not installed: {to_install(extra)}"
     near = difflib.get_close_matches(name, known, n=1)
     told = (a.partition("=") for a in arguments)
     key = next((key for key, _, value in told if value == name and key.partition("@")[0] == group), group)

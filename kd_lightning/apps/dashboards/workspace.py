@@ -8,6 +8,8 @@ from typing import Any
 import wandb_workspaces.reports.v2
 import wandb_workspaces.workspaces
 
+from kd_lightning.progress import STEP
+
 reports: Any = wandb_workspaces.reports.v2  # their names are not declared as public
 workspaces: Any = wandb_workspaces.workspaces
 
@@ -16,8 +18,6 @@ SETTINGS = reports.Config("job.settings")
 
 OVER_SEEDS: dict[str, Any] = {"groupby": SETTINGS, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 """Seeds as one line, or bar: their mean, in a band from the lowest to the highest."""
-
-STEP = "trainer/global_step"
 
 
 def build_workspace(entity: str, project: str, tasks: Sequence[str]) -> Any:

@@ -19,12 +19,10 @@ from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
 from kd_lightning.apps.results.report import show_table
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, to_install
 from kd_lightning.files import write_text
 
-NO_PLOTS = (
-    "plots are left out, matplotlib is not installed: in the checkout, pip install -e '.[plots]' -c constraints.txt"
-)
+NO_PLOTS = f"plots are left out, matplotlib is not installed: {to_install('plots')}"
 
 
 def write(folders: Sequence[Path], output: Path) -> None:
