@@ -491,6 +491,31 @@ def test_what_a_sweep_lacks_is_listed(sweep):
     assert said[4] == "never started"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("refused: seed is -3", "refused: seed is -3"),
+        ("crashed: ValueError: no; traceback in 4/x.log", "crashed: ValueError: no; traceback in 4/x.log"),
+        ("interrupted: it was ended from outside", "interrupted; the same command goes on"),
+    ],
+)
+def test_what_ended_a_job_is_told_as_the_sweep_notes_it(sweep, text, said):
+    """``failed: interrupted: ...`` sends people to look for an error."""
+    (sweep / "4" / "error.txt").write_text(f"{text}\n")
+    (line,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/4 ")]
+    assert line.partition("): ")[2] == said
+
+
+def test_a_sweep_that_never_began_is_one_line(sweep):
+    """One misspelt option, and a line for each job of the sweep that Hydra refused."""
+    other = sweep.parent / "sweep_y"
+    other.mkdir()
+    told = (sweep / "multirun.yaml").read_text().replace("lr=1,2", "lr=3,4")
+    (other / "multirun.yaml").write_text(told)
+    lines = missing([sweep.parent], *collect([sweep.parent]))
+    assert [line for line in lines if line.startswith(str(other))] == [f"{other}: none of its 6 jobs has begun"]
+
+
 def test_what_was_made_up_for_is_not_missing(sweep):
     """A job that another command has finished since."""
     make_run(sweep.parent / "later", 3, overrides=["lr=2", "experiment=bam", "seed=3"], optimizer__lr=2)

@@ -13,11 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.jobs import CRASHED, INTERRUPTED, REFUSED
 from kd_lightning.apps.reports.collect import Run, read_yaml, sweep_folders
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError
 
 Overrides = frozenset[str]
+GOES_ON = "interrupted; the same command goes on"
 COMMANDS = ("distill", "train")
 """Commands whose runs have a summary."""
 
@@ -53,6 +55,9 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
     done = {run.overrides for run in runs if run.finished and run.overrides is not None}
     lines, of_sweeps = [], set()
     for sweep in sweeps(folders):
+        if sweep.told and not sweep.jobs and not {*map(frozenset, sweep.told)} & done:
+            lines.append(f"{sweep.folder}: none of its {len(sweep.told)} jobs has begun")
+            continue
         for number in sorted({*sweep.jobs, *range(sweep.count or 0)}):
             folder = sweep.jobs.get(number)
             if folder is not None:
@@ -73,14 +78,16 @@ def state(folder: Path, run: Run | None) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     error = folder / "error.txt"
     if error.is_file():
-        return f"failed: {' '.join(error.read_text(encoding='utf-8', errors='replace').split())}"
+        text = " ".join(error.read_text(encoding="utf-8", errors="replace").split())
+        how = text.partition(":")[0]
+        return GOES_ON if how == INTERRUPTED else text if how in (REFUSED, CRASHED) else f"failed: {text}"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(path.stat().st_mtime for path in folder.iterdir())
     return {
         "running": f"running, or killed; last written {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}",
         "failed": "failed; its log says why",
-        "interrupted": "interrupted; the same command goes on",
+        "interrupted": GOES_ON,
     }.get(str(run.summary["status"]), f"status {run.summary['status']}")
 
 

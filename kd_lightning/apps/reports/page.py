@@ -18,7 +18,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 th, td { padding: 0.3rem 0.55rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th { border-bottom: 2px solid #8886; } td { border-bottom: 1px solid #8883; }
-.word { text-align: left; }
+.word { text-align: left; } td.word, th { white-space: normal; overflow-wrap: break-word; }
+td.word { min-width: 9rem; max-width: 22rem; }
 .note, footer { font-size: 0.85rem; opacity: 0.8; max-width: 50rem; }
 .missing { border-left: 4px solid #d9822b; padding-left: 1rem; }
 .missing li, .runs li { overflow-wrap: anywhere; }

@@ -51,7 +51,9 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
             split = Split(task, path.stem.removeprefix(f"{task}-"))
             if table is not None:
                 found.setdefault(split, {}).setdefault((group, role), {})[seed] = table
-    return found, lines
+    tasks = list(dict.fromkeys(task for group in groups for run in group.runs for task in run.summary["tasks"]))
+    ordered = sorted(found, key=lambda split: (tasks.index(split.task), split.name))
+    return {split: found[split] for split in ordered}, lines
 
 
 def _owners(groups: Sequence[Group]) -> dict[Path, list[tuple[str, str, int, list[str]]]]:
