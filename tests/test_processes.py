@@ -20,7 +20,7 @@ TRAIN = [
     "encoder.num_layers=1",
 ]
 TRAIN += ["trainer.precision=32-true", "encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1"]
-TOGETHER = ["accelerator=ddp_cpu", "trainer.strategy=ddp_find_unused_parameters_true"]
+TOGETHER = ["accelerator=ddp_cpu"]
 
 
 def environment(**more):

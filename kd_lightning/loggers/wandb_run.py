@@ -28,8 +28,8 @@ GRACE = 5.0
 class WandbRun(Logger):
     """A run in Weights & Biases, one for each logger; whatever goes wrong there is a warning, and no more.
 
-    ``log_hyperparams`` opens it: before a fit, since processes that are forked by the fit write into the run of their
-    parent. Nothing but ``finish`` (or ``finished``) ends it; Lightning finalises its loggers after each of its loops.
+    ``log_hyperparams`` opens it, in the first process of a job. Nothing but ``finish`` (or ``finished``) ends it;
+    Lightning finalises its loggers after each of its loops.
 
     Args:
         save_dir: Its files are in ``wandb/`` below this folder.

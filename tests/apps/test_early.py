@@ -35,6 +35,13 @@ def composed(command, *overrides):
         ("train", "trainer.limit_train_batches=0", "trainer.limit_train_batches is 0, expected something to train on"),
         ("train", "trainer.max_steps=0", "trainer.max_steps is 0, expected something to train for"),
         ("distill", "teacher.trainer.limit_train_batches=0.0", "teacher.trainer.limit_train_batches is 0, expected"),
+        ("train", "trainer.strategy=ddp_fork", "is ddp_fork, whose .*: use trainer.strategy=ddp$"),
+        (
+            "distill",
+            "+teacher.trainer.strategy=ddp_spawn_find_unused_parameters_true",
+            "teacher.trainer.strategy is ddp_spawn.*: use teacher.trainer.strategy=ddp_find_unused_parameters_true$",
+        ),
+        ("train", "trainer.strategy=ddp_notebook_find_unused_parameters_false", "=ddp_find_unused_parameters_false$"),
         ("train", "optimizer.lr=true", "optimizer.lr is True, expected a number"),
         ("distill", "teacher.trainer.max_epochs=0", "teacher.trainer.max_epochs is 0"),
         ("distill", "teacher.batching.batch_size=0", "teacher.batching.batch_size is 0"),

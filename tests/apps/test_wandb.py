@@ -157,7 +157,7 @@ def test_the_command_of_the_docs_finds_all_runs(kd, workplace):
 
 
 def test_two_processes_write_one_whole_run(kd, wandb_runs):
-    """Opened in a process that the fit forks, it would be empty."""
+    """A process beside the first would write a second one."""
     length = ["trainer.max_epochs=-1", "trainer.max_steps=4", "trainer.log_every_n_steps=1"]
     settings = ["system=teacher", "task=animals", *length, "logger=wandb", "accelerator=ddp_cpu"]
     (run,) = wandb_runs(kd("train", *settings))

@@ -711,7 +711,7 @@ def test_an_encoder_that_is_no_module_is_refused(build, spec, tokenizer, name):
 
 @every_system
 def test_a_copy_is_the_same_system(build, batch_of, attach, taught, name):
-    """Processes that are spawned get their system by pickle; a copy that reads the original's loss is none."""
+    """A copy that reads the original's loss is none."""
     system = build(name)
     for copied in (pickle.loads(pickle.dumps(system)), copy.deepcopy(system)):
         batch = batch_of(taught, 3)

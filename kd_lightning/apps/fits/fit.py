@@ -29,10 +29,8 @@ from kd_lightning.apps.fits.trainer import (
     refuse_waiting_heads,
     remove_requeue_checkpoints,
     silence_libraries,
-    starts_processes,
     train,
 )
-from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import OF_A_FIT
@@ -91,7 +89,7 @@ class Fit:
         """The content address: a hash of all that the result depends on, and of no path."""
         more: Config = {"start": self.start.identity() if self.start else None}
         if any(task.kind == "ranking" for task in self.inputs.tasks):
-            more["processes"] = self.idle_trainer.world_size  # they have whole questions each
+            more["processes"] = self.processes  # they have whole questions each
         return content_address(self.cfg, self.inputs, self.soft_targets, more)
 
     @contextmanager
@@ -120,7 +118,7 @@ class Fit:
         """
         read = {**self.inputs.labelled_rows, **self.inputs.evaluation_rows}
         log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
-        batch, processes = self.cfg["batching"]["batch_size"], self.idle_trainer.world_size
+        batch, processes = self.cfg["batching"]["batch_size"], self.processes
         check_shares(batch, processes)
         refuse_waiting_heads(self.cfg, processes)
         for task in self.inputs.tasks:
@@ -168,9 +166,8 @@ class Fit:
 
     @property
     def processes(self) -> int:
-        """The number of the job's processes that train it; those that Lightning forks are not counted."""
-        forks = own_seat().size == 1 and not starts_processes(self.idle_trainer)
-        return 1 if forks else self.idle_trainer.world_size
+        """The number of the job's processes that train it."""
+        return self.idle_trainer.world_size
 
     def count_steps(self) -> int:
         """Return the number of optimiser steps of the whole fit.
@@ -240,7 +237,7 @@ class Fit:
         """
         silence_libraries()
         started = time.perf_counter()
-        together = team().size > 1 and self.idle_trainer.world_size > 1
+        together = team().size > 1 and self.processes > 1
         if together:
             team().check_same("settings, data or code", self.identity)
         system, data = self.build_system(), self.build_data()

@@ -29,7 +29,7 @@ def stored(fit: Fit) -> TrainedModel:
         folder = Path(place)
         if finished:
             log.info("%s: already trained, %s", fit.stage, folder)
-        elif team().leads or fit.idle_trainer.world_size > 1:
+        elif team().leads or fit.processes > 1:
             fit.run(folder, Path(checkpoint) if checkpoint else None)
         team().wait()
         if team().leads and not finished:

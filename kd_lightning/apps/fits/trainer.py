@@ -13,7 +13,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from transformers.utils.logging import disable_progress_bar
 
@@ -59,7 +58,7 @@ def build_trainer(
         stage: What is done, in the log and as the name of the run in dashboards.
         identity: The fit's content address; None is no fit, and is shown in no dashboard.
         resumed: Whether the fit goes on from a checkpoint.
-        together: Whether all processes of the job train the fit; else this one does, and those that Lightning forks.
+        together: Whether all processes of the job train the fit; else this one does.
 
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
@@ -68,12 +67,11 @@ def build_trainer(
     dashboards = build_loggers(cfg, folder, stage, identity, resumed) if identity and team().leads else []
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
-    settings, environment = _processes(cfg["trainer"], together)
     make = partial(
         build,
-        settings,
+        cfg["trainer"],
         "trainer",
-        plugins=[environment],
+        plugins=[TeamEnvironment(team()) if together else LightningEnvironment()],
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
         callbacks=[*callbacks, bar, *_stops(callbacks)],
@@ -85,7 +83,7 @@ def build_trainer(
         use_distributed_sampler=False,
     )
     trainer: pl.Trainer = make()
-    if starts_processes(trainer) and trainer.world_size == 1:
+    if trainer.strategy.launcher is not None and trainer.world_size == 1:
         trainer = make(strategy="auto")  # one process is no group, whose address would stay for the next fit
     return trainer
 
@@ -94,19 +92,6 @@ def _stops(callbacks: list[Any]) -> list[pl.Callback]:
     """Return what ends a fit early: with a checkpoint, if one of the callbacks saves any."""
     saving = [found for found in callbacks if isinstance(found, ResumeCheckpoint)]
     return [StopAtStep(saving[0] if saving else None)]
-
-
-def _processes(settings: Config, together: bool) -> tuple[Config, ClusterEnvironment]:
-    """Return the trainer's settings and its environment; where processes are there already, none is forked."""
-    if not together:
-        return settings, LightningEnvironment()
-    strategy = str(settings["strategy"])
-    return {**settings, "strategy": strategy.replace("ddp_fork", "ddp")}, TeamEnvironment(team())
-
-
-def starts_processes(trainer: pl.Trainer) -> bool:
-    """Tell whether a fit needs further processes that Lightning does not make out of this one."""
-    return type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
 
 
 def remove_requeue_checkpoints(folder: Path) -> None:

@@ -14,6 +14,7 @@ from kd_lightning.apps.settings.hardware import check_precision
 from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, students
+from kd_lightning.apps.settings.trainer import check_trainer
 from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
@@ -65,10 +66,6 @@ NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 BOOLEANS = ("skip_finished", "baseline", "student.per_teacher", "batching.single_task", "encoder.sparse")
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
-NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "train on", "max_steps": "train for"}
-"""Setting of the trainer -> what it would leave nothing to."""
-
-
 OF_SYSTEMS = ("annealing", "distill_loss")
 """Groups that not every system reads."""
 
@@ -92,7 +89,7 @@ def check_early(cfg: DictConfig) -> None:
         raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
     for prefix in _places(cfg):
         _check_kinds(cfg, prefix)
-        _check_length(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
+        check_trainer(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
         check_precision(cfg, prefix)
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
@@ -139,7 +136,7 @@ def _check_first(cfg: dict[str, Any]) -> None:
         known = OmegaConf.create(first)
         for prefix in _places(known):
             _check_kinds(known, prefix)
-            _check_length(OmegaConf.select(known, f"{prefix}trainer"), prefix)
+            check_trainer(OmegaConf.select(known, f"{prefix}trainer"), prefix)
             check_precision(known, prefix)
     there, here = students(first), students(cfg)
     if there != here:
@@ -189,20 +186,6 @@ def _check_kinds(cfg: DictConfig, prefix: str) -> None:
     betas = OmegaConf.select(cfg, f"{prefix}optimizer.optimizer.betas", default=[0, 0])
     if not (OmegaConf.is_list(betas) or isinstance(betas, list)) or [*map(_is_number, betas)] != [True, True]:
         raise UserError(f"{prefix}optimizer.optimizer.betas is {betas!r}, expected two numbers: [0.9,0.999]")
-
-
-def _check_length(trainer: Any, prefix: str) -> None:
-    """Check that a run has a length: λ and learning rates are functions of the share of it that is done."""
-    if trainer is None or "max_epochs" not in trainer:
-        return
-    for name, what in NOT_ZERO.items():
-        if trainer.get(name) == 0:
-            raise UserError(f"{prefix}trainer.{name} is 0, expected something to {what}")
-    epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
-    if is_whole(epochs, 1) or (epochs in (None, -1) and is_whole(steps, 1)):
-        return
-    expected = "a whole number of at least 1 (or -1 with trainer.max_steps)"
-    raise UserError(f"{prefix}trainer.max_epochs is {epochs!r}, expected {expected}")
 
 
 def _check_seeds(seeds: Any) -> None:
