@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kd_lightning.batch import Batch
 from kd_lightning.progress import LoggedProgress
@@ -64,17 +63,6 @@ class ResumeCheckpoint(pl.Callback):
         if trainer.is_global_zero:
             os.replace(temporary, path)
         self._saved_at = time.monotonic()
-
-
-class EndOnSigterm(pl.Callback):
-    """End a prediction at SIGTERM, as Lightning ends training and evaluation; it would go on to its last batch."""
-
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """End, if the signal has come."""
-        if trainer.received_sigterm:
-            raise SIGTERMException
 
 
 class LogProgress(pl.Callback):

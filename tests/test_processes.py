@@ -84,10 +84,19 @@ def children_of(process):
 
 
 @pytest.fixture
-def leader(tmp_path):
+def scheduler(tmp_path):
+    """The environment of a job of SLURM; what is asked of SLURM goes into a file."""
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    return {"SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def leader(tmp_path, scheduler):
     """A command that trains with a process that it has started, and has come to its first checkpoint."""
     command = [SCRIPTS / "kd-train", *TRAIN, *TOGETHER, "trainer.max_epochs=10000"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    known = environment(**scheduler)
+    with subprocess.Popen(command, cwd=tmp_path, env=known, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
         while not [*tmp_path.glob("outputs/train/*/checkpoints/last.ckpt")] and time.monotonic() < until:
             time.sleep(0.2)
@@ -116,3 +125,49 @@ def test_the_end_of_the_first_is_the_end_of_all(leader):
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.slow
+def test_who_was_told_to_leave_and_who_to_end_do_the_same(leader, tmp_path):
+    """One would queue the job again, and the other call it interrupted."""
+    (child,) = children_of(leader)
+    os.kill(child, signal.SIGTERM)
+    leader.send_signal(signal.SIGUSR1)
+    said = leader.communicate(timeout=60)[1]
+    assert leader.returncode == 0, said
+    assert said == ""
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_in_the_last_validation_ends_the_command(tmp_path, rank):
+    """It is after the last step of the fit, and before the next fit of the command."""
+    (tmp_path / "ends.py").write_text(
+        "import os, signal\n"
+        "import pytorch_lightning as pl\n"
+        "class AtLastValidation(pl.Callback):\n"
+        "    def on_validation_start(self, trainer, pl_module):\n"
+        f"        if trainer.current_epoch == 1 and trainer.global_rank == {rank} and 'ENDS' in os.environ:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    command = [
+        str(SCRIPTS / "kd-train"),
+        *TRAIN,
+        "+callbacks.ends._target_=ends.AtLastValidation",
+        "trainer.max_epochs=2",
+    ]
+    command += TOGETHER if rank else []
+    known = environment(PYTHONPATH=str(tmp_path))
+    done = subprocess.run(command, cwd=tmp_path, env={**known, "ENDS": ""}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stderr.endswith("kd-train: interrupted; ckpt_path=last goes on from the last checkpoint\n")
+    (run,) = tmp_path.glob("outputs/train/*")
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    steps = len(loss_of(run))
+    said = subprocess.run([*command, "ckpt_path=last"], cwd=tmp_path, env=known, capture_output=True, text=True).stdout
+    assert f"from step {steps}" in said
+    assert len(loss_of(run)) == steps
+    assert (run / "fit.json").exists()

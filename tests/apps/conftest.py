@@ -19,6 +19,7 @@ import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import distill, evaluate, predict, train
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.apps.settings.early import check_early
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -179,7 +180,8 @@ def kd(workplace):
             HydraConfig.instance().set_config(cfg)
             plain = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
             check_early(plain)
-            call.returned = RUN[command](plain)
+            with ended_by_sigterm():
+                call.returned = RUN[command](plain)
         return output
 
     yield call

@@ -1,5 +1,6 @@
 """The console scripts as people call them: quick answers, one-line errors, exit code 2."""
 
+import signal
 import subprocess
 import sys
 
@@ -53,22 +54,27 @@ sys.meta_path.insert(0, Swallows())
 
 
 @pytest.mark.parametrize(
-    "moment",
-    [BEFORE_A_JOB, IN_AN_IMPORT.replace("PACKAGE", "hydra"), IN_AN_IMPORT.replace("PACKAGE", "torch")],
-    ids=["before a job", "at the first import", "at a later one"],
+    ("moment", "how"),
+    [
+        pytest.param(BEFORE_A_JOB, "SIGINT", id="before a job"),
+        pytest.param(BEFORE_A_JOB, "SIGTERM", id="told to end before a job"),
+        pytest.param(IN_AN_IMPORT.replace("PACKAGE", "hydra"), "SIGINT", id="at the first import"),
+        pytest.param(IN_AN_IMPORT.replace("PACKAGE", "torch"), "SIGINT", id="at a later one"),
+        pytest.param(IN_AN_IMPORT.replace("PACKAGE", "torch"), "SIGTERM", id="told to end at a later one"),
+    ],
 )
-def test_an_interrupt_is_one_line(moment, tmp_path):
+def test_an_interrupt_is_one_line(moment, how, tmp_path):
     """Hydra's traceback, or that of a library which takes it for a missing package."""
     arguments = ["-m"] * (moment is BEFORE_A_JOB) + ["experiment=quickstart", f"paths.output={tmp_path}"]
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
-        f"sys.argv = ['kd-distill', *{arguments}]\n{moment}"
+        f"sys.argv = ['kd-distill', *{arguments}]\n{moment.replace('SIGINT', how)}"
         "from kd_lightning.distill import main\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 128 + signal.Signals[how], done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
         "kd-distill: interrupted; the same command goes on from the last checkpoint"

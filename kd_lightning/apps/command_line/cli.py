@@ -30,6 +30,7 @@ from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.command_line.workers import settle_worker
 from kd_lightning.apps.processes.preemption import requeued_when_preempted
+from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
 from kd_lightning.errors import UserError, to_install
@@ -138,7 +139,13 @@ def command(name: str, run: str) -> Callable[[], None]:
         if here:
             sys.stderr = sys.__stderr__
         try:
-            with requeued_when_preempted(), interrupt_in_one_line(name), told_in_one_line(name), no_litter():
+            with (
+                ended_by_sigterm(),
+                requeued_when_preempted(),
+                interrupt_in_one_line(name),
+                told_in_one_line(name),
+                no_litter(),
+            ):
                 check_early(cfg)
                 if (found := skipped(cfg)) is not None:
                     return found[1]
@@ -159,11 +166,11 @@ def command(name: str, run: str) -> Callable[[], None]:
         quiet()  # a user's own Hydra callbacks may import anything
         sweeps.begun.clear()
         try:
-            with interrupt_in_one_line(name), composed_in_one_line(name, said):
+            with interrupt_in_one_line(name), ended_by_sigterm(), composed_in_one_line(name, said):
                 sys.argv = tasks_of_run(spelled_out(sys.argv))
                 task()
                 sys.stdout.flush()
-            with interrupt_in_one_line(name):
+            with interrupt_in_one_line(name), ended_by_sigterm():
                 sweeps.end_of_sweep(name)
                 sys.stdout.flush()
         except BrokenPipeError:  # who read our output has gone, as `| head` does

@@ -12,6 +12,7 @@ from typing import Any
 
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.apps.processes.termination import ends_us
 from kd_lightning.errors import Terminated
 
 GOES_ON = "goes on from the last checkpoint"
@@ -46,25 +47,27 @@ def interrupt_in_one_line(name: str) -> Iterator[None]:
 
 @contextmanager
 def interrupt_at_once(name: str) -> Iterator[None]:
-    """End the process at Ctrl-C within the block, in which nothing is begun that would have to be ended.
+    """End the process at Ctrl-C or SIGTERM within the block, in which nothing is begun that would have to be ended.
 
     A library that is being imported takes the exception for a missing package, goes on without it, or fails in words
-    of its own. Where Ctrl-C is ignored, or not ours, nothing changes.
+    of its own. Where a signal is ignored, or not ours, nothing changes.
 
     Args:
         name: Of the command.
     """
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [number for number, handler in before.items() if ours and ends_us(handler)]
 
-    def leave(*_: Any) -> None:
-        tell(name)
-        os._exit(INTERRUPTED)
+    def leave(number: int, frame: Any) -> None:
+        if own_seat().leads:
+            tell(name)
+        os._exit(128 + number)
 
-    signal.signal(signal.SIGINT, leave)
+    for number in taken:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            signal.signal(number, before[number])

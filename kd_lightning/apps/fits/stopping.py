@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
-from kd_lightning.apps.processes.preemption import preempted
+from kd_lightning.apps.processes.preemption import Preempted, preempted
+from kd_lightning.apps.processes.termination import terminated
 from kd_lightning.callbacks import ResumeCheckpoint
+from kd_lightning.errors import Terminated
+
+REASONS = (None, Terminated, Preempted)
+"""Why a fit ends; of two, the later one counts: a job that loses its place is told to end as well."""
+
+
+class NoSignals(_SignalConnector):
+    """Lightning's part in signals: none. Its handler speaks to other processes from within, wherever they are."""
+
+    def register_signal_handlers(self) -> None:
+        """Leave them as they are."""
+        self.received_sigterm = False
 
 
 class StopAtStep(pl.Callback):
     """At SIGTERM, or when the job's place is taken away, save at the next step boundary and end the fit.
 
-    It takes SIGTERM over from Lightning, whose handler speaks to the other processes from within the signal, wherever
-    they are. What any process was told, all do at the same step.
+    What any process was told, all do at the same step, and for the same reason.
 
     Args:
         checkpoint: What saves; None ends without a checkpoint.
     """
 
     def __init__(self, checkpoint: ResumeCheckpoint | None) -> None:
-        self.checkpoint, self.told = checkpoint, False
+        self.checkpoint, self.reason = checkpoint, 0
         self._step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signal over; Lightning gives it back at the end of the fit."""
+        """Begin to count steps."""
         self._step = trainer.global_step
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.told = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and end, if any process was told to; the end of an epoch waits for its evaluation."""
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if trainer.is_last_batch or not stepped:
-            return
-        told = self.told or preempted()
+        if stepped and not trainer.is_last_batch and self._told(trainer) and self.checkpoint is not None:
+            self.checkpoint.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End after the evaluation; what saves has done so."""
+        self._told(trainer)
+
+    def _told(self, trainer: pl.Trainer) -> bool:
+        """Tell whether to end, and let Lightning do it, with all processes."""
+        own = REASONS.index(Preempted) if preempted() else REASONS.index(Terminated) if terminated() else 0
+        self.reason = own
         if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told:
-            if self.checkpoint is not None:
-                self.checkpoint.save(trainer)
-            trainer._signal_connector.received_sigterm = True  # Lightning ends here, with all processes
+            self.reason = int(trainer.strategy.reduce(torch.tensor(own), reduce_op="max"))  # no GPU waits for it
+        trainer._signal_connector.received_sigterm = self.reason > 0
+        return self.reason > 0
+
+    def raise_reason(self) -> None:
+        """Raise what the fit has ended for, if it has ended before its time."""
+        if (why := REASONS[self.reason]) is not None:
+            raise why

@@ -224,8 +224,7 @@ class TrainedModel:
             some=some,
         )
         single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
-        callbacks = {"end_on_sigterm": {"_target_": "kd_lightning.callbacks.EndOnSigterm"}}
-        alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": callbacks}
+        alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}
         # No such folder: under SLURM, Lightning would load any hpc_ckpt_* that lies in the trainer's root over the
         # weights that were checked.
         trainer = build_trainer(alone, self.folder / "predictions", stage=f"{task.name} {split}")

@@ -18,10 +18,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.dashboards import build_loggers
-from kd_lightning.apps.fits.stopping import StopAtStep
+from kd_lightning.apps.fits.stopping import NoSignals, StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
 from kd_lightning.apps.processes.team import team
+from kd_lightning.apps.processes.termination import terminated, termination_deferred
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
@@ -85,6 +86,7 @@ def build_trainer(
     trainer: pl.Trainer = make()
     if trainer.strategy.launcher is not None and trainer.world_size == 1:
         trainer = make(strategy="auto")  # one process is no group, whose address would stay for the next fit
+    trainer._signal_connector = NoSignals(trainer)
     return trainer
 
 
@@ -147,7 +149,7 @@ def silence_libraries() -> None:
 def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     resume = None if checkpoint is None else str(checkpoint)
-    with _group_of(trainer), interruptible(trainer), preemption_deferred():
+    with _group_of(trainer), interruptible(trainer), preemption_deferred(), termination_deferred():
         trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
     if not evaluated_at_the_end(trainer):
         remove_requeue_checkpoints(Path(trainer.default_root_dir))
@@ -175,10 +177,14 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     except SystemExit:
         if not trainer.interrupted:
             raise
+    known: Any = trainer  # with an attribute that it does not declare
+    for callback in known.callbacks:
+        if isinstance(callback, StopAtStep):
+            callback.raise_reason()
     if preempted():
         raise Preempted
     if trainer.interrupted:
-        raise Terminated if trainer.received_sigterm else KeyboardInterrupt
+        raise Terminated if terminated() else KeyboardInterrupt
 
 
 def evaluated_at_the_end(trainer: pl.Trainer) -> bool:
