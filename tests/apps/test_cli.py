@@ -77,7 +77,7 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
     assert done.returncode == 128 + signal.Signals[how], done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        "kd-distill: interrupted; the same command goes on from the last checkpoint"
+        "kd-distill: interrupted; the same command goes on from the last checkpoint, if there is one"
     )
 
 

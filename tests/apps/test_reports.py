@@ -238,6 +238,10 @@ def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
             [{"task": ["a"], "task.a.n": 1}, {"task": ["a", "b"], "task.a.n": 1, "task.b.n": 2}],
             ["task=[a]", "task=[a,b]"],
         ),
+        (
+            [{"pretrain": None}, {"pretrain.task": ["a"], "pretrain.lr": 1}, {"pretrain.task": ["b"], "pretrain.lr": 1}],
+            ["pretrain=null", "pretrain.task=[a]", "pretrain.task=[b]"],
+        ),
         ([{"a": 1}, {}], ["a=1", "no a"]),
         ([{"c._target_": "mine.X"}, {"c._target_": "yours.X"}], [" (1)", " (2)"]),
     ],

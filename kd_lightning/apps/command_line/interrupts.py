@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kd_lightning.apps.command_line.sweeps import begun
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.termination import ends_us
 from kd_lightning.errors import Terminated
 
-GOES_ON = "goes on from the last checkpoint"
+GOES_ON = "goes on from the last checkpoint, if there is one"
 HOW = {"distill": f"; the same command {GOES_ON}", "train": f"; ckpt_path=last {GOES_ON}"}
 """How what was interrupted is continued, by command."""
 
@@ -25,7 +26,10 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 def tell(name: str) -> None:
     """Say that the command was interrupted, and how it goes on."""
-    print(f"kd-{name}: interrupted{HOW.get(name, '')}", file=sys.__stderr__, flush=True)
+    how = HOW.get(name, "")
+    if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
+        how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
+    print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)
 
 
 @contextmanager

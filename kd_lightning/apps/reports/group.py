@@ -81,6 +81,8 @@ def settings_of(run: Run) -> Settings:
             config[name] = {key: value for key, value in config[name].items() if key not in places}
     found = dict(_flat("", config))
     found["task"] = list(config.get("task") or {})
+    if config.get("pretrain"):
+        found["pretrain.task"] = list(config["pretrain"].get("task", found["task"]))
     for task, facts in (run.summary.get("data") or {}).items():
         found[f"task.{task}.rows"] = facts.get("fingerprint")
     return found

@@ -30,7 +30,8 @@ def names_of(groups: Sequence[Settings], choices: Sequence[Mapping[str, str]]) -
     """
     if len(groups) < 2:
         return [str(settings.get("name", "")) for settings in groups]
-    options = {name: values for name, values in _differing(choices).items() if name not in NOT_NAMED}
+    differing = _differing(choices).items()
+    options = {name: values for name, values in differing if name.rpartition(".")[2] not in NOT_NAMED}
     values = _differing([_written(settings) for settings in groups])
     found = values | options
     nodes = {part for name in values for part in name.split(".")}
@@ -105,7 +106,7 @@ def shortest(names: Sequence[str]) -> dict[str, str]:
     """
     found = {}
     for name in names:
-        side = f"{_side(name)}." if _side(name) else ""
+        side = f"{_side(name)}." if _side(name) not in ("", name) else ""
         parts = name.removeprefix(side).split(".")
         tails = [side + ".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
         rivals = [other for other in names if other != name and _side(other) == _side(name)]
