@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kd_lightning.apps.command_line.sweeps import begun
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.termination import ends_us
@@ -26,7 +25,8 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 def tell(name: str) -> None:
     """Say that the command was interrupted, and how it goes on."""
-    how = HOW.get(name, "")
+    how, sweeps = HOW.get(name, ""), sys.modules.get("kd_lightning.apps.command_line.sweeps")
+    begun = sweeps.begun if sweeps else []  # not imported here: an interrupt may come while Hydra is imported
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
     print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)
