@@ -163,7 +163,8 @@ def test_a_signal_in_the_last_validation_ends_the_command(tmp_path, rank):
     known = environment(PYTHONPATH=str(tmp_path))
     done = subprocess.run(command, cwd=tmp_path, env={**known, "ENDS": ""}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert done.stderr.endswith("interrupted; ckpt_path=last goes on from the last checkpoint, if there is one\n")
+    said = "kd-train: interrupted; ckpt_path=last goes on from the last checkpoint, if there is one\n"
+    assert done.stderr == said
     (run,) = tmp_path.glob("outputs/train/*")
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
     steps = len(loss_of(run))

@@ -28,7 +28,7 @@ from kd_lightning.apps.command_line.one_line import last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
-from kd_lightning.apps.command_line.workers import settle_worker
+from kd_lightning.apps.command_line.workers import settle_worker, silence_if_led, silent_if_led
 from kd_lightning.apps.processes.preemption import requeued_when_preempted
 from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.apps.settings.early import check_early
@@ -146,6 +146,7 @@ def command(name: str, run: str) -> Callable[[], None]:
                 told_in_one_line(name),
                 no_litter(),
             ):
+                silence_if_led()
                 check_early(cfg)
                 if (found := skipped(cfg)) is not None:
                     return found[1]
@@ -167,7 +168,7 @@ def command(name: str, run: str) -> Callable[[], None]:
         sweeps.begun.clear()
         try:
             with interrupt_in_one_line(name), ended_by_sigterm(), composed_in_one_line(name, said):
-                sys.argv = tasks_of_run(spelled_out(sys.argv))
+                sys.argv = silent_if_led(tasks_of_run(spelled_out(sys.argv)))
                 task()
                 sys.stdout.flush()
             with interrupt_in_one_line(name), ended_by_sigterm():

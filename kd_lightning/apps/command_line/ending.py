@@ -41,7 +41,11 @@ def told_in_one_line(name: str) -> Iterator[None]:
     Args:
         name: Of the command.
     """
-    if HydraConfig.get().mode is RunMode.MULTIRUN and own_seat().leads:
+    if HydraConfig.get().mode is RunMode.MULTIRUN and not own_seat().leads:
+        with _followed(name):
+            yield
+        return
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
         folder = Path(HydraConfig.get().runtime.output_dir)
         with marked_as_running(folder), _survived(name, folder):
             yield
@@ -56,6 +60,19 @@ def told_in_one_line(name: str) -> Iterator[None]:
             raise
         print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _followed(name: str) -> Iterator[None]:
+    """Say what has ended a job in a process that does not lead, and go on to the next one, as the first does."""
+    try:
+        yield
+    except SystemExit:  # the first says why
+        pass
+    except UserError as error:
+        print(f"kd-{name}: error: {error}", file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
 
 
 @contextmanager

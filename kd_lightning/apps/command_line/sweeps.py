@@ -28,6 +28,7 @@ from kd_lightning.apps.command_line.jobs import (
     overrides_of,
     state_of,
 )
+from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
 
@@ -159,7 +160,7 @@ def end_of_sweep(name: str) -> None:
     Args:
         name: Of the command.
     """
-    if not begun:
+    if not (begun and own_seat().leads):
         return
     sweep = begun[0]
     if sweep.stopped:

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from kd_lightning.apps.processes.seat import own_seat
+
 held: list[FileLock] = []
 """The lock of this worker's GPU, until its process ends."""
+
+
+SILENT = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
+"""What Hydra is told in the processes that SLURM or torchrun start beside the first, which speaks for all."""
+
+
+def silent_if_led(argv: list[str]) -> list[str]:
+    """Return the arguments of a command, with those that keep Hydra silent where another process leads."""
+    if own_seat().leads:
+        return argv
+    settings = (place for place, argument in enumerate(argv) if re.match(r"[^-].*=", argument))
+    first = next(settings, len(argv))  # options may stand before and after settings, not between them
+    return [*argv[:first], *SILENT, *argv[first:]]
+
+
+def silence_if_led() -> None:
+    """Keep lines off the terminal and out of the log where another process leads and says the same."""
+    if not own_seat().leads:
+        logging.getLogger().handlers[:] = [logging.NullHandler()]
 
 
 def settle_worker() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
@@ -73,9 +72,7 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them, and say so if one of them is why the block has failed."""
-        unexpected = kind is not None and issubclass(kind, Exception) and not issubclass(kind, UserError)
-        why = self._why() if unexpected else None
+        """End them."""
         for child in self.started:
             if kind is not None:
                 child.terminate()
@@ -84,14 +81,3 @@ class Children:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if why is not None:
-            raise why from error
-
-    def _why(self) -> UserError | None:
-        """Return the end of another process, if that is what made the block fail: it is seen a moment later."""
-        time.sleep(1)
-        try:
-            self.check()
-        except UserError as error:
-            return error
-        return None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from kd_lightning.apps.processes.children import Children
+from kd_lightning.apps.processes.pulse import Pulse
 from kd_lightning.apps.processes.seat import ADDRESS, Seat, own_seat
 from kd_lightning.apps.processes.team import Team, working_as
 from kd_lightning.errors import UserError
@@ -43,40 +47,56 @@ def met(processes: int, place: Path) -> Iterator[Team]:
             f"trainer.devices and trainer.num_nodes come to {processes} processes, but {seat.started_by} started "
             f"{seat.size}: give both the same number"
         )
-    if seat.size > 1:
-        with working_as(Team(seat, _store_of(seat, place))) as team:
+    if seat.size == 1 and processes == 1:
+        with working_as(Team(seat)) as team:
             yield team
-            team.part()
-    elif processes > 1:
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        seat = Seat(0, processes, 0, 0, "us")
-        children = Children(processes, f"127.0.0.1:{store.port}")
-        with children, working_as(Team(seat, store, children.check)) as team:
-            yield team
-            team.part()
-    else:
-        with working_as(Team(Seat())) as team:
-            yield team
+        return
+    with ExitStack() as stack:
+        if seat.size > 1:
+            connect, look = stack.enter_context(_found(seat, place)), lambda: None
+        else:
+            seat = Seat(0, processes, 0, 0, "us")
+            server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            connect = partial(_connected, f"127.0.0.1:{server.port}")
+            look = stack.enter_context(Children(processes, f"127.0.0.1:{server.port}")).check
+        pulse = stack.enter_context(Pulse(seat, connect, look))
+        team = stack.enter_context(working_as(Team(seat, connect(), pulse.check, pulse.rest)))
+        yield team
+        team.part()
 
 
-def _store_of(seat: Seat, place: Path) -> Store:
-    """Return the store at which the processes meet, kept by the first."""
+@contextmanager
+def _found(seat: Seat, place: Path) -> Iterator[Callable[[], Store]]:
+    """Yield what connects to the store at which the processes meet; those of SLURM have one that the first keeps."""
     if seat.started_by == "us":
-        return _connected(os.environ[ADDRESS])
-    number = next(meetings)
+        yield partial(_connected, os.environ[ADDRESS])
+        return
+    number = _number()
     if seat.started_by == "torchrun":  # its agent keeps one, for all jobs and starts
-        store = _connected(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
-        return PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{number}", store)
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        prefix = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{number}"
+        yield lambda: PrefixStore(prefix, _connected(address))
+        return
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    address = place / f".meeting-{'-'.join(os.environ.get(name, '0') for name in names)}-{number}"
+    note = place / f".meeting-{'-'.join(os.environ.get(name, '0') for name in names)}-{number}"
     if not seat.leads:
-        return _connected(_read_when_there(address))
+        yield partial(_connected, _read_when_there(note))
+        return
     alone = os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1"
     host = "127.0.0.1" if alone else os.environ.get("MASTER_ADDR", os.environ["SLURMD_NODENAME"])
-    store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+    server = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     place.mkdir(parents=True, exist_ok=True)
-    write_text(address, f"{host}:{store.port}")
-    return store
+    write_text(note, f"{host}:{server.port}")
+    try:
+        yield partial(_connected, f"{host}:{server.port}")
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _number() -> int:
+    """Return the number of a job of this process, the same in all processes, whatever became of the jobs before it."""
+    sweeps = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    return int(HydraConfig.get().job.num) if sweeps else next(meetings)
 
 
 def _connected(address: str) -> TCPStore:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -16,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
 
+from kd_lightning.apps.processes.pulse import LeaderGone
 from kd_lightning.apps.processes.seat import Seat
 from kd_lightning.errors import UserError
 
@@ -36,10 +38,17 @@ class Team:
         seat: Of this process.
         store: Where they meet; None if there is one process.
         look: Raises if a process that is waited for has ended.
+        rest: Called when the others may leave.
     """
 
-    def __init__(self, seat: Seat, store: dist.Store | None = None, look: Callable[[], None] = lambda: None) -> None:
-        self.seat, self.store, self._look = seat, store, look
+    def __init__(
+        self,
+        seat: Seat,
+        store: dist.Store | None = None,
+        look: Callable[[], None] = lambda: None,
+        rest: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.seat, self.store, self._look, self._rest = seat, store, look, rest
         self._agreed = self._groups = 0
 
     @property
@@ -83,12 +92,15 @@ class Team:
 
     def part(self) -> None:
         """Wait until all processes have come to the end: the store goes with the first."""
-        self.wait()
         if self.store is None:
             return
         if not self.leads:
+            self.wait()
+            self._rest()
             self.store.set(f"parted/{self.seat.rank}", "")
             return
+        self._rest()
+        self.wait()
         with suppress(dist.DistError):  # who has ended by itself says why
             self.store.wait([f"parted/{rank}" for rank in range(1, self.size)], FAREWELL)
 
@@ -100,16 +112,21 @@ class Team:
         """
         if self.store is None:
             return
-        self._agreed += 1
-        key = f"same/{self._agreed}"
-        self.store.set(f"{key}/{self.seat.rank}", value)
-        for rank in range(self.size):
-            found = self._read(f"{key}/{rank}").decode()
+        for rank, found in enumerate(self._of_all(value)):
             if found != value:
                 raise UserError(
                     f"process {rank} has {what} {found}, process {self.seat.rank} {value}: start all of them with the "
                     "same command, on the same files"
                 )
+
+    def _of_all(self, value: str) -> Iterator[str]:
+        """Yield what each process says."""
+        assert self.store is not None
+        self._agreed += 1
+        key = f"said/{self._agreed}"
+        self.store.set(f"{key}/{self.seat.rank}", value)
+        for rank in range(self.size):
+            yield self._read(f"{key}/{rank}").decode()
 
     def _read(self, key: str) -> bytes:
         """Return a value once it is there; end the process if the one that keeps the store has ended."""
@@ -132,6 +149,7 @@ class Team:
         """
         assert self.store is not None
         self._groups += 1
+        deque(self._of_all("here"), maxlen=0)  # torch would wait long for one that has ended
         store = dist.PrefixStore(f"group/{self._groups}", self.store)
         dist.init_process_group(BACKENDS[device], store=store, rank=self.seat.rank, world_size=self.size)
         before = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
@@ -141,13 +159,6 @@ class Team:
             dist.destroy_process_group()
             for name, value in before.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-
-
-class LeaderGone(SystemExit):
-    """The first process of the job has ended, and said why; this one ends without a word."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
 
 
 _current = Team(Seat())

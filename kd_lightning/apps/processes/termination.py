@@ -15,7 +15,7 @@ from typing import Any
 from kd_lightning.errors import Terminated
 
 _owner = 0
-_noted = _deferred = _ending = False
+_noted = _deferred = _ending = _told_here = False
 _before: Any = signal.SIG_DFL
 
 
@@ -35,7 +35,7 @@ def _note(number: int, frame: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return
-    if callable(_before) and not _deferred:  # of a launcher, which waits for another signal
+    if callable(_before) and not (_deferred or _told_here):  # of a launcher, which waits for another signal
         _before(number, frame)
         return
     _noted = True
@@ -51,20 +51,37 @@ def _end() -> None:
         raise Terminated
 
 
+def end_from_thread() -> bool:
+    """End the command from another thread than its first, as the signal would; tell whether that can be done."""
+    global _told_here
+    if signal.getsignal(signal.SIGTERM) is not _note:
+        return False
+    _told_here = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    return True
+
+
+def forget_thread() -> None:
+    """Let the process go on, as if it had not been ended from a thread: other jobs may follow in it."""
+    global _noted, _ending, _told_here
+    if _told_here:
+        _noted = _ending = _told_here = False
+
+
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end the block with ``Terminated``; within another such block nothing changes."""
-    global _owner, _noted, _ending, _before
+    global _owner, _noted, _ending, _told_here, _before
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _note:
         yield
         return
-    _owner, _noted, _ending = os.getpid(), False, False
+    _owner, _noted, _ending, _told_here = os.getpid(), False, False, False
     _before = signal.signal(signal.SIGTERM, _note)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, _before)
-        _before = signal.SIG_DFL
+        _noted, _before = False, signal.SIG_DFL
 
 
 @contextmanager

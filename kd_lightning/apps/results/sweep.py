@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.jobs import overrides_of, result_of_job
 from kd_lightning.apps.command_line.sweeps import begun_jobs
+from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
     from kd_lightning.apps.results.report import Row
@@ -24,6 +25,8 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the table, of the runs that have finished."""
+        if not own_seat().leads:
+            return
         from kd_lightning.apps.results.report import markdown, show_table
         from kd_lightning.files import write_text
 

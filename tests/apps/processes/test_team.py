@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
+from kd_lightning.apps.processes.pulse import LeaderGone
 from kd_lightning.apps.processes.seat import Seat
-from kd_lightning.apps.processes.team import LeaderGone, Team, team, working_as
+from kd_lightning.apps.processes.team import Team, team, working_as
 from kd_lightning.errors import UserError
 
 
