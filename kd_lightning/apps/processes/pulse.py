@@ -25,7 +25,7 @@ from kd_lightning.errors import Terminated, UserError, first_line
 EVERY = 1.0
 """Seconds between two signs."""
 
-LOST = 15
+LOST = 30
 """After so many turns of this process without a sign of another, that one is gone."""
 
 LATE = 600
