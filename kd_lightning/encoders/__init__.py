@@ -3,6 +3,7 @@
 from kd_lightning.encoders.base import Encoder, EncoderSpec, TokenStates
 from kd_lightning.encoders.bilstm import BiLstmEncoder
 from kd_lightning.encoders.by_length import read_by_length
+from kd_lightning.encoders.compiled import CompiledReading
 from kd_lightning.encoders.embedding import WordEmbedding
 from kd_lightning.encoders.new_bilstm import NewBiLstm, SavedBiLstm
 from kd_lightning.encoders.new_transformer import NewTransformer
@@ -13,6 +14,7 @@ from kd_lightning.encoders.words import TrainingWords, WordPieces, Words
 
 __all__ = [
     "BiLstmEncoder",
+    "CompiledReading",
     "Encoder",
     "EncoderSpec",
     "NewBiLstm",

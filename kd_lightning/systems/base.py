@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
-from kd_lightning.encoders import Encoder, TokenStates, read_by_length
+from kd_lightning.encoders import CompiledReading, Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory, build_heads
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
@@ -84,6 +84,7 @@ class NLUSystem(pl.LightningModule):
         self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
+        self.compiled: CompiledReading | None = None
         self._losses = LossMeans([task.name for task in tasks])
 
     @property
@@ -96,6 +97,8 @@ class NLUSystem(pl.LightningModule):
         encoder: Any = self.encoder
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         reads_tokens = any(getattr(self.heads[name], "reads_tokens", False) for name in batch["tasks"])
+        if self.compiled is not None:
+            return self.compiled.read(encoder, *inputs, tokens=reads_tokens)
         return encoder.tokens(*inputs) if reads_tokens else read_by_length(encoder, *inputs)
 
     def logits(self, task: str, hidden: Tensor | TokenStates, rows: Tensor) -> Tensor:

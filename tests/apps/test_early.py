@@ -71,7 +71,7 @@ HALF = "16-mixed"
         ("distill", ["+teacher.trainer.accelerator=cpu", "accelerator=gpu", f"trainer.precision={HALF}"], "trainer"),
         ("distill", [f"teacher.members={{a: {{trainer: {{precision: {HALF}}}}}}}"], "teacher.members.a.trainer"),
         ("distill", [f"student.fine_tune={{trainer: {{precision: {HALF}}}}}"], "student.fine_tune.trainer"),
-        ("distill", [f"pretrain={{trainer: {{precision: {HALF}}}}}"], "pretrain: trainer"),
+        ("distill", [f"pretrain={{trainer: {{precision: {HALF}}}}}"], "pretrain: pretrain.trainer"),
     ],
 )
 def test_half_precision_is_refused_without_a_gpu(monkeypatch, command, overrides, where):
@@ -89,6 +89,56 @@ def test_half_precision_is_a_gpus(monkeypatch, precision, accelerator):
     cfg = composed("train", f"trainer.precision={precision}", f"accelerator={accelerator}")
     with pytest.raises(UserError, match="fp16") if accelerator == "cpu" else nullcontext():
         check_early(cfg)
+
+
+CXX = r"PyTorch compiles with g\+\+, which is not there; install it \(Debian: apt install g\+\+\), or set it to false$"
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "message"),
+    [
+        ("train", ["compile=true"], rf"^compile is true: {CXX}"),
+        ("predict", ["compile=true", "run=."], rf"^compile is true: {CXX}"),
+        ("evaluate", ["compile=true", "run=."], rf"^compile is true: {CXX}"),
+        ("distill", ["+teacher.trainer.compile=true"], rf"^teacher\.trainer\.compile is true: {CXX}"),
+        ("distill", ["pretrain={trainer: {compile: true}}"], rf"^pretrain: pretrain.trainer.compile is true: {CXX}"),
+        ("train", ["compile=yes please"], "^compile is 'yes please', expected true or false"),
+        ("distill", ["+teacher.trainer.compile=1"], "^teacher.trainer.compile is 1, expected true or false"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_at_once(monkeypatch, command, overrides, message):
+    """A page of PyTorch's, in the first step, after the teachers."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        check_early(composed(command, *overrides))
+    check_early(composed(command, *(each for each in overrides if "compile" not in each)))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "there", "environment", "missing"),
+    [
+        (False, ["gcc"], {}, r"g\+\+"),
+        (False, ["g++"], {}, None),
+        (False, ["g++"], {"CXX": "my-c++ -O2"}, r"my-c\+\+"),
+        (False, ["my-c++"], {"CXX": "my-c++ -O2"}, None),
+        (True, [], {}, "gcc or clang or cc"),
+        (True, ["cc"], {}, None),
+    ],
+)
+def test_the_compiler_is_the_one_that_is_taken(monkeypatch, gpu, there, environment, missing):
+    """What calls the kernels of a GPU is in C, what the processor computes in C++."""
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(Path(__file__).parent))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"compiles with {missing or '.*Python.h'}, which is not there"):
+        check_early(composed("train", "compile=true"))
 
 
 @pytest.mark.parametrize("overrides", [[], ["trainer.max_epochs=-1", "trainer.max_steps=10"], ["encoder.max_length=8"]])

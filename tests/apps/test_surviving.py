@@ -220,7 +220,15 @@ def changed(setting, value):
 
 
 SAME = ["paths.output", "paths.store", "logger.csv", "callbacks.mine", "ckpt_path", "skip_finished"]
-SAME += ["trainer.devices", "trainer.accelerator", "teacher.trainer.devices", "teacher.batching.eval_batch_size"]
+SAME += [
+    "compile",
+    "trainer.compile",
+    "teacher.trainer.compile",
+    "trainer.devices",
+    "trainer.accelerator",
+    "teacher.trainer.devices",
+    "teacher.batching.eval_batch_size",
+]
 OTHER = ["seed", "name", "trainer.max_epochs", "trainer.precision", "teacher.trainer.max_epochs"]
 OTHER += ["task.rte.files.train", "teacher.seeds", "devices"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from kd_lightning.apps.fits.build import build, build_encoder, build_system
+from kd_lightning.apps.fits.compiled import compiled_reading
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.refusals import refused_by
@@ -195,6 +196,8 @@ class Fit:
             self.start.load_heads(system)
         system.train()  # pre-trained models come in evaluation mode, and Lightning leaves it so
         system.save_hyperparameters({"identity": self.identity}, logger=False)  # goes into every checkpoint
+        processes = self.idle_trainer.world_size
+        system.compiled = compiled_reading(self.cfg, system, spec, tokenizer, stage=self.stage, processes=processes)
         return system
 
     def build_data(self) -> MultiTaskData:

@@ -17,12 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.fits.build import build, build_encoder, build_system, build_tasks
+from kd_lightning.apps.fits.compiled import compiled_reading
 from kd_lightning.apps.fits.inputs import token_table
 from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trainer import build_trainer, choose_precision, interruptible, silence_libraries
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
-from kd_lightning.encoders import EncoderSpec, load_tokenizer
+from kd_lightning.encoders import CompiledReading, EncoderSpec, load_tokenizer
 from kd_lightning.errors import UserError
 from kd_lightning.files import file_hash, read_json, replacing, write_text
 from kd_lightning.systems import NLUSystem
@@ -136,6 +137,11 @@ class TrainedModel:
             raise UserError(f"{self.folder / 'heads.safetensors'} does not fit config.yaml ({error})") from error
         return system.eval()
 
+    @cached_property
+    def _reading(self) -> CompiledReading | None:
+        """What reads batches with the system's encoder compiled, if the settings ask for it."""
+        return compiled_reading(self.cfg, self.system, self.spec, self.tokenizer, stage=self.folder.name)
+
     def check_weights(self) -> None:
         """Raise UserError if the weights are not those that the fit wrote."""
         if weights_hash(self.folder) != self.result["weights"]:
@@ -174,7 +180,8 @@ class TrainedModel:
 
     def release(self) -> None:
         """Give the memory of the system back; it is loaded again when it is next asked for."""
-        self.__dict__.pop("system", None)
+        for name in ("system", "_reading"):
+            self.__dict__.pop(name, None)
 
     def head_task(self, task: Task) -> Task:
         """Return the trained task whose head predicts a task.
@@ -228,8 +235,12 @@ class TrainedModel:
         # No such folder: under SLURM, Lightning would load any hpc_ckpt_* that lies in the trainer's root over the
         # weights that were checked.
         trainer = build_trainer(alone, self.folder / "predictions", stage=f"{task.name} {split}")
-        with interruptible(trainer):
-            batches: Any = trainer.predict(self.system, dataloaders=stream)
+        self.system.compiled = self._reading  # and never where latency is measured, or a model exported
+        try:
+            with interruptible(trainer):
+                batches: Any = trainer.predict(self.system, dataloaders=stream)
+        finally:
+            self.system.compiled = None
         ids = torch.cat([batch["example_id"] for batch in batches])
         logits = torch.cat([batch["logits"].cpu() for batch in batches])
         different = torch.unique(ids).numel()

@@ -68,9 +68,10 @@ def build_trainer(
     dashboards = build_loggers(cfg, folder, stage, identity, resumed) if identity and team().leads else []
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
     bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
+    settings = {name: value for name, value in cfg["trainer"].items() if name != "compile"}  # of the network
     make = partial(
         build,
-        cfg["trainer"],
+        settings,
         "trainer",
         plugins=[TeamEnvironment(team()) if together else LightningEnvironment()],
         precision=choose_precision(cfg),

@@ -14,7 +14,7 @@ from kd_lightning.apps.settings.config_hash import LEFT_OUT
 
 PLACES = {
     "data": ("root", "download"),
-    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps", "profiler"),
+    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "compile"),
 }
 """Settings of where data lie and on what a run computed: not what it is of."""
 

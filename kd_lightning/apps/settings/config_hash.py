@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NOT_OF_THE_RESULT = frozenset({"accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "profiler"})
+NOT_OF_THE_RESULT = frozenset(
+    {"accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "profiler", "compile"}
+)
 """Trainer settings that say where a fit computes and what it shows of it."""
 
 LEFT_OUT = {
-    "": frozenset({"paths", "logger", "callbacks", "ckpt_path", "skip_finished"}),
+    "": frozenset({"paths", "logger", "callbacks", "ckpt_path", "skip_finished", "compile"}),
     "trainer": NOT_OF_THE_RESULT,
     "batching": frozenset({"eval_batch_size"}),
 }

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.first_stage import first_stage
-from kd_lightning.apps.settings.hardware import check_precision
+from kd_lightning.apps.settings.hardware import check_compiler, check_precision
 from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, students
@@ -63,7 +63,10 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
-BOOLEANS = ("skip_finished", "baseline", "student.per_teacher", "batching.single_task", "encoder.sparse")
+BOOLEANS = (
+    "skip_finished", "baseline", "compile",
+    "student.per_teacher", "batching.single_task", "encoder.sparse", "trainer.compile",
+)  # fmt: skip
 """Settings that are true or false. ``teacher.`` may stand before each."""
 
 OF_SYSTEMS = ("annealing", "distill_loss")
@@ -91,6 +94,7 @@ def check_early(cfg: DictConfig) -> None:
         _check_kinds(cfg, prefix)
         check_trainer(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
         check_precision(cfg, prefix)
+        check_compiler(cfg, prefix)
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
@@ -138,6 +142,7 @@ def _check_first(cfg: dict[str, Any]) -> None:
             _check_kinds(known, prefix)
             check_trainer(OmegaConf.select(known, f"{prefix}trainer"), prefix)
             check_precision(known, prefix)
+            check_compiler(known, prefix)
     there, here = students(first), students(cfg)
     if there != here:
         raise UserError(
