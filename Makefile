@@ -70,6 +70,8 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/augmentation.py$(ON)
 	$(BIN)/python benchmarks/labelling.py$(ON)
 	$(BIN)/python benchmarks/cases_per_second.py$(ON)
+	$(BIN)/python benchmarks/unused_heads.py$(ON)
+	$(BIN)/python benchmarks/unused_heads.py --layers 2 --hidden 64 --rows 4 --steps 100$(ON)
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.fits import identity
@@ -410,6 +411,23 @@ def test_two_processes_share_sparse_gradients(kd, plain_descent, optimizer):
     two = pd.read_csv(kd("train", *settings, "accelerator=ddp_cpu") / "metrics.csv")
     assert one["train/loss"].diff().abs().mean() > 0.02, "a curve that is flat bends nowhere"
     assert two["train/loss"].to_numpy() == pytest.approx(one["train/loss"].to_numpy(), abs=1e-4, nan_ok=True)
+
+
+def test_heads_at_rest_rest_in_two_processes_as_well(kd):
+    """A gradient of zero is none: Adam would move the head of a task that a batch lacks, and weight decay shrink it."""
+    settings = ["task=[animals,beasts]", "batching.single_task=true", "trainer.max_epochs=2", "optimizer.lr=0.01"]
+    settings += [
+        "optimizer.weight_decay=1",
+        "encoder.dropout=0",
+        "system.head.dropout=0",
+        "trainer.log_every_n_steps=1",
+    ]
+    runs = [kd("train", *settings), kd("train", *settings, "accelerator=ddp_cpu")]
+    one, two = (load_file(run / "heads.safetensors") for run in runs)
+    losses = [pd.read_csv(run / "metrics.csv")["train/loss"].to_numpy() for run in runs]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4, nan_ok=True)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_fit_of_another_format_is_another(kd, monkeypatch):
