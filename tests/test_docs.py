@@ -233,7 +233,9 @@ def test_there_are_commands_to_check():
 )
 def test_mistakes_are_found(line, mine):
     """The checks above can fail: a misspelt flag, word, setting, target, variable, extra, file, command."""
-    with pytest.raises((SystemExit, AssertionError, HydraException, argparse.ArgumentError, pytest.fail.Exception)):
+    with pytest.raises(
+        (SystemExit, AssertionError, HydraException, argparse.ArgumentError, pytest.fail.Exception, UserError)
+    ):
         test_every_command_is_one(words_of(line), mine)
 
 
