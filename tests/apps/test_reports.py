@@ -239,7 +239,7 @@ def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
             ["task=[a]", "task=[a,b]"],
         ),
         (
-            [{"pretrain": None}, {"pretrain.task": ["a"], "pretrain.lr": 1}, {"pretrain.task": ["b"]}],
+            [{"pretrain": None, "x": 1}, {"pretrain.task": ["a"], "x": 1}, {"pretrain.task": ["b"], "x": 1}],
             ["pretrain=null", "pretrain.task=[a]", "pretrain.task=[b]"],
         ),
         ([{"a": 1}, {}], ["a=1", "no a"]),
