@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_lightning import files
 from kd_lightning.data import Rows
-from kd_lightning.data import folders as folders_module
 from kd_lightning.data.caching import cached
 from kd_lightning.data.rows import cache_rows
 from kd_lightning.files import file_hash, locked, new_folder, replacing, write_text
@@ -161,7 +161,7 @@ def hold(folder: Path, ready: object) -> None:
 @pytest.mark.parametrize("what", [None, "teacher rte"])
 def test_waiting_is_said(tmp_path, caplog, monkeypatch, what):
     """A job that waits an hour for another one's teacher, without a word, is killed as hung."""
-    monkeypatch.setattr(folders_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     folder, ready = tmp_path / "toy", PROCESSES.Event()
     job = PROCESSES.Process(target=hold, args=(folder, ready))
     job.start()
