@@ -30,9 +30,10 @@ from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.models import add_models, ensemble_facts, teacher_facts
-from kd_lightning.apps.results.report import distillation_rows, doubt, show_table, teacher_rows, write_report
+from kd_lightning.apps.results.report import doubt, write_report
 from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.results.tables import distillation_rows, show_table, teacher_rows
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import (

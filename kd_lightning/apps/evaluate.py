@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.results.job_run import job_run
-from kd_lightning.apps.results.report import show_scores
 from kd_lightning.apps.results.scoring import score_ensemble
+from kd_lightning.apps.results.tables import show_scores
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.stages.teachers import Ensemble
 from kd_lightning.files import write_json

@@ -19,8 +19,9 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.processes.preemption import started_before
-from kd_lightning.apps.results.report import show_scores, write_report
+from kd_lightning.apps.results.report import write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_scores, new_summary
+from kd_lightning.apps.results.tables import show_scores
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits

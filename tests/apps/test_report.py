@@ -6,18 +6,10 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from kd_lightning.apps.results import report
-from kd_lightning.apps.results.report import (
-    distillation_rows,
-    doubt,
-    gain,
-    markdown,
-    percent,
-    show_table,
-    teacher_rows,
-    write_report,
-)
+from kd_lightning.apps.results import tables
+from kd_lightning.apps.results.report import doubt, write_report
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
+from kd_lightning.apps.results.tables import distillation_rows, gain, markdown, percent, show_table, teacher_rows
 from kd_lightning.files import read_json
 from kd_lightning.tasks import Task
 
@@ -195,7 +187,7 @@ def test_a_table_in_a_log_is_whole(capsys, monkeypatch):
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_a_table_on_a_terminal_keeps_its_numbers(capsys, monkeypatch, summary, width):
     """56 in the place of 56.7; what a run was told may take several lines, and stays legible."""
-    monkeypatch.setattr(report, "Console", partial(Console, width=width, force_terminal=True, color_system=None))
+    monkeypatch.setattr(tables, "Console", partial(Console, width=width, force_terminal=True, color_system=None))
     roles = {"ensemble": 0.711, "baseline_fine_tuned": 0.612, "student_fine_tuned": 0.713}
     for task in summary["tasks"].values():
         task |= roles

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from kd_lightning.apps.reports.scores import AVERAGE_ROWS
-from kd_lightning.apps.results.report import Row, gain
+from kd_lightning.apps.results.tables import Row, gain
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from kd_lightning.apps.reports.cells import Table
-from kd_lightning.apps.results.report import markdown
+from kd_lightning.apps.results.tables import markdown
 
 STYLE = """
 :root { color-scheme: light dark; }

@@ -11,8 +11,8 @@ import pandas as pd
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.statistics import Array
-from kd_lightning.apps.results.report import AVERAGES, GAINS
 from kd_lightning.apps.results.roles import GROUPS, ROLES
+from kd_lightning.apps.results.tables import AVERAGES, GAINS
 from kd_lightning.apps.settings.config import Config
 
 COSTS = ("parameters", "latency_ms")

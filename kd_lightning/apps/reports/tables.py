@@ -13,8 +13,8 @@ from kd_lightning.apps.reports.cells import Table, p_value, points, task_name, t
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.scores import AVERAGE_ROWS, GAIN_NAMES, array, cases, values
 from kd_lightning.apps.reports.statistics import Array, bootstrap, holm, interval, mann_whitney, sign_flip, spread
-from kd_lightning.apps.results.report import GAINS, LABELS, gain, megabytes, percent
 from kd_lightning.apps.results.roles import MEASURED
+from kd_lightning.apps.results.tables import GAINS, LABELS, gain, megabytes, percent
 
 MANY = 8
 """Groups; of more, pairs are tested on their averages alone."""

@@ -18,7 +18,7 @@ from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
-from kd_lightning.apps.results.report import show_table
+from kd_lightning.apps.results.tables import show_table
 from kd_lightning.errors import UserError, to_install
 from kd_lightning.files import write_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.apps.fits.dashboards import OWN_ID, Shown, build_logger, kind_of_job, settings_told
-from kd_lightning.apps.results.report import GAINS
+from kd_lightning.apps.results.tables import GAINS
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.loggers import WandbRun, finished

@@ -17,7 +17,7 @@ from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
-    from kd_lightning.apps.results.report import Row
+    from kd_lightning.apps.results.tables import Row
 
 
 class SweepTable(Callback):
@@ -27,7 +27,7 @@ class SweepTable(Callback):
         """Show the table, of the runs that have finished."""
         if not own_seat().leads:
             return
-        from kd_lightning.apps.results.report import markdown, show_table
+        from kd_lightning.apps.results.tables import markdown, show_table
         from kd_lightning.files import write_text
 
         folder = Path(config.hydra.sweep.dir)
@@ -43,7 +43,7 @@ def sweep_rows(jobs: Sequence[Path]) -> tuple[Row, list[Row]]:
     Args:
         jobs: Their folders; those without a result have no row.
     """
-    from kd_lightning.apps.results.report import columns
+    from kd_lightning.apps.results.tables import columns
     from kd_lightning.files import read_json
 
     runs = {job: run for job in jobs if (run := result_of_job(job)) is not None}
