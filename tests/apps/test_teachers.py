@@ -13,7 +13,7 @@ from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.stages import teachers
-from kd_lightning.apps.stages.plan import Plan
+from kd_lightning.apps.stages.member_checks import check_members
 from kd_lightning.apps.stages.teachers import TrainedMember, best, ensemble_of, train_members
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned, gold_only
 from kd_lightning.apps.stages.variants import members as planned_members
@@ -179,9 +179,7 @@ def test_fine_tuning_changes_what_it_says():
 def test_a_teacher_that_is_the_baseline_is_told(caplog, identity, told):
     """The gain over the baseline would be that over one's own teacher, without a word."""
     fits = {name: SimpleNamespace(identity=name) for name in ("first", "same")}
-    plan = Plan(None, [Member(name, (fit,), {}) for name, fit in fits.items()], [], {})
-    plan.__dict__["baselines"] = [SimpleNamespace(identity=identity)]
-    plan._check_members()
+    check_members([Member(name, (fit,), {}) for name, fit in fits.items()], [SimpleNamespace(identity=identity)])
     assert ("the teacher same is the baseline itself: give it another seed" in caplog.text) == told
 
 

@@ -15,8 +15,8 @@ from kd_lightning.apps.fits.start import Shapes, check_kept_heads
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.stages import teachers_heard, who_teaches
+from kd_lightning.apps.stages.member_checks import check_given_scores, check_members
 from kd_lightning.apps.stages.teachers import keeps_heads
-from kd_lightning.apps.stages.teaching import stored_soft_targets
 from kd_lightning.apps.stages.variants import Member, baseline_fits, fine_tuned_students, members, student_fits
 from kd_lightning.encoders import Encoder
 from kd_lightning.errors import UserError, told_in
@@ -167,13 +167,13 @@ class Plan:
         if self.first:
             with told_in("pretrain"):
                 self.first.check()
-        self._check_given_scores()
+        check_given_scores(self.inputs, self.teachers)
         encoders: dict[str, Encoder] = {}
         heads: dict[str, Shapes] = {}
         for fit in self:
             with fit.told_where():
                 heads[fit.stage] = fit.check(encoders)
-        self._check_members()
+        check_members(self.teachers, self.baselines)
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
                 check_kept_heads(f"{where}.fine_tune", heads[begun.stage], heads[tuned.stage])
@@ -186,49 +186,6 @@ class Plan:
         for fit in [*self.first.teacher_fits, *self.first.students] if self.first else ():
             if fit.identity not in own:
                 fit.warn_of_few_steps(self.first.where if self.first else "")
-
-    def _check_given_scores(self) -> None:
-        """Check that given scores are there for all rows that they teach, and write them into the store."""
-        by_name, teacher = {task.name: task for task in self.inputs.tasks}, self.inputs.cfg["teacher"]
-        compared = teacher["select"] is not None or teacher["ensemble"]["weights"] == "score"
-        for member in self.teachers:
-            given, taught = member.scores, who_teaches(self.inputs.cfg)
-            if given is None:
-                continue
-            where = f"teacher.members.{member.name}.scores"
-            for (name, split), rows in self.inputs.training_rows.items():
-                if member.name not in taught.get(name, ()):
-                    continue
-                if not given.knows(name, split):
-                    raise UserError(
-                        f"{where}.{name} has no file of the split {split}, which is trained: {{{split}: FILE}}"
-                    )
-                stored_soft_targets(given, by_name[name], split, rows)
-            for task in self.inputs.tasks:
-                first = task.evaluation[0]
-                if compared and member.name in taught.get(task.name, ()) and not given.knows(task.name, first):
-                    raise UserError(
-                        f"{where}.{task.name} has no file of the split {first}, by which teachers are compared: give "
-                        f"{{{first}: FILE}}, or teacher.ensemble.weights=equal and teacher.select=null"
-                    )
-            given.check()
-
-    def _check_members(self) -> None:
-        """Check that no model is two members of an ensemble, under the names of both; tell if one is the baseline."""
-        seen: dict[str, str] = {}
-        for member in self.teachers:
-            given = [member.scores.identity] if member.scores else []
-            for identity in [*(fit.identity for fit in member.fits), *given]:
-                other = seen.setdefault(identity, member.name)
-                if other != member.name:
-                    both = f"{other} and {member.name} are the same model"
-                    raise UserError(f"teacher.members: {both}: change one of them (its seed), or leave it out")
-        for fit in self.baselines:
-            if fit.identity in seen:
-                teacher = f"the teacher {seen[fit.identity]}".strip()
-                log.warning(
-                    "%s is the baseline itself: give it another seed, or the gain is that over a teacher", teacher
-                )
 
     def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
         """Yield each fit that another goes on from, that other, and whose settings these are."""
