@@ -109,7 +109,7 @@ def slurm(tmp_path_factory):
     try:
         files = {"key-file": key, "socket": root / "munge.socket", "pid-file": pids[2]}
         files |= {"log-file": root / "munged.log", "seed-file": root / "seed"}
-        run("munged", *(f"--{name}={path}" for name, path in files.items()), "--origin=127.0.0.1")
+        run("munged", "--force", *(f"--{name}={path}" for name, path in files.items()), "--origin=127.0.0.1")
         run("slurmctld", "-f", str(conf), "-i")
         run("slurmd", "-f", str(conf), "-N", host)
         until(lambda: "idle" in run("sinfo", "-h", "-o", "%T"), 30, "a node that is idle")
