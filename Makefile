@@ -72,6 +72,10 @@ bench: $(VENV)/.installed-bench  ## Measure what benchmarks/README.md claims (lo
 	$(BIN)/python benchmarks/cases_per_second.py$(ON)
 	$(BIN)/python benchmarks/unused_heads.py$(ON)
 	$(BIN)/python benchmarks/unused_heads.py --layers 2 --hidden 64 --rows 4 --steps 100$(ON)
+	$(BIN)/python benchmarks/compiled.py --task rte --batches 3$(ON)
+	$(BIN)/python benchmarks/compiled.py --task rte --batches 3 --precision bf16-mixed$(ON)
+	$(BIN)/python benchmarks/compiled.py --task sst2 --batches 4$(ON)
+	$(BIN)/python benchmarks/compiled.py --encoder tiny --task sst2 --rounds 15$(ON)
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation

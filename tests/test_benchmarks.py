@@ -56,6 +56,7 @@ def test_every_script_says_what_it_does(script, path, capsys):
         "augmentation",
         "labelling",
         "cases_per_second",
+        "compiled",
     ],
 )
 def test_nothing_measured_is_not_a_success(script, name, tmp_path):
