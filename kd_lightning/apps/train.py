@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.fit_checks import check_fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint
@@ -68,7 +69,7 @@ def check(fit: Fit) -> None:
     Raises:
         UserError: If a setting or the data is wrong.
     """
-    fit.check({})
+    check_fit(fit, {})
     check_soft_targets(fit.soft_targets, fit.inputs)
 
 

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
+from kd_lightning.apps import train
 from kd_lightning.apps.results.job_run import summary_numbers
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.callbacks import ResumeCheckpoint
@@ -65,16 +66,14 @@ def test_jobs_and_fits_are_runs_of_their_own(kd, workplace, wandb_runs):
 def test_a_sweep_is_a_group(kd, monkeypatch, wandb_runs):
     """The name of its folder, which launchers give each of its jobs."""
 
-    def in_sweep(self, *arguments):
+    def in_sweep(*arguments):
         now = HydraConfig.instance().cfg
         OmegaConf.set_readonly(now.hydra, False)
         now.hydra.mode, now.hydra.sweep.dir = RunMode.MULTIRUN, "outputs/mine/sweep_x"
-        return prepare(self, *arguments)
+        return prepare(*arguments)
 
-    from kd_lightning.apps.fits.fit import Fit
-
-    prepare = Fit.check
-    monkeypatch.setattr(Fit, "check", in_sweep)
+    prepare = train.check_fit
+    monkeypatch.setattr(train, "check_fit", in_sweep)
     settings = ["system=teacher", "task=[animals]", "trainer.max_epochs=1", "logger=wandb", "seed=3"]
     (run,) = wandb_runs(kd("train", *settings))
     assert run["group"] == "sweep_x"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -18,16 +17,14 @@ from kd_lightning.apps.fits.build import build, build_encoder, build_system
 from kd_lightning.apps.fits.compiled import compiled_reading
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
-from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.result import fit_result
 from kd_lightning.apps.fits.resume import read_checkpoint
 from kd_lightning.apps.fits.shared import Shared
-from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients, refuse_sparse_gradients
-from kd_lightning.apps.fits.start import Shapes, Start
+from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients
+from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.fits.trainer import (
     build_trainer,
-    refuse_waiting_heads,
     remove_requeue_checkpoints,
     silence_libraries,
     train,
@@ -36,17 +33,13 @@ from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import OF_A_FIT
 from kd_lightning.data import MultiTaskData, Part
-from kd_lightning.data.batches.grouping import check_groups
-from kd_lightning.data.batches.train_stream import check_shares, check_single_task
 from kd_lightning.data.datamodule import run_steps
-from kd_lightning.data.sampling import epoch_batches, probabilities
-from kd_lightning.encoders import Encoder, EncoderSpec
-from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
+from kd_lightning.data.sampling import epoch_batches
+from kd_lightning.encoders import EncoderSpec
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_json, write_text
 from kd_lightning.loggers import MetricsCsv, finished
 from kd_lightning.systems import NLUSystem
-from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -103,51 +96,6 @@ class Fit:
             if self.prefix and setting is not None and setting[0] in OF_A_FIT:
                 raise UserError(f"{self.prefix}{error}") from error
             raise
-
-    def check(self, encoders: dict[str, Encoder]) -> Shapes:
-        """Build all that the fit is made of and throw it away, so that a mistake is told before hours of other work.
-
-        Args:
-            encoders: Recipe -> encoder, of the fit that was checked last; many large ones would not fit beside each
-                other.
-
-        Returns:
-            The shapes of its heads.
-
-        Raises:
-            UserError: If the data is wrong, or a constructor refuses its settings.
-        """
-        read = {**self.inputs.labelled_rows, **self.inputs.evaluation_rows}
-        log.debug("%s: %d rows with labels", self.stage, sum(rows.count for rows in read.values()))
-        batch, processes = self.cfg["batching"]["batch_size"], self.processes
-        check_shares(batch, processes)
-        refuse_waiting_heads(self.cfg, processes)
-        for task in self.inputs.tasks:
-            if task.kind == "ranking":
-                check_single_task(task.name, self.cfg["batching"]["single_task"])
-                self._check_groups(task, batch // processes)
-        tokenizer = self.inputs.tokenizer  # of a new vocabulary the real one: a file may have vectors of other words
-        sparse = getattr(self.encoder_spec, "sparse", None)
-        recipe = json.dumps([self.cfg["encoder"], sparse, tokenizer_fingerprint(tokenizer)], sort_keys=True)
-        if recipe not in encoders:
-            encoders.clear()
-            encoders[recipe] = build_encoder(self.encoder_spec, tokenizer)
-        system = build_system(self.cfg, self.inputs.tasks, encoders[recipe])
-        refuse_sparse_gradients(self.idle_trainer, system.encoder)
-        refused_by("optimizer", self.cfg["optimizer"], system.make_optimizer, system.encoder, system.heads)
-        sampler = build(self.cfg["task_sampler"], "task_sampler")
-        for progress in (0.0, 1.0):
-            refused_by("task_sampler", self.cfg["task_sampler"], probabilities, sampler, self.inputs.sizes, progress)
-        self.count_steps()
-        return {name: tuple(weight.shape) for name, weight in system.heads.state_dict().items()}
-
-    def _check_groups(self, task: Task, batch_rows: int) -> None:
-        """Check a task's questions, once for all fits of the run."""
-        asked = f"questions of {task.name} in batches of {batch_rows}"
-        labelled = self.inputs.labelled_rows.get((task.name, "train"))
-        if labelled is not None and asked not in self.shared.told:
-            check_groups(task, "train", labelled, batch_rows)
-            self.shared.told.add(asked)
 
     def warn_of_few_steps(self, where: str = "") -> None:
         """Say so if the fit is too short to expect anything of it, and by which setting.

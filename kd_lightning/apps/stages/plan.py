@@ -9,6 +9,7 @@ from functools import cached_property
 
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class
 from kd_lightning.apps.fits.fit import Fit
+from kd_lightning.apps.fits.fit_checks import check_fit
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
@@ -172,7 +173,7 @@ class Plan:
         heads: dict[str, Shapes] = {}
         for fit in self:
             with fit.told_where():
-                heads[fit.stage] = fit.check(encoders)
+                heads[fit.stage] = check_fit(fit, encoders)
         check_members(self.teachers, self.baselines)
         for begun, tuned, where in self._continued():
             if keeps_heads(self.inputs.cfg[where]["fine_tune"]):
