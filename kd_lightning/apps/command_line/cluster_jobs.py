@@ -22,6 +22,19 @@ EVERY_S = 60
 GONE = "GONE"
 """Of a job that the queue no longer knows: it has ended, how is not kept."""
 
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "REVOKED",
+    "TIMEOUT",
+}
+"""States that a job does not leave; in all others (booting nodes, suspended, queued again) it may still answer."""
+
 States = dict[str, dict[str, str]]
 
 
@@ -31,6 +44,11 @@ class QueueWatcher(SlurmInfoWatcher):
     def __init__(self) -> None:
         super().__init__(delay_s=EVERY_S)
         self._accounts: bool | None = None
+
+    def is_done(self, job_id: str, mode: str = "standard") -> bool:
+        """Tell whether a job has ended: submitit takes every state that it does not know for an end."""
+        state = self.get_state(job_id, mode=mode).upper().partition(" ")[0].rstrip("+")  # CANCELLED by 0
+        return state in {*ENDED, GONE}
 
     def _make_command(self) -> list[str] | None:
         command: list[str] | None = super()._make_command()

@@ -204,6 +204,11 @@ def test_the_queue_tells_what_accounts_would(tmp_path, monkeypatch):
         watcher.register_job(job)
     assert [watcher.get_state(job, mode="force") for job in ("7_0", "7_1", "7_2")] == ["RUNNING", "CANCELLED", GONE]
     assert [watcher.is_done(job, mode="cache") for job in ("7_0", "7_1", "7_2")] == [False, True, True]
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'JOBID|STATE'; echo '7_0|CONFIGURING'; echo '7_2|SUSPENDED'\n")
+    later = QueueWatcher()
+    for job in ("7_0", "7_1", "7_2"):
+        later.register_job(job)
+    assert [later.is_done(job) for job in ("7_0", "7_1", "7_2")] == [False, True, False]
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'JobID|State|NodeList'; echo '8|OUT_OF_MEMORY|a'\n")
     accounts = QueueWatcher()
     accounts.register_job("8")
