@@ -164,7 +164,7 @@ def compare(readers: dict[str, Reader], size: int, args: argparse.Namespace) -> 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = measure.parser(__doc__, rounds=3)
+    made = measure.parser(__doc__)
     made.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="pairs of a batch (%(default)s)")
     made.add_argument("--rows", type=int, default=4000, help="pairs: the first of QNLI's training split (%(default)s)")
     made.add_argument("--seconds", type=float, default=20.0, help="of the slowest model in a round (%(default)s)")

@@ -105,6 +105,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def show(samples: dict[str, list[Sample]], kind: str, rows: int) -> None:
+    """Print the table of a precision, and how we compare with the pipeline's best."""
+    own = f"{OURS}, {kind}"
+    those = {name: taken for name, taken in samples.items() if f", {kind}" in name}
+    measure.show(f"Real tokens per second in {kind}, {rows:,} rows of QNLI", those, own, unit="tokens/s", invert=True)
+    ratios = {name: measure.ratio(taken, those[own])["median"] for name, taken in those.items() if name != own}
+    best = min(ratios, key=lambda name: ratios[name])
+    measure.verdict(f"{best} / ours", ratios[best], TARGET, at_most=False)
+
+
 def main() -> None:
     args = parser().parse_args()
     root = measure.need_data(args.data, "qnli")
@@ -113,13 +123,11 @@ def main() -> None:
     measure.machine(args.threads, "tokenizers")
     logging.set_verbosity_error()
     with measure.scratch() as work:
-        data = measure.subset(root, work / "data", "qnli", train=args.rows)
-        model, task, rows = make_teacher(work, data)
+        model, task, rows = make_teacher(work, measure.subset(root, work / "data", "qnli", train=args.rows))
         table = pa.Table.from_batches(rows.batches())
         pairs = zip(table["text_a"].to_pylist(), table["text_b"].to_pylist(), strict=True)
         texts = [{"text": a, "text_pair": b} for a, b in pairs]
-        lengths = model.tokens(task, "train", rows).ends
-        tokens = int(lengths[-1])
+        tokens = int(model.tokens(task, "train", rows).ends[-1])
         pipes = {kind: pipeline_of(model, dtype) for kind, (_, dtype) in PRECISIONS.items()}
         check(model, task, rows, pipes["float32"], texts)
         cpu = {"trainer": {"precision": "auto", "accelerator": "cpu"}}
@@ -128,17 +136,10 @@ def main() -> None:
         for kind in kinds:
             systems[f"{OURS}, {kind}"] = partial(ours, model, task, rows, PRECISIONS[kind][0], work, tokens)
             for batch in (BATCH, 8, 1):
-                rival = partial(theirs, pipes[kind], texts, batch, tokens)
-                systems[f"pipeline, {kind}, batch {batch}"] = rival
+                systems[f"pipeline, {kind}, batch {batch}"] = partial(theirs, pipes[kind], texts, batch, tokens)
         samples = measure.alternate(systems, args.rounds)
     for kind in kinds:
-        own = f"{OURS}, {kind}"
-        those = {name: taken for name, taken in samples.items() if f", {kind}" in name}
-        title = f"Real tokens per second in {kind}, {args.rows:,} rows of QNLI"
-        measure.show(title, those, own, unit="tokens/s", invert=True)
-        ratios = {name: measure.ratio(taken, those[own])["median"] for name, taken in those.items() if name != own}
-        best = min(ratios, key=lambda name: ratios[name])
-        measure.verdict(f"{best} / ours", ratios[best], TARGET, at_most=False)
+        show(samples, kind, args.rows)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps import report
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.dashboard import parser as dashboard_parser
-from kd_lightning.apps.fits.trained_model import save_system
+from kd_lightning.apps.fits.model_folder import save_system
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.data import Manifest, SoftTargets
 from kd_lightning.data.reading.reader import read_file

@@ -18,13 +18,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.fits.build import system_class
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
-from kd_lightning.apps.fits.inputs import FitInputs
-from kd_lightning.apps.fits.refusals import refused_by
+from kd_lightning.apps.fits.model_folder import write_config
 from kd_lightning.apps.fits.start import Start
-from kd_lightning.apps.fits.trained_model import TrainedModel, write_config
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.processes.meeting import met
 from kd_lightning.apps.processes.team import team
@@ -35,9 +33,9 @@ from kd_lightning.apps.results.scoring import mean_scores, score_ensemble
 from kd_lightning.apps.results.summary import SummaryFile, add_groups, add_scores, new_summary
 from kd_lightning.apps.results.tables import distillation_rows, show_table, teacher_rows
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.apps.stages.plan import Plan
 from kd_lightning.apps.stages.teachers import (
-    Ensemble,
     Students,
     TrainedMember,
     ensemble_of,
@@ -45,9 +43,8 @@ from kd_lightning.apps.stages.teachers import (
     train_all,
     train_members,
 )
-from kd_lightning.apps.stages.teaching import stored_soft_targets
+from kd_lightning.apps.stages.teaching import predict_soft_targets
 from kd_lightning.apps.stages.trained import Trained, hand_over, several
-from kd_lightning.data import StackedTeachers, ensemble
 
 log = logging.getLogger(__name__)
 
@@ -194,25 +191,6 @@ def stage(summary: Config, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     summary["seconds"][name] = round(time.perf_counter() - start, 2)
-
-
-def predict_soft_targets(found: Ensemble, inputs: FitInputs) -> SoftTargetMap:
-    """Return (task, split) -> soft targets on all rows of taught tasks; of several teachers, the ensemble's.
-
-    Where each teacher has a head, all of them are there, side by side.
-    """
-    by_name = {task.name: task for task in inputs.tasks}
-    asked = found.ask(
-        inputs.training_rows, lambda model, name, split, rows: stored_soft_targets(model, by_name[name], split, rows)
-    )
-    heads = system_class(inputs.cfg).has_teacher_heads
-    heard = {}
-    for key, each in asked.items():
-        if len(each) > 1 and found.mean:
-            recipe = found.recipe(by_name[key[0]], inputs.training_rows[key])
-            each = [refused_by("teacher.ensemble", {}, ensemble, each, **recipe)]
-        heard[key] = StackedTeachers(each) if heads else each[0]
-    return heard
 
 
 def with_soft_targets(fit: Fit, soft_targets: SoftTargetMap) -> Fit:

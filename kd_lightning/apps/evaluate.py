@@ -14,7 +14,7 @@ from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.scoring import score_ensemble
 from kd_lightning.apps.results.tables import show_scores
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.stages.teachers import Ensemble
+from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.files import write_json
 from kd_lightning.tasks import glue_average
 

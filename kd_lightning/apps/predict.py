@@ -24,7 +24,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.apps.processes.seat import own_seat
-from kd_lightning.apps.stages.teachers import Ensemble
+from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
 from kd_lightning.data import Manifest, Rows, SoftTargets

@@ -270,6 +270,17 @@ def test_a_changed_teacher_is_refused(kd, workplace):
         kd("predict", f"run={heads.parent}", "file=animals-dev.csv")
 
 
+def test_a_changed_tokenizer_is_refused(kd, workplace):
+    """Token ids of other words: scores as good as chance, under the model's name."""
+    kd("distill", *SMALL)
+    folder = store(workplace, "teacher animals")
+    path = folder / "encoder" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"dog"', '"dgo"'))
+    for command in (["predict", f"run={folder}", "file=animals-dev.csv"], ["evaluate", f"run={folder}"]):
+        with pytest.raises(UserError, match="the tokenizer is not the one the model was trained with"):
+            kd(*command)
+
+
 def test_a_second_run_builds_nothing(kd, fits):
     first = kd("distill", *SMALL)
     before = len(fits)

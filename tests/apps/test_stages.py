@@ -8,8 +8,8 @@ import pytest
 
 from kd_lightning.apps.settings.stage_checks import check_stages
 from kd_lightning.apps.settings.stages import (
+    named_teachers,
     selection,
-    teachers,
     tuned_tasks,
     who_teaches,
     with_settings,
@@ -62,7 +62,7 @@ def run(role="teacher", **settings):
     ],
 )
 def test_teachers_are_members_times_seeds(settings, expected):
-    assert teachers(run(**settings)["teacher"]) == expected
+    assert named_teachers(run(**settings)["teacher"]) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.results.scoring import scores_from_logits
-from kd_lightning.data import Part, collate
+from kd_lightning.data import Part, SoftTargets, collate
 from kd_lightning.errors import UserError
+from kd_lightning.systems import TmkdStudent
 from tests.apps.conftest import sameness, write_pairs
 
 THREE = ("system=tmkd", "task=animals", "teacher.seeds=[1,2,3]", "teacher.trainer.max_epochs=2", "trainer.max_epochs=2")
@@ -72,13 +73,33 @@ TOPOLOGIES = {
 }
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_topologies_are_what_their_names_say(kd, topology):
-    """Which students there are, with how many soft heads; the teachers are trained once for all four."""
-    run = kd("distill", *THREE, f"topology={topology}", "baseline=false")
-    found = {folder.name: TrainedModel.open(folder).system for folder in sorted(run.glob("student*"))}
-    assert {name: len(system.heads["animals"].soft) for name, system in found.items()} == TOPOLOGIES[topology]
-    assert len(list(Path("outputs/store/fits").glob("teacher-*"))) == 3
+def test_topologies_are_what_their_names_say(kd, fits):
+    """Which students there are, with how many soft heads; teachers, and what they say, are there once for all four."""
+    for topology, expected in TOPOLOGIES.items():
+        run = kd("distill", *THREE, f"topology={topology}", "baseline=false")
+        found = {folder.name: TrainedModel.open(folder).system for folder in sorted(run.glob("student*"))}
+        assert {name: len(system.heads["animals"].soft) for name, system in found.items()} == expected
+    assert [stage for stage in fits if stage.startswith("teacher")] == [f"teacher animals {i}" for i in (1, 2, 3)]
+    assert len(list(Path("outputs/store/soft_targets").glob("animals-*"))) == 3
+
+
+def test_the_head_of_1avg_o_1_hears_the_mean_of_logits(kd, monkeypatch):
+    """The best of them, or a mean of probabilities, under the name of the average."""
+    heard, run = {}, Fit.run
+
+    def listens(fit, folder, checkpoint=None):
+        heard[fit.stage] = fit.soft_targets
+        return run(fit, folder, checkpoint)
+
+    monkeypatch.setattr(Fit, "run", listens)
+    kd("distill", *THREE, "topology=one_avg_o_one", "baseline=false")
+    said = heard["student"]["animals", "train"]
+    each = [SoftTargets.open(folder) for folder in Path("outputs/store/soft_targets").glob("animals-*")]
+    ids = each[0].example_id
+    logits = torch.stack([one.logits[torch.from_numpy(one.find(ids))] for one in each], dim=1)
+    assert logits.shape[1] == 3
+    assert not torch.allclose(logits[:, 0], logits[:, 1], atol=1e-3)
+    torch.testing.assert_close(said.of(ids), logits.mean(1, keepdim=True), atol=1e-6, rtol=0)
 
 
 def test_a_student_for_each_teacher(kd):
@@ -301,6 +322,41 @@ def test_each_stage_goes_on_where_it_was(two_stages, fits, monkeypatch, killed):
     found = two_stages()
     assert killed == fits[0]
     assert summary(found)["pretrain"]["status"] == "finished"
+
+
+@pytest.mark.parametrize("killed", ["pretrain student", "student"])
+def test_a_stage_that_is_killed_ends_as_one_that_was_left_alone(two_stages, monkeypatch, killed):
+    """A first stage that begins anew in its middle, or goes on with other pairs: weights of both stages, to the bit."""
+    often = ("callbacks.resume_checkpoint.every_n_steps=2", "+pretrain.trainer.max_epochs=2", "batching.batch_size=16")
+    alone = summary(two_stages(*often, "paths.store=alone"))
+    run, step, steps = Fit.run, TmkdStudent.training_step, []
+    at_work = []
+
+    def tells(fit, folder, checkpoint=None):
+        at_work[:] = [fit.stage]
+        return run(fit, folder, checkpoint)
+
+    def dies(system, batch, batch_idx):
+        if at_work == [killed]:
+            steps.append(system.trainer.global_step)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+        return step(system, batch, batch_idx)
+
+    monkeypatch.setattr(Fit, "run", tells)
+    monkeypatch.setattr(TmkdStudent, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        two_stages(*often, "paths.store=killed")
+    disturbed = summary(two_stages(*often, "paths.store=killed"))
+    assert steps[:5] == [0, 1, 2, 3, 2], "it goes on from the checkpoint"
+    weights = [
+        {path.parent.name: json.loads(path.read_text())["weights"] for path in Path(store).glob("fits/*/fit.json")}
+        for store in ("alone", "killed")
+    ]
+    assert weights[0] == weights[1]
+    assert sum("pretrain" in name for name in weights[0]) == 1
+    assert disturbed["tasks"] == alone["tasks"]
+    assert disturbed["pretrain"]["tasks"] == alone["pretrain"]["tasks"]
 
 
 def test_teachers_of_both_stages_are_trained_once(kd, workplace, fits, caplog):

@@ -17,12 +17,12 @@ from kd_lightning.apps.fits.build import build, build_encoder, build_system
 from kd_lightning.apps.fits.compiled import compiled_reading
 from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
+from kd_lightning.apps.fits.model_folder import save_system, weights_hash, write_config
 from kd_lightning.apps.fits.result import fit_result
 from kd_lightning.apps.fits.resume import read_checkpoint
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.sparse_gradients import decide_sparse_gradients
 from kd_lightning.apps.fits.start import Start
-from kd_lightning.apps.fits.trained_model import save_system, weights_hash, write_config
 from kd_lightning.apps.fits.trainer import (
     build_trainer,
     remove_requeue_checkpoints,

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.trained_model import TrainedModel, result_of
+from kd_lightning.apps.fits.model_folder import result_of
+from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.processes.team import team
 from kd_lightning.callbacks import resume_path
 from kd_lightning.files import locked

@@ -1,8 +1,7 @@
-"""The folder of a trained model: what a fit writes into it, and what can be asked of it afterwards."""
+"""The model in the folder of a finished fit, and what can be asked of it."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,66 +11,23 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from kd_lightning.apps.fits.build import build, build_encoder, build_system, build_tasks
 from kd_lightning.apps.fits.compiled import compiled_reading
 from kd_lightning.apps.fits.inputs import token_table
+from kd_lightning.apps.fits.model_folder import PARTS, result_of, weights_hash
 from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.trainer import build_trainer, choose_precision, interruptible, silence_libraries
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import EvaluationStream, Part, Rows, TokenTable
 from kd_lightning.encoders import CompiledReading, EncoderSpec, load_tokenizer
+from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError
-from kd_lightning.files import file_hash, read_json, replacing, write_text
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
-
-PARTS = ("config.yaml", "encoder", "fit.json", "heads.safetensors")
-"""What makes a trained model's folder; beside it lie the fit's logs."""
-
-
-def write_config(folder: Path, cfg: Config) -> None:
-    """Write ``config.yaml``, resolved."""
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(cfg)))
-
-
-def save_system(system: NLUSystem, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write ``encoder/`` (a Hugging Face folder with the tokenizer) and ``heads.safetensors``."""
-    system.encoder.save(folder / "encoder")
-    tokenizer.save_pretrained(folder / "encoder")
-    with replacing(folder / "heads.safetensors") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in system.heads.state_dict().items()}, temporary)
-    for path in folder.glob("**/*.safetensors"):
-        shutil.copymode(folder / "config.yaml", path)  # safetensors keeps its files to their owner
-
-
-def weights_hash(folder: Path) -> str:
-    """Return a hash of a model's weights: encoder and heads."""
-    digest = hashlib.sha256()
-    for path in [*sorted((folder / "encoder").glob("*.safetensors")), folder / "heads.safetensors"]:
-        digest.update(bytes.fromhex(file_hash(path)))
-    return digest.hexdigest()
-
-
-def result_of(folder: Path) -> Config | None:
-    """Return what a fit left in ``fit.json``, its last file; None if it has not finished.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
-    path = folder / "fit.json"
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(path)
-        return {"scores": found["scores"], "weights": found["weights"], **found}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}); take the folder away to train it again"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -118,8 +74,17 @@ class TrainedModel:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the model was trained with."""
-        return load_tokenizer(str(self.folder / "encoder"))
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            UserError: If the folder holds another.
+        """
+        found = load_tokenizer(str(self.folder / "encoder"))
+        if tokenizer_fingerprint(found) != self.result["tokenizer"]:
+            raise UserError(
+                f"{self.folder}: the tokenizer is not the one the model was trained with; restore the folder"
+            )
+        return found
 
     @cached_property
     def system(self) -> NLUSystem:
@@ -159,6 +124,11 @@ class TrainedModel:
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
+
+    @property
+    def location(self) -> Path:
+        """Its folder."""
+        return self.folder
 
     @property
     def store(self) -> Path:

@@ -8,7 +8,8 @@ from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.results.latency import latency
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.stages.teachers import Ensemble, ModelLists, Students, TrainedMember
+from kd_lightning.apps.stages.ensemble import Ensemble, ModelLists
+from kd_lightning.apps.stages.teachers import Students, TrainedMember
 
 
 def teacher_facts(teacher: TrainedMember) -> Config:
@@ -19,7 +20,7 @@ def teacher_facts(teacher: TrainedMember) -> Config:
         "scores": {task: model.result["scores"].get(task, {}) for task, model in teacher.trained.items()},
         "fine_tuned": {task: model.result["scores"][task] for task, model in teacher.fine_tuned.items()},
         "parameters": next(model.result.get("parameters") for model in teacher.trained.values()),
-        "folders": {task: str(model.folder) for task, model in teacher.models.items()},
+        "folders": {task: str(model.location) for task, model in teacher.models.items()},
     }
 
 
@@ -60,6 +61,6 @@ def add_models(
             summary["parameters"][role + suffix] = model.result[f"parameters{suffix}"] if model else None
         summary["latency_ms"][role] = latency(model, inputs) if model else None
     summary["folders"] = {
-        role: {task: [str(model.folder) for model in each] for task, each in found.items()}
+        role: {task: [str(model.location) for model in each] for task, each in found.items()}
         for role, found in models.items()
     }

@@ -9,7 +9,7 @@ import torch
 
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.result import scores_from_logits
-from kd_lightning.apps.stages.teachers import Ensemble, Model
+from kd_lightning.apps.stages.ensemble import Ensemble, Model
 from kd_lightning.ensembling import mean_logits
 
 Scores = dict[str, dict[str, float]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from kd_lightning.apps.settings.stages import Settings, members, with_settings
+from kd_lightning.apps.settings.stages import Settings, member_settings, with_settings
 
 
 def first_stage(cfg: Settings) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _members_of_first(cfg: Settings, changes: Settings, every: Settings | None) 
     """
     found = dict(every or {})
     tasks, own = changes.get("task", cfg["task"]), changes.get("teacher", {})
-    for name, member in members(cfg["teacher"]).items():
+    for name, member in member_settings(cfg["teacher"]).items():
         if "scores" in member and name not in own.get("members", {}):
             known = {task: files for task, files in member["scores"].items() if task in tasks}
             found[name] = {**member, "scores": known} if known else None

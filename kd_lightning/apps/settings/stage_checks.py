@@ -11,9 +11,9 @@ from kd_lightning.apps.settings.stages import (
     WHERE_TUNED,
     Settings,
     listed,
+    named_teachers,
     node_at,
     selection,
-    teachers,
     tuned_tasks,
     who_teaches,
 )
@@ -52,7 +52,7 @@ def check_stages(cfg: Settings) -> None:
 
 
 def _check_per_teacher(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
-    known = teachers(cfg["teacher"])
+    known = named_teachers(cfg["teacher"])
     if cfg["student"]["fine_tune"] is not None:
         raise UserError(
             "student.per_teacher trains several students, student.fine_tune goes on from one: set it to null"
@@ -97,7 +97,7 @@ def _check_scores(cfg: Settings, where: str, changes: Mapping[str, Any]) -> None
 
 def _check_idle(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
     """Check that every teacher has something to teach."""
-    for name in teachers(cfg["teacher"]):
+    for name in named_teachers(cfg["teacher"]):
         if not any(name in names for names in taught.values()):
             raise UserError(f"teacher.tasks gives the teacher {name} no task: name it there, or leave it out")
 
@@ -111,7 +111,7 @@ def _check_heads(where: str, heads: Any) -> None:
 
 
 def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
-    own, select, count = cfg["teacher"], cfg["teacher"]["select"], len(teachers(cfg["teacher"]))
+    own, select, count = cfg["teacher"], cfg["teacher"]["select"], len(named_teachers(cfg["teacher"]))
     if select is None:
         return
     check_keys("teacher.select", select, ("best", "by"))
@@ -128,7 +128,7 @@ def _check_selection(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None
 
 
 def _check_ensemble(cfg: Settings) -> None:
-    own, names = cfg["teacher"], list(teachers(cfg["teacher"]))
+    own, names = cfg["teacher"], list(named_teachers(cfg["teacher"]))
     check_keys("teacher.ensemble", own["ensemble"], ("mean", "weights"))
     mean, weights, where = own["ensemble"]["mean"], own["ensemble"]["weights"], "teacher.ensemble.weights"
     if mean not in ("probabilities", "logits", None):

@@ -20,29 +20,29 @@ OF_A_FIT = ("encoder", "system", "optimizer", "scheduler", "task_sampler", "batc
 WHERE_TUNED = ("teacher.fine_tune", "student.fine_tune")
 
 
-def members(teacher: Settings) -> dict[str, Settings]:
+def member_settings(teacher: Settings) -> dict[str, Settings]:
     """Return name -> own settings of the members that are not null; of one without a name if none is given."""
     given = {str(name): changes for name, changes in (teacher["members"] or {}).items()}
     return {name: changes for name, changes in given.items() if changes is not None} if given else {"": {}}
 
 
-def teachers(teacher: Settings) -> dict[str, tuple[str, int]]:
+def named_teachers(teacher: Settings) -> dict[str, tuple[str, int]]:
     """Return name -> (member, seed) of the teachers: every member once per seed, one with a seed of its own once.
 
     A member of given scores is there once, too; its seed means nothing.
     """
     found = {}
-    for member, changes in members(teacher).items():
+    for member, changes in member_settings(teacher).items():
         seeds = [changes.get("seed", 0)] if "seed" in changes or "scores" in changes else teacher["seeds"]
         for seed in seeds:
             found[" ".join([*[member] * bool(member), *[str(seed)] * (len(seeds) > 1)])] = member, seed
     return found
 
 
-def given_scores(teacher: Settings) -> dict[str, dict[tuple[str, str], str]]:
+def score_files(teacher: Settings) -> dict[str, dict[tuple[str, str], str]]:
     """Return name -> (task, split) -> file of the members whose scores are given; a file alone is of ``train``."""
     found: dict[str, dict[tuple[str, str], str]] = {}
-    for name, changes in members(teacher).items():
+    for name, changes in member_settings(teacher).items():
         for task, files in changes.get("scores", {}).items():
             for split, file in ({"train": files} if isinstance(files, str) else files).items():
                 found.setdefault(name, {})[task, split] = file
@@ -55,8 +55,13 @@ def who_teaches(cfg: Settings) -> dict[str, list[str]]:
     Raises:
         UserError: If ``teacher.tasks`` is neither all, nor says of each task who teaches it, or if nobody teaches.
     """
-    where, asked, tasks, known = "teacher.tasks", cfg["teacher"]["tasks"], list(cfg["task"]), teachers(cfg["teacher"])
-    given = {name: {task for task, _ in files} for name, files in given_scores(cfg["teacher"]).items()}
+    where, asked, tasks, known = (
+        "teacher.tasks",
+        cfg["teacher"]["tasks"],
+        list(cfg["task"]),
+        named_teachers(cfg["teacher"]),
+    )
+    given = {name: {task for task, _ in files} for name, files in score_files(cfg["teacher"]).items()}
     able = {task: {n: of for n, of in known.items() if task in given.get(of[0], {task})} for task in tasks}
     if asked == "all":
         if (idle := next((task for task in tasks if not able[task]), None)) is not None:

@@ -39,8 +39,8 @@ class GivenScores:
     name: str = ""
 
     @property
-    def folder(self) -> Path:
-        """Where its first file lies: what it is called in lists of models."""
+    def location(self) -> Path:
+        """Its first file."""
         return next(iter(self.files.values()))
 
     @property
@@ -71,13 +71,14 @@ class GivenScores:
         every = " ".join(f"{task} {split} {digest}" for (task, split), digest in sorted(self._digests.items()))
         return hashlib.sha256(every.encode()).hexdigest()
 
-    def check(self) -> None:
-        """Read the files of evaluated splits.
+    def check(self, task: Task, split: str, rows: Rows) -> None:
+        """Read the file of a split, which is kept until it is asked for.
 
         Raises:
-            UserError: If one has not a fitting score of every row.
+            UserError: If it has not a fitting score of every row.
         """
-        _ = self.result
+        if (task.name, split) not in self._read:
+            self._read[task.name, split] = read_scores(self.files[task.name, split], task, rows)
 
     def knows(self, task: str, split: str) -> bool:
         """Tell whether there are scores of a task's split."""
@@ -98,16 +99,25 @@ class GivenScores:
             found[key] = hashlib.sha256(read_as.encode()).hexdigest()
         return found
 
-    def logits(self, task: Task, split: str, rows: Rows, *, both_orders: bool = False) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def _read(self) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+        """(task, split) -> ids and logits of the files that were read."""
+        return {}
+
+    def logits(
+        self, task: Task, split: str, rows: Rows, *, both_orders: bool = False, some: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Return ``example_id [N]`` and ``logits [N, C]``, in order of id; a pair has the same in both orders.
 
         Raises:
             UserError: If the file has not a fitting score of every row.
         """
-        ids, logits = read_scores(self.files[task.name, split], task, rows)
-        if not both_orders:
-            return ids, logits
-        return torch.cat([~ids.flip(0), ids]), torch.cat([logits.flip(0), logits])
+        self.check(task, split, rows)
+        ids, logits = self._read[task.name, split]
+        if both_orders:
+            ids, logits = torch.cat([~ids.flip(0), ids]), torch.cat([logits.flip(0), logits])
+        return ids[some], logits[some]
 
     def release(self) -> None:
-        """Do nothing: it holds no memory."""
+        """Forget what was read; the files are read again when they are next asked for."""
+        self._read.clear()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, TypeVar
-
-import torch
+from typing import Any
 
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.start import Start
@@ -16,24 +14,14 @@ from kd_lightning.apps.fits.store import stored
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.stages import selection, who_teaches
-from kd_lightning.apps.stages.given_scores import GivenScores
+from kd_lightning.apps.stages.ensemble import Ensemble, Model
 from kd_lightning.apps.stages.variants import Member
-from kd_lightning.data import Rows
-from kd_lightning.ensembling import Mean
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
-
 Models = dict[str, TrainedModel]
 """Task -> its model."""
-
-Model = TrainedModel | GivenScores
-"""What teaches."""
-
-ModelLists = Mapping[str, Sequence[Model]]
-"""Task -> its models."""
 
 Students = Mapping[str, Sequence[TrainedModel]]
 """Task -> its students: one, or one for each teacher."""
@@ -65,59 +53,6 @@ def score(model: Model, task: Task, metric: str | None = None) -> float:
     """Return a model's score in a metric of a task, its main one if none is named, on the split that tables show."""
     value: float = model.result["scores"][task.name][metric or task.metric]
     return value
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The teachers of each task, and how their predictions become one.
-
-    Args:
-        models: Task -> its teachers, of the tasks that have some.
-        mean: What is averaged; None if the student hears each of them (what they say together is then the mean of
-            their probabilities).
-        weights: Task -> a weight for each of its teachers; None for equal ones.
-    """
-
-    models: ModelLists
-    mean: Mean | None = "probabilities"
-    weights: Mapping[str, Sequence[float] | None] | None = None
-
-    def members(self) -> list[Ensemble]:
-        """Return the teachers one by one; each task must have as many."""
-        counts = {len(each) for each in self.models.values()}
-        return [Ensemble({task: each[i : i + 1] for task, each in self.models.items()}) for i in range(max(counts))]
-
-    def ask(
-        self, rows: Mapping[tuple[str, str], Rows], question: Callable[[Model, str, str, Rows], Answer]
-    ) -> dict[tuple[str, str], list[Answer]]:
-        """Return (task, split) -> the answers of the task's teachers, in order; of splits that all of them know.
-
-        Each teacher is asked all at once and then released: many large ones fit neither beside each other nor beside
-        the student.
-
-        Args:
-            rows: (task, split) -> its rows.
-            question: (model, task, split, rows) -> answer.
-        """
-        asked = {key: some for key, some in rows.items() if key[0] in self.models}
-        wanted = {key: some for key, some in asked.items() if all(model.knows(*key) for model in self.models[key[0]])}
-        found: dict[tuple[str, str], dict[int, Answer]] = {key: {} for key in wanted}
-        for number, model in {id(one): one for of_task in self.models.values() for one in of_task}.items():
-            for (task, split), some in wanted.items():
-                if any(one is model for one in self.models[task]):
-                    found[task, split][number] = question(model, task, split, some)
-            model.release()
-        return {key: [each[id(model)] for model in self.models[key[0]]] for key, each in found.items()}
-
-    def recipe(self, task: Task, rows: Rows) -> dict[str, Any]:
-        """Return how the predictions of a task's teachers become one, as ``mean_logits`` takes it.
-
-        Args:
-            task: The task.
-            rows: What is predicted; candidates of one question are averaged together.
-        """
-        group = torch.from_numpy(rows.by_id("group")[0]) if task.kind == "ranking" else None
-        return {"mean": self.mean or "probabilities", "weights": (self.weights or {}).get(task.name), "group": group}
 
 
 def train_all(fits: Iterable[Fit]) -> Models:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_lightning.apps.fits.trained_model import TrainedModel
-from kd_lightning.apps.stages.teachers import Ensemble, ModelLists, Models, Students, TrainedMember
+from kd_lightning.apps.stages.ensemble import Ensemble, ModelLists
+from kd_lightning.apps.stages.teachers import Models, Students, TrainedMember
 
 
 @dataclass(frozen=True)

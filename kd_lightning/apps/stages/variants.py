@@ -11,9 +11,16 @@ from kd_lightning.apps.fits.build import with_changes, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.shared import Shared
-from kd_lightning.apps.settings import stages as stage_settings
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.settings.stages import OF_A_FIT, teachers_heard, tuned_tasks, who_teaches
+from kd_lightning.apps.settings.stages import (
+    OF_A_FIT,
+    member_settings,
+    named_teachers,
+    score_files,
+    teachers_heard,
+    tuned_tasks,
+    who_teaches,
+)
 from kd_lightning.apps.stages.given_scores import GivenScores
 
 
@@ -59,7 +66,7 @@ def members(inputs: FitInputs) -> Iterator[Member]:
     They have the run's settings, with those under ``teacher`` in their place, and those of the member in theirs.
     """
     cfg, shared = inputs.cfg, inputs.shared
-    own, taught, given = cfg["teacher"], who_teaches(cfg), stage_settings.given_scores(cfg["teacher"])
+    own, taught, given = cfg["teacher"], who_teaches(cfg), score_files(cfg["teacher"])
     teacher = copy.deepcopy(cfg)
     for name in OF_A_FIT:
         if name in own:
@@ -67,14 +74,14 @@ def members(inputs: FitInputs) -> Iterator[Member]:
             teacher[name] = {**kept, **own[name]}
     teacher["batching"] |= {"unlabelled": False, "epoch_rows": own["batching"].get("epoch_rows")}
     teacher["augmenter"] = {}
-    for name, (member, seed) in stage_settings.teachers(own).items():
+    for name, (member, seed) in named_teachers(own).items():
         if member in given:
             files = {key: Path(file) for key, file in given[member].items()}
             called = "" if member == "given" else member  # the one of teacher=scores_file
             yield Member(name, (), {}, GivenScores(files, inputs, called))
             continue
-        settings = {**with_changes(teacher, stage_settings.members(own)[member]), "seed": seed}
-        where = f"teacher.members.{member}." if stage_settings.members(own)[member] else "teacher."
+        settings = {**with_changes(teacher, member_settings(own)[member]), "seed": seed}
+        where = f"teacher.members.{member}." if member_settings(own)[member] else "teacher."
         tasks = [task for task, names in taught.items() if name in names]
         stages = scopes(settings, "teacher", own["scope"], tasks)
         fits = tuple(Fit(f"{stage} {name}".strip(), fit, shared, {}, where) for stage, fit in stages)
