@@ -48,11 +48,16 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock that belongs to a path unless another process does, and tell whether it is held here."""
+def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the lock that belongs to a path unless another process does, and tell whether it is held here.
+
+    Args:
+        path: Gives the lock its name.
+        patience: Seconds that the other process has to end.
+    """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience)
     except Timeout:
         yield False
         return

@@ -82,8 +82,12 @@ class MlflowRun(Logger):
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
         """End the run, if it is open."""
-        self._tried(lambda run: run.finalize(ENDS.get(exit_code, "FAILED")))
-        self._run = None
+        run, self._run = self._run, None
+        if run is not None:
+            try:
+                run.finalize(ENDS.get(exit_code, "FAILED"))
+            except Exception as error:
+                self._give_up(error)
 
     def _open(self) -> MLFlowLogger:
         """Return Lightning's logger, its run begun; it makes the store, if it is not there."""

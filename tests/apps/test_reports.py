@@ -17,10 +17,12 @@ import yaml
 from scipy import stats
 
 from kd_lightning.apps import report
+from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.jobs import marked_as_running
 from kd_lightning.apps.reports import write
 from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
-from kd_lightning.apps.reports.missing import expanded, missing
+from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.naming import names_of
 from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
@@ -180,6 +182,16 @@ def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path):
     make_run(tmp_path / "x" / "other", 1, optimizer__lr=1e-3, trainer={"devices": 2})
     found = groups_of(tmp_path)
     assert [(one.name, one.seeds) for one in found] == [("lr=0.0001", [1, 2, 3]), ("lr=0.001", [1])]
+
+
+def test_what_changes_no_result_is_no_setting_of_a_group(tmp_path):
+    """Seeds of one machine and of two, a teacher that had a GPU: three groups of one run each."""
+    apart = [{"trainer": {"num_nodes": 2}}, {"batching": {"eval_batch_size": 8}}, {"compile": True}]
+    apart.append({"teacher": {"trainer": {"devices": 2, "compile": True}}})
+    for seed, settings in enumerate(apart):
+        given = {name: {"trainer": {}} if name == "teacher" else {} for name in ("trainer", "batching", "teacher")}
+        make_run(tmp_path / str(seed), seed, **{**given, "compile": False, **settings})
+    assert [one.seeds for one in groups_of(tmp_path)] == [[0, 1, 2, 3]]
 
 
 def test_the_same_settings_on_other_rows_are_another_group(tmp_path):
@@ -510,6 +522,15 @@ def test_what_ended_a_job_is_told_as_the_sweep_notes_it(sweep, text, said):
     assert line.partition("): ")[2] == said
 
 
+def test_a_job_that_runs_is_told_from_one_that_was_killed(sweep):
+    """Both have a summary that says running; whoever runs holds a lock."""
+    with marked_as_running(sweep / "1"):
+        (running,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/1 ")]
+    (sweep / "1" / ".running").touch()
+    (killed,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/1 ")]
+    assert [line.partition("): ")[2] for line in (running, killed)] == ["running", "killed; the same command goes on"]
+
+
 def test_a_sweep_that_never_began_is_one_line(sweep):
     """One misspelt option, and a line for each job of the sweep that Hydra refused."""
     other = sweep.parent / "sweep_y"
@@ -548,7 +569,7 @@ def test_runs_of_a_sweep_over_experiments_are_found(sweep):
     ],
 )
 def test_jobs_are_counted_as_hydra_does(told, count):
-    jobs = expanded(told)
+    jobs = jobs_of_grid({}, told)
     assert (jobs if jobs is None else len(jobs)) == count
 
 

@@ -4,7 +4,7 @@ import os
 
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.sweeps import begun_jobs
+from kd_lightning.apps.command_line.sweeps import Sweep, begun_jobs
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.results.sweep import SweepTable, sweep_rows
 from kd_lightning.files import write_json
@@ -66,3 +66,25 @@ def test_other_sweeps_are_not_counted(tmp_path):
     (sweep / "multirun.yaml").touch()
     os.utime(sweep / "multirun.yaml", (2, 2))
     assert [job.name for job in begun_jobs(sweep, "distill")] == ["1"]
+
+
+def test_a_job_that_was_killed_before_it_ran_has_not_finished(tmp_path):
+    """It has neither said that it runs, nor how it ended: a sweep that ends with success, and a job less."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "multirun.yaml").touch()
+    for number in range(3):
+        run = tmp_path / "sweep" / str(number)
+        (run / ".hydra").mkdir(parents=True)
+        (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n")
+    for number in (0, 1):
+        write_json(tmp_path / "sweep" / str(number) / "summary.json", {"status": "finished"})
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": None}
+    hydra = {"sweep": {"dir": str(tmp_path / "sweep")}, "sweeper": sweeper, "overrides": {"task": ["seed=0,1,2,3"]}}
+    sweep = Sweep(OmegaConf.create({"name": "x", "hydra": hydra}), 0.0)
+    sweep.ended = {("seed=1",): "no answer", ("seed=2",): "no answer"}  # the second's, once it had finished
+    assert [(job.name, job.state) for job in sweep.jobs()] == [
+        ("0", "finished"),
+        ("1", "finished"),
+        ("2", "killed"),
+        ("3", "not started"),
+    ]

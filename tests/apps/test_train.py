@@ -1,6 +1,7 @@
 """kd-train, kd-evaluate and kd-predict, from files of one's own to predictions."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +306,25 @@ def test_a_run_that_is_being_trained_is_not_joined(kd):
     with claimed(folder), pytest.raises(UserError, match="is being trained by another command"):
         kd("train", *settings, "ckpt_path=last")
     kd("train", *settings, "ckpt_path=last")
+
+
+def test_a_job_that_is_started_again_waits_for_its_first_life_to_end(tmp_path, monkeypatch):
+    """A file server that has not yet heard of the end: the job is refused, and lost."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    held, free = threading.Event(), threading.Event()
+
+    def hold():
+        with claimed(tmp_path / "run"):
+            held.set()
+            free.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(60)
+    threading.Timer(0.3, free.set).start()
+    with claimed(tmp_path / "run"):
+        assert free.is_set()
+    other.join()
 
 
 def test_a_run_knows_its_own_tasks(kd, workplace):

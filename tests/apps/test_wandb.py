@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from kd_lightning.apps.results.job_run import summary_numbers
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.errors import UserError
-from kd_lightning.loggers import WandbRun, finished, wandb_run
+from kd_lightning.loggers import MlflowRun, WandbRun, ending, finished, wandb_run
 from kd_lightning.systems import NLUSystem
 
 SMALL = ["task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb"]
@@ -261,6 +262,25 @@ def test_an_end_is_not_waited_for_without_end(tmp_path, caplog, monkeypatch):
     answered.set()
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "has not answered" in warning
+
+
+def test_a_signal_leaves_services_little_time(tmp_path, caplog, monkeypatch):
+    """Two minutes for two services that hang, of the two that a scheduler gives: the job is not queued again."""
+    monkeypatch.setattr(ending, "HURRY", 0.2)
+    answered, quick = threading.Event(), []
+    runs = [WandbRun(str(tmp_path), "p", name=name, offline=True) for name in ("hangs", "answers")]
+    runs.append(MlflowRun("p", str(tmp_path / "mlflow.db"), run_name="hangs, too"))
+    runs[0]._run = SimpleNamespace(finish=lambda exit_code: answered.wait())
+    runs[1]._run = SimpleNamespace(finish=lambda exit_code: quick.append(exit_code))
+    runs[2]._run = SimpleNamespace(finalize=lambda status: answered.wait())
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), finished(runs):
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 5
+    answered.set()
+    assert quick == [255]
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["hangs", "hangs, too"]
 
 
 NETRCS = [

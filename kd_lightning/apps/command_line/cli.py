@@ -29,7 +29,7 @@ from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, 
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.command_line.workers import settle_worker, silence_if_led, silent_if_led
-from kd_lightning.apps.processes.preemption import requeued_when_preempted
+from kd_lightning.apps.processes.preemption import preemption_deferred, requeued_when_preempted
 from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
@@ -153,7 +153,7 @@ def command(name: str, run: str) -> Callable[[], None]:
                 quiet()  # in a launcher's process, too
                 settle_worker()
                 module, function = run.split(":")
-                with interrupt_at_once(name):
+                with preemption_deferred(), interrupt_at_once(name):
                     imported = importlib.import_module(module)
                 return getattr(imported, function)(cfg)
         finally:

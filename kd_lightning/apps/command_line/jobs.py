@@ -66,7 +66,7 @@ def state_of(folder: Path) -> str:
 def error_of(folder: Path) -> str:
     """Return the line that tells how the job ended, nothing if it has finished."""
     try:
-        return (folder / ERROR).read_text(encoding="utf-8").strip()
+        return (folder / ERROR).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return ""
 

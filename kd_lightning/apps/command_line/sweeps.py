@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 import warnings
@@ -11,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     FINISHED,
     INTERRUPTED,
@@ -26,6 +24,7 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     job_folders,
     overrides_of,
+    result_of_job,
     state_of,
 )
 from kd_lightning.apps.processes.seat import own_seat
@@ -86,13 +85,16 @@ class Sweep:
         found = begun_jobs(self.folder, self.config.get("name", ""), self.began)
         jobs = [self._job_in(folder) for folder in found]
         started = {tuple(job.told) for job in jobs}
-        planned = [(str(i), told) for i, told in enumerate(planned_jobs(self.config)) if tuple(told) not in started]
+        grid = jobs_of_grid(self.config.hydra.sweeper, list(self.config.hydra.overrides.task)) or []
+        planned = [(str(i), told) for i, told in enumerate(grid) if tuple(told) not in started]
         return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in planned]
 
     def _job_in(self, folder: Path) -> Job:
         told = overrides_of(folder)
         state, ended = state_of(folder), self.ended.get(tuple(told), "")
-        return Job(folder.name, told, KILLED if ended and state == RUNNING else state, error_of(folder) or ended)
+        if ended and state in (RUNNING, FINISHED) and result_of_job(folder) is None:
+            state = KILLED  # before it could say that it runs, too
+        return Job(folder.name, told, state, error_of(folder) or ended)
 
     def close(self) -> None:
         """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
@@ -135,23 +137,6 @@ def begun_jobs(folder: Path, name: str, began: float = 0.0) -> list[Path]:
     """
     written = folder / "multirun.yaml"  # what Hydra's own sweeper writes first
     return job_folders(folder, name, written.stat().st_mtime if written.exists() else began)
-
-
-def planned_jobs(config: DictConfig) -> list[list[str]]:
-    """Return what each job of a grid is told, in their order; nothing of a search, whose jobs follow from results."""
-    sweeper = config.hydra.sweeper
-    if not sweeper["_target_"].endswith(".BasicSweeper"):
-        return []
-    lines = [*(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()), *config.hydra.overrides.task]
-    values: dict[str, list[str]] = {}
-    try:
-        for one in OverridesParser.create().parse_overrides(lines):
-            key = one.get_key_element()
-            each = one.sweep_string_iterator() if one.is_sweep_override() else [one.get_value_element_as_str()]
-            values[key] = [f"{key}={value}" for value in each]
-    except HydraException:
-        return []
-    return [list(told) for told in itertools.product(*values.values())]
 
 
 def end_of_sweep(name: str) -> None:

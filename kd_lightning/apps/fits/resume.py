@@ -8,16 +8,23 @@ from pathlib import Path
 
 import torch
 
+from kd_lightning.apps.processes.preemption import started_before
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import locked_if_free
 
+LATE = 150.0
+"""Seconds; NFS keeps the locks of a machine that is gone for 90."""
+
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a run's folder while it is trained; of several processes the first holds it for all.
+
+    A job that is started again may find the lock of the process that it goes on for: of a machine that was lost a file
+    server learns late.
 
     Raises:
         UserError: If another command is training there.
@@ -26,7 +33,7 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked_if_free(folder / "fit") as ours:
+    with locked_if_free(folder / "fit", LATE if started_before() else 0.0) as ours:
         if not ours:
             raise UserError(f"{folder} is being trained by another command: wait for its end")
         yield

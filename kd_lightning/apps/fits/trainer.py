@@ -150,7 +150,7 @@ def silence_libraries() -> None:
 def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
     """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
     resume = None if checkpoint is None else str(checkpoint)
-    with _group_of(trainer), interruptible(trainer), preemption_deferred(), termination_deferred():
+    with _group_of(trainer), interruptible(trainer), termination_deferred(), preemption_deferred():
         trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
     if not evaluated_at_the_end(trainer):
         remove_requeue_checkpoints(Path(trainer.default_root_dir))

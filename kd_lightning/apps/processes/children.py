@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,7 @@ from kd_lightning.apps.processes.seat import ADDRESS, RANK, SIZE
 from kd_lightning.errors import UserError
 
 LAST_WORDS = 10.0
-"""Seconds that a process has to end by itself before it is killed."""
+"""Seconds that processes have to end by themselves before they are killed."""
 
 
 def command_of_job() -> list[str]:
@@ -72,12 +73,14 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them."""
-        for child in self.started:
-            if kind is not None:
+        """End them, all at once."""
+        if kind is not None:
+            for child in self.started:
                 child.terminate()
+        until = time.monotonic() + LAST_WORDS
+        for child in self.started:
             try:
-                child.wait(LAST_WORDS)
+                child.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

@@ -13,15 +13,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.errors import first_line
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 """Either may be asked of SLURM: ``--signal=USR2@120``, as submitit does."""
+
+PATIENCE = 60.0
+"""Seconds that the scheduler has to answer."""
 
 
 class Preempted(KeyboardInterrupt):
@@ -39,9 +43,10 @@ def preempted() -> bool:
 
 
 def _note(number: int, frame: Any) -> None:
+    """Note the signal; the first one ends the job, a further one changes nothing."""
     global _noted
-    _noted = number
-    if not _deferred:
+    first, _noted = _noted is None, number
+    if first and not _deferred:
         raise Preempted
 
 
@@ -52,13 +57,15 @@ def started_before() -> bool:
 
 @contextmanager
 def preemption_deferred() -> Iterator[None]:
-    """Let the block end at a place of its own choice; outside of such blocks the job ends at once."""
+    """Let the block end at a place of its own choice; if it has not, the job ends after it."""
     global _deferred
     before, _deferred = _deferred, True
     try:
         yield
     finally:
         _deferred = before
+    if preempted() and not _deferred:
+        raise Preempted
 
 
 @contextmanager
@@ -76,21 +83,33 @@ def requeued_when_preempted() -> Iterator[None]:
     try:
         yield
     except Preempted:
-        if own_seat().leads:
-            log.info("this job is queued again, and goes on from its last step")
-            _requeue()
-        leave()
+        for one in (*SIGNALS, signal.SIGTERM):  # who is queued again is told to end, while it does so
+            signal.signal(one, signal.SIG_IGN)
+        leave(_queued_again() if own_seat().leads else 0)
     finally:
         for number, handler in _before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def leave() -> None:
-    """End the process with success, at once."""
+def leave(code: int) -> None:
+    """End the process at once."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
+
+
+def _queued_again() -> int:
+    """Queue the job again, and say so; return the exit code of the process: 1 if the scheduler refuses."""
+    try:
+        _requeue()
+    except Exception as error:  # of submitit, which counts, or of scontrol
+        why = getattr(error, "stderr", None) or first_line(error)
+        goes_on = "the same command with skip_finished=true goes on from its last step"
+        log.error("this job lost its place, and is not queued again: %s; %s", why.strip(), goes_on)
+        return 1
+    log.info("this job is queued again, and goes on from its last step")
+    return 0
 
 
 def _requeue() -> None:
@@ -99,12 +118,11 @@ def _requeue() -> None:
     if handler is None:
         array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ["SLURM_JOB_ID"]
         name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
-        subprocess.run(["scontrol", "requeue", name], check=True)
+        command = ["scontrol", "requeue", name]
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
         return
-    try:
+    with suppress(SystemExit):  # how it ends well
         handler(_noted or SIGNALS[-1], None)
-    except SystemExit:
-        return
 
 
 def _handler_of_submitit() -> Callable[[int, Any], Any] | None:

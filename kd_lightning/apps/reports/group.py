@@ -10,13 +10,10 @@ from typing import Any
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.settings.config_hash import LEFT_OUT
+from kd_lightning.apps.settings.config_hash import of_the_result
 
-PLACES = {
-    "data": ("root", "download"),
-    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps", "profiler", "compile"),
-}
-"""Settings of where data lie and on what a run computed: not what it is of."""
+PLACES = ("root", "download")
+"""Settings of where data lie: a report knows them by their fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,9 @@ def _group(name: str, found: Sequence[tuple[Run, Settings]]) -> Group:
 
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    config = {name: value for name, value in run.config.items() if name not in {*LEFT_OUT[""], "seed"}}
-    for name, places in PLACES.items():
-        if isinstance(config.get(name), dict):
-            config[name] = {key: value for key, value in config[name].items() if key not in places}
+    config = {name: value for name, value in of_the_result(run.config).items() if name != "seed"}
+    if isinstance(config.get("data"), dict):
+        config["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
     found = dict(_flat("", config))
     found["task"] = list(config.get("task") or {})
     if config.get("pretrain"):

@@ -8,12 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.jobs import CRASHED, INTERRUPTED, REFUSED
+from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.jobs import CRASHED, INTERRUPTED, KILLED, REFUSED, RUNNING, error_of, state_of
 from kd_lightning.apps.reports.collect import Run, read_yaml, sweep_folders
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError
@@ -25,7 +23,7 @@ COMMANDS = ("distill", "train")
 
 
 @dataclass(frozen=True)
-class Sweep:
+class RecordedSweep:
     """A sweep, as ``multirun.yaml`` tells it.
 
     Args:
@@ -76,11 +74,11 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
 
 def state(folder: Path, run: Run | None) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
-    error = folder / "error.txt"
-    if error.is_file():
-        text = " ".join(error.read_text(encoding="utf-8", errors="replace").split())
-        how = text.partition(":")[0]
-        return GOES_ON if how == INTERRUPTED else text if how in (REFUSED, CRASHED) else f"failed: {text}"
+    how, error = state_of(folder), " ".join(error_of(folder).split())
+    if error and how != RUNNING:  # it is being tried again
+        return GOES_ON if how == INTERRUPTED else error if how in (REFUSED, CRASHED) else f"failed: {error}"
+    if how in (RUNNING, KILLED):
+        return "running" if how == RUNNING else "killed; the same command goes on"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(path.stat().st_mtime for path in folder.iterdir())
@@ -91,7 +89,7 @@ def state(folder: Path, run: Run | None) -> str:
     }.get(str(run.summary["status"]), f"status {run.summary['status']}")
 
 
-def sweeps(folders: Sequence[Path]) -> Iterator[Sweep]:
+def sweeps(folders: Sequence[Path]) -> Iterator[RecordedSweep]:
     """Yield the sweeps of distillations and fits under some folders, each once, whose jobs lie in numbered folders."""
     seen = set()
     for file in sorted({file for folder in folders for file in folder.rglob("multirun.yaml")}):
@@ -106,32 +104,15 @@ def sweeps(folders: Sequence[Path]) -> Iterator[Sweep]:
                 yield _sweep(file.parent, hydra)
 
 
-def _sweep(folder: Path, hydra: Config) -> Sweep:
+def _sweep(folder: Path, hydra: Config) -> RecordedSweep:
     places = [path for place in sweep_folders(folder) for path in sorted(place.iterdir())]
     jobs = {int(path.name): path for path in places if path.name.isdigit() and path.is_dir()}
     sweeper = hydra.get("sweeper") or {}
-    params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
-    told = None if "n_trials" in sweeper else expanded([*params, *hydra["overrides"]["task"]])
-    return Sweep(folder, jobs, told, sweeper.get("n_trials", None if told is None else len(told)))
+    told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
+    return RecordedSweep(folder, jobs, told, sweeper.get("n_trials", None if told is None else len(told)))
 
 
-def expanded(overrides: Sequence[str]) -> list[list[str]] | None:
-    """Return the overrides of each job of a sweep, as Hydra makes them; None where it needs more than these.
-
-    Example:
-        >>> expanded(["task=[rte]", "seed=1,2"])
-        [['task=[rte]', 'seed=1'], ['task=[rte]', 'seed=2']]
-        >>> expanded(["lr=interval(0,1)"])
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    except (HydraException, AssertionError, ValueError):  # glob(*) needs the config groups, interval(0,1) a sampler
-        return None
-    return [list(job) for job in jobs]
-
-
-def _told(sweep: Sweep, number: int) -> Overrides | None:
+def _told(sweep: RecordedSweep, number: int) -> Overrides | None:
     """Return what a job was told, or would have been."""
     folder = sweep.jobs.get(number)
     if folder is not None and (file := folder / ".hydra" / "overrides.yaml").is_file():
@@ -140,7 +121,7 @@ def _told(sweep: Sweep, number: int) -> Overrides | None:
     return frozenset(sweep.told[number]) if sweep.told is not None and number < len(sweep.told) else None
 
 
-def _shown(sweep: Sweep, told: Overrides | None) -> str:
+def _shown(sweep: RecordedSweep, told: Overrides | None) -> str:
     """Return what a job was told that other jobs of the sweep were not, in brackets."""
     if told is None or not sweep.told:
         return ""

@@ -26,12 +26,20 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     Args:
         cfg: The resolved configuration in plain containers. What its files hold does not count.
     """
-    counted = {name: _counted(node, name) for name, node in cfg.items() if name not in LEFT_OUT[""]}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(of_the_result(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_the_result(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings on which a job's result depends, at any depth.
+
+    Args:
+        cfg: The resolved configuration in plain containers.
+    """
+    return {str(name): _counted(node, str(name)) for name, node in cfg.items() if name not in LEFT_OUT[""]}
 
 
 def _counted(node: Any, group: str) -> Any:
-    """Return the settings of a node that count, at any depth; teachers and members have groups of their own."""
+    """Return the settings of a node that count; teachers and members have groups of their own."""
     if not isinstance(node, Mapping):
         return node
     apart = LEFT_OUT.get(group, frozenset())

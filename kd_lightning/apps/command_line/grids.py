@@ -1,0 +1,34 @@
+"""The jobs of a sweep over a grid, as Hydra's own sweeper makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+
+def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[str]] | None:
+    """Return what each job of a sweep is told, in their order; None where it follows from more than these.
+
+    Args:
+        sweeper: The sweeper's settings; ``params`` come before what the command was told.
+        overrides: What it was told.
+
+    Example:
+        >>> jobs_of_grid({}, ["task=[rte]", "seed=1,2"])
+        [['task=[rte]', 'seed=1'], ['task=[rte]', 'seed=2']]
+        >>> jobs_of_grid({"n_trials": 20}, ["seed=1,2"])
+        >>> jobs_of_grid({}, ["lr=interval(0,1)"])
+    """
+    if "n_trials" in sweeper or not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper"):
+        return None  # jobs of a search follow from results
+    params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
+    try:
+        parsed = OverridesParser.create().parse_overrides([*params, *overrides])
+        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except (HydraException, AssertionError, ValueError):  # glob(*) needs the config groups, interval(0,1) a sampler
+        return None
+    return [list(job) for job in jobs]
