@@ -59,6 +59,58 @@ def test_jobs_of_one_and_of_two_processes_in_a_sweep(tmp_path, start):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", [[str(SCRIPTS / "kd-train")], [sys.executable, "-m", "kd_lightning.train"]], ids=["script", "module"]
+)
+def test_one_command_of_two_processes_has_one_folder(tmp_path, start):
+    """Lightning's children have a folder of the next second, with a log of their own."""
+    said = said_by([*start, *TRAIN, *TOGETHER, "trainer.max_epochs=1"], tmp_path)
+    (run,) = tmp_path.glob("outputs/train/*")
+    assert len(loss_of(run)) > 4
+    assert said.count(" steps, 32-true") == 1
+    assert [path.name for path in run.glob("*.log")] == ["train.log"]
+    assert len([*tmp_path.rglob(".hydra")]) == 1
+
+
+LAUNCHERS = {
+    "joblib": ("joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "trainer.devices=1,2"]),
+    "submitit_local": ("submitit_launcher", ["hydra/launcher=submitit_local", "trainer.devices=1,2"]),
+    "optuna": (
+        "optuna_sweeper",
+        ["hydra/sweeper=search", "hydra.sweeper.n_trials=2", "batching.eval_batch_size=choice(64,128)"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_other_launchers_and_a_search_have_jobs_of_two_processes(tmp_path, launcher):
+    """A search that is begun again in a child, a job that trains alone since its worker has trained alone before."""
+    package, settings = LAUNCHERS[launcher]
+    pytest.importorskip(f"hydra_plugins.hydra_{package}")
+    said_by([str(SCRIPTS / "kd-train"), "-m", *TRAIN, *TOGETHER, "trainer.max_epochs=1", *settings], tmp_path)
+    said_by([str(SCRIPTS / "kd-train"), *TRAIN, "trainer.max_epochs=1", "hydra.run.dir=alone"], tmp_path)
+    alone, runs = loss_of(tmp_path / "alone"), [path.parent for path in tmp_path.rglob("summary.json")]
+    assert len(runs) == 2 + 1, runs
+    for run in runs:
+        assert json.loads((run / "summary.json").read_text())["status"] == "finished"
+        assert loss_of(run) == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_fit_of_two_processes_before_one_of_one(tmp_path):
+    """What the second goes on from is written by the first process, and the other would write over it."""
+    distill = [str(SCRIPTS / "kd-distill"), "experiment=quickstart", "task=[toy_sentiment]", *TOGETHER]
+    distill += ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "baseline=false"]
+    distill += ["student.fine_tune={tasks: all, trainer: {devices: 1, max_epochs: 1}}"]
+    said = said_by(distill, tmp_path)
+    assert said.count("\nstudent toy_sentiment fine-tuned: toy_sentiment accuracy") == 1, said
+    (run,) = tmp_path.glob("outputs/quickstart/*")
+    assert json.loads((run / "summary.json").read_text())["tasks"]["toy_sentiment"]["student_fine_tuned"] is not None
+    assert said_by(distill, tmp_path).count("already trained") == 4
+
+
+@pytest.mark.slow
 def test_a_distillation_of_two_processes_whose_teacher_has_one(tmp_path):
     """Each stage once, whoever trains it: a process that repeated the teacher's would overwrite its files."""
     distill = [str(SCRIPTS / "kd-distill"), "experiment=quickstart", "task=[toy_sentiment,toy_preference]", *TOGETHER]

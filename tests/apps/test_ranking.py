@@ -14,11 +14,11 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from kd_lightning.apps import distill
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.predict import write_predictions
 from kd_lightning.apps.results import scoring
+from kd_lightning.apps.stages import teaching
 from kd_lightning.data.reading.reader import check_columns
 from kd_lightning.data.rows import cache_rows
 from kd_lightning.errors import UserError
@@ -101,7 +101,7 @@ def test_an_ensemble_averages_as_it_is_told(kd, answers, monkeypatch):
 
         return record
 
-    monkeypatch.setattr(distill, "ensemble", recording("soft targets", distill.ensemble))
+    monkeypatch.setattr(teaching, "ensemble", recording("soft targets", teaching.ensemble))
     monkeypatch.setattr(scoring, "mean_logits", recording("scores", scoring.mean_logits))
     rule = ["teacher.seeds=[1,2]", "teacher.ensemble={mean: logits, weights: {1: 1, 2: 3}}", "baseline=false"]
     kd("distill", *SHORT, "system=mt_dnn_kd", "teacher.scope=multi", *rule, "teacher.trainer.max_epochs=1")
