@@ -109,9 +109,10 @@ def test_what_is_killed_at_any_moment_ends_as_what_was_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_processes_either_may_be_killed(tmp_path):
-    """A checkpoint of one of them; losses that were summed twice, or by one."""
-    both = ["accelerator=ddp_cpu", "trainer.max_epochs=9"]
+@pytest.mark.parametrize("accelerator", ["ddp_cpu", "fsdp_cpu"])
+def test_of_two_processes_either_may_be_killed(tmp_path, accelerator):
+    """A checkpoint of one of them, or of one's part; losses that were summed twice, or by one."""
+    both = [f"accelerator={accelerator}", "trainer.max_epochs=9"]
     alone = [
         "hydra.run.dir=alone",
         *(setting for setting in TOY if "teacher" not in setting and "batching" not in setting),

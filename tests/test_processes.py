@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 SCRIPTS = Path(sys.executable).parent
 TRAIN = [
@@ -95,6 +97,91 @@ def test_other_launchers_and_a_search_have_jobs_of_two_processes(tmp_path, launc
     for run in runs:
         assert json.loads((run / "summary.json").read_text())["status"] == "finished"
         assert loss_of(run) == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_divided_learns_the_same(tmp_path):
+    """A batch that lacks a task in one process, whose head then waits for ever; half a model in a folder."""
+    train = [str(SCRIPTS / "kd-train"), *TRAIN, "encoder.num_layers=2", "trainer.max_epochs=2"]
+    train += ["trainer.gradient_clip_val=0.5", "trainer.check_val_every_n_epoch=2", "batching.batch_size=4"]
+    train += ["batching.epoch_rows=120"]
+    for name, more in {"one": [], "two": ["accelerator=fsdp_cpu"], "ddp": TOGETHER}.items():
+        said_by([*train, *more, f"hydra.run.dir={name}"], tmp_path)
+    one, two, ddp = (tmp_path / name for name in ("one", "two", "ddp"))
+    assert len(loss_of(one)) == 60
+    assert loss_of(two) == pytest.approx(loss_of(one), abs=1e-4)
+    assert loss_of(two) == pytest.approx(loss_of(ddp), abs=1e-4)
+    of = [
+        load_file(folder / "encoder" / "model.safetensors") | load_file(folder / "heads.safetensors")
+        for folder in (one, two)
+    ]
+    assert of[0].keys() == of[1].keys()
+    for name, weight in of[0].items():
+        torch.testing.assert_close(of[1][name], weight, atol=1e-3, rtol=0, msg=name)
+    scores = [json.loads((folder / "fit.json").read_text())["scores"] for folder in (one, two)]
+    assert scores[0]["toy_sentiment"] == pytest.approx(scores[1]["toy_sentiment"], abs=0.02)
+    said_by([str(SCRIPTS / "kd-evaluate"), f"run={two}", "hydra.run.dir=evaluated"], tmp_path)
+    again = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["scores"]
+    assert again["toy_sentiment"] == pytest.approx(scores[1]["toy_sentiment"], abs=1e-6)
+
+
+SIZES = """
+import json
+import pytorch_lightning as pl
+
+class Sizes(pl.Callback):
+    def on_train_end(self, trainer, system):
+        (optimizer,) = trainer.optimizers
+        kept = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+        own = [sum(tensor.to_local().numel() for tensor in some) for some in (system.parameters(), kept)]
+        every = [sum(tensor.numel() for tensor in some) for some in (system.parameters(), kept)]
+        json.dump([own, every], open(f"sizes-{trainer.global_rank}.json", "w"))
+"""
+
+
+@pytest.mark.slow
+def test_each_process_keeps_its_part(tmp_path):
+    """Whole weights in all of them, under the name of a model that is divided."""
+    (tmp_path / "sizes.py").write_text(SIZES)
+    train = [str(SCRIPTS / "kd-train"), *TRAIN, "trainer.max_epochs=1", "accelerator=fsdp_cpu"]
+    done = subprocess.run(
+        [*train, "+callbacks.sizes._target_=sizes.Sizes"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (first, every), (second, _) = (json.loads((tmp_path / f"sizes-{rank}.json").read_text()) for rank in (0, 1))
+    for one, other, total in zip(first, second, every, strict=True):
+        assert one + other == total
+        assert 0.45 < one / total < 0.55
+
+
+@pytest.mark.slow
+def test_every_system_can_be_divided(tmp_path):
+    """Heads of teachers, and heads that read tokens."""
+    distill = [str(SCRIPTS / "kd-distill"), *TRAIN, "system=tmkd", "accelerator=fsdp_cpu", "teacher.seeds=[1,2]"]
+    distill += ["encoder@teacher.encoder=tiny", "teacher.encoder.hidden_size=32", "trainer.max_epochs=1"]
+    distill += ["topology=m_o_1", "baseline=false", "task=[toy_sentiment,toy_comparison]"]
+    distill += ["+system.task_heads.toy_comparison._target_=kd_lightning.heads.san_head"]
+    said_by([*distill, "hydra.run.dir=run"], tmp_path)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]["toy_sentiment"]["student"] is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["encoder=bilstm"], "trainer.strategy is fsdp, which divides stacks of layers, and a BiLstmEncoder is none"),
+        (["encoder=tiny", "compile=true"], "trainer.strategy is fsdp, which takes networks as they are: use compile=f"),
+        (["encoder=tiny", "trainer.strategy=fsdp_cpu_offload"], "are not put together here: use trainer.strategy=fsdp"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(tmp_path, settings, said):
+    train = [str(SCRIPTS / "kd-train"), "task=toy_sentiment", "data=embedded", "accelerator=fsdp_cpu", *settings]
+    (line,) = said_by(train, tmp_path, code=2).splitlines()[-1:]
+    assert said in line
 
 
 @pytest.mark.slow

@@ -88,6 +88,13 @@ class TransformerEncoder(nn.Module):
         mask = attention_mask.unsqueeze(-1)
         return (output.last_hidden_state * mask).sum(1) / mask.sum(1)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The stack of layers that is kept."""
+        found = self.model.get_submodule(self._layers_name)
+        assert isinstance(found, nn.ModuleList)
+        return found
+
     def depth(self, name: str) -> int:
         """Return a parameter's depth: 0 embeddings, i + 1 layer i, ``num_layers + 1`` the pooler and final norms."""
         inside = name.removeprefix("model.")

@@ -1,25 +1,25 @@
-"""What all systems share: evaluation, prediction, optimisation. The method is each child's training step."""
+"""What all systems share: encoder, heads, optimisation. The method is each child's training step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import CompiledReading, Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory, build_heads
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
+from kd_lightning.systems.evaluation import EvaluatedModule
 from kd_lightning.systems.loss_means import CountedLosses, LossMeans
-from kd_lightning.tasks import Task, glue_average
+from kd_lightning.systems.sharding import divide_again, gather, is_sharded, shard
+from kd_lightning.tasks import Task
 
 
-class NLUSystem(pl.LightningModule):
+class NLUSystem(EvaluatedModule):
     """An encoder, one head per task, and everything except the training step.
 
     Args:
@@ -57,7 +57,7 @@ class NLUSystem(pl.LightningModule):
         seed: int = 0,
         log_every_n_steps: int = 50,
     ) -> None:
-        super().__init__()
+        super().__init__(tasks)
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction is '{reduction}', expected 'mean' or 'sum'")
         if log_every_n_steps < 1:
@@ -65,7 +65,6 @@ class NLUSystem(pl.LightningModule):
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"the encoder is a {type(encoder).__name__}, expected a torch.nn.Module")
         self.encoder = encoder
-        self.tasks = tuple(tasks)
         self.heads = build_heads(tasks, encoder.output_dim, head, task_heads)
         apart = any(getattr(head, "reads_texts_apart", False) for head in self.heads.values())
         if apart and not hasattr(encoder, "text_dim"):
@@ -80,7 +79,6 @@ class NLUSystem(pl.LightningModule):
                 f"the head of {reading[0]} reads tokens, a {type(encoder).__name__} returns one vector of a text: "
                 "choose a transformer, or kd_lightning.heads.linear_head for this task"
             )
-        self.metrics = nn.ModuleDict({f"{t.name}:{split}": t.build_metrics() for t in tasks for split in t.evaluation})
         self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
@@ -99,7 +97,9 @@ class NLUSystem(pl.LightningModule):
         reads_tokens = any(getattr(self.heads[name], "reads_tokens", False) for name in batch["tasks"])
         if self.compiled is not None:
             return self.compiled.read(encoder, *inputs, tokens=reads_tokens)
-        return encoder.tokens(*inputs) if reads_tokens else read_by_length(encoder, *inputs)
+        if reads_tokens:
+            return encoder.tokens(*inputs)
+        return encoder(*inputs) if is_sharded(self) else read_by_length(encoder, *inputs)  # as often on all ranks
 
     def logits(self, task: str, hidden: Tensor | TokenStates, rows: Tensor) -> Tensor:
         """Return the logits ``[n, C]`` of the task's head for the rows ``[n]`` of what ``encode`` returned.
@@ -125,6 +125,8 @@ class NLUSystem(pl.LightningModule):
         Of whole questions ranks have more or fewer rows: there, it is the mean of the ranks' own means.
         """
         rows = torch.cat(list(losses))
+        if is_sharded(self):  # which adds up the gradients of all heads, whatever tasks a rank's batch has
+            rows = rows + 0.0 * torch.stack([parameter.sum() for parameter in self.heads.parameters()]).sum()
         if self.reduction == "sum":  # the gradients of ranks, and of batches that share a step, are averaged
             return rows.sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
         return rows.mean()
@@ -180,53 +182,18 @@ class NLUSystem(pl.LightningModule):
         if self.device.type != "cpu":
             torch.manual_seed(value)
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Feed the metrics of the batch's task and split."""
-        by_name = {task.name: task for task in self.tasks}
-        for name, logits in self(batch).items():
-            rows = batch["tasks"][name]
-            if not rows["has_label"].all():
-                raise ValueError(f"task {name}: {batch['split']} has rows without a label, expected labels to score on")
-            if not logits.isfinite().all():
-                raise UserError(
-                    f"task {name}: after {self.trainer.global_step} steps the model predicts numbers that are not "
-                    "finite, it has diverged; lower optimizer.lr (or, with fp16, use trainer.precision=32-true)"
-                )
-            task, logits = by_name[name], logits.float()
-            groups = {"relevance": task.relevance(logits), "group": rows["group"]} if task.group else {}
-            self.metric(name, batch["split"]).update(task.predictions(logits), rows["labels"], **groups)
+    def configure_model(self) -> None:
+        """Divide the parameters over the processes, where Lightning has laid these out for it; see ``shard``."""
+        if self.device_mesh is not None and not is_sharded(self):
+            shard(self, self.encoder, self.device_mesh["data_parallel"])
 
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/TASK/METRIC`` (further splits: ``val/TASK/SPLIT/METRIC``) and ``val/average``."""
-        scores = self.scores()
-        values = {f"val/{name}/{metric}": v for name, metrics in scores.items() for metric, v in metrics.items()}
-        if scores:
-            values["val/average"] = glue_average(scores)
-        self.log_dict(values, batch_size=1, sync_dist=True)  # the metrics are of all ranks already
-        for task in self.tasks:
-            for split in task.evaluation:
-                self.metric(task.name, split).reset()
+    def on_validation_start(self) -> None:
+        """Gather divided parameters: processes have more or fewer batches to evaluate."""
+        gather(self)
 
-    def metric(self, task: str, split: str) -> MetricCollection:
-        """Return the metrics of a task's split."""
-        found = self.metrics[f"{task}:{split}"]
-        assert isinstance(found, MetricCollection)
-        return found
-
-    def scores(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of this evaluation: task (``task/split`` for further splits) -> metric -> value."""
-        scores = {}
-        for task in self.tasks:
-            for split in task.evaluation:
-                metric = self.metric(task.name, split)
-                if all(m.update_called for m in metric.values()):
-                    scores[task.score_key(split)] = {name: value.item() for name, value in metric.compute().items()}
-        return scores
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``example_id [B]`` and ``logits [B, C]`` of a batch of one task."""
-        ((_, logits),) = self(batch).items()
-        return {"example_id": batch["example_id"], "logits": logits.float()}
+    def on_validation_end(self) -> None:
+        """Divide them again."""
+        divide_again(self)
 
     @property
     def _gradients_are_scaled(self) -> bool:

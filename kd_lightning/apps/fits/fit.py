@@ -203,10 +203,13 @@ class Fit:
         with finished(trainer.loggers):
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.cfg)
-            scores = train(system, trainer, data, checkpoint)
+            scores, whole = train(system, trainer, data, checkpoint)
         result = fit_result(self.stage, self.identity, self.inputs, system, data, scores)
         result["seconds"] = round(time.perf_counter() - started, 1)
         if trainer.is_global_zero:
+            if whole:  # it was divided
+                system = self.build_system()
+                system.load_state_dict(whole)
             save_system(system, self.inputs.tokenizer, folder)
             result["weights"] = weights_hash(folder)
             write_json(folder / "fit.json", result)

@@ -8,6 +8,7 @@ import logging
 from kd_lightning.apps.fits.build import build, build_encoder, build_system
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.refusals import refused_by
+from kd_lightning.apps.fits.sharded import refuse_undivided
 from kd_lightning.apps.fits.sparse_gradients import refuse_sparse_gradients
 from kd_lightning.apps.fits.start import Shapes
 from kd_lightning.apps.fits.trainer import refuse_waiting_heads
@@ -47,6 +48,7 @@ def check_fit(fit: Fit, encoders: dict[str, Encoder]) -> Shapes:
             _check_groups(fit, task, batch // processes)
     system = _build(fit, encoders)
     refuse_sparse_gradients(fit.idle_trainer, system.encoder)
+    refuse_undivided(fit.cfg, system, processes)
     refused_by("optimizer", fit.cfg["optimizer"], system.make_optimizer, system.encoder, system.heads)
     sampler = build(fit.cfg["task_sampler"], "task_sampler")
     for progress in (0.0, 1.0):

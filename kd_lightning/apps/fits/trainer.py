@@ -14,10 +14,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.dashboards import build_loggers
+from kd_lightning.apps.fits.sharded import strategy_of, whole_state
 from kd_lightning.apps.fits.stopping import NoSignals, StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
@@ -73,6 +75,7 @@ def build_trainer(
         build,
         settings,
         "trainer",
+        strategy=strategy_of(settings),
         plugins=[TeamEnvironment(team()) if together else LightningEnvironment()],
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
@@ -147,21 +150,29 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def train(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None) -> Config:
-    """Fit from the checkpoint or anew; return task -> metric -> value of the final weights."""
+def train(
+    system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData, checkpoint: Path | None
+) -> tuple[Config, dict[str, Tensor]]:
+    """Fit from the checkpoint or anew.
+
+    Returns:
+        Task -> metric -> value of the final weights; then these, where they are divided over processes.
+    """
     resume = None if checkpoint is None else str(checkpoint)
-    with _group_of(trainer), interruptible(trainer), termination_deferred(), preemption_deferred():
-        trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
-    if not evaluated_at_the_end(trainer):
-        remove_requeue_checkpoints(Path(trainer.default_root_dir))
-        with _group_of(trainer), interruptible(trainer):
-            trainer.validate(system, datamodule=data, verbose=False)
+    with _group_of(trainer):
+        with interruptible(trainer), termination_deferred(), preemption_deferred():
+            trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+        if not evaluated_at_the_end(trainer):
+            remove_requeue_checkpoints(Path(trainer.default_root_dir))
+            with interruptible(trainer):
+                trainer.validate(system, datamodule=data, verbose=False)
+        whole = whole_state(system)
     scores = scores_of(trainer.callback_metrics)
     final = {f"final/{task}/{metric}": value for task, found in scores.items() for metric, value in found.items()}
     for logger in trainer.loggers:
         if isinstance(logger, WandbRun):
             logger.summarise(final)
-    return scores
+    return scores, whole
 
 
 def _group_of(trainer: pl.Trainer) -> AbstractContextManager[None]:

@@ -14,6 +14,9 @@ NOT_ZERO = {"limit_val_batches": "score the model on", "limit_train_batches": "t
 STARTED_BY_LIGHTNING = re.compile(r"ddp_(fork|spawn|notebook)")
 """Strategies whose processes Lightning makes out of the first, in the middle of the command."""
 
+DIVIDED_OTHERWISE = re.compile(r"fsdp_|deepspeed|modelparallel|model_parallel")
+"""Strategies that divide models in ways of their own, in which we do not save them."""
+
 
 def check_trainer(trainer: Any, prefix: str) -> None:
     """Check the trainer's settings.
@@ -38,6 +41,11 @@ def _check_strategy(strategy: Any, prefix: str) -> None:
         raise UserError(
             f"{prefix}trainer.strategy is {strategy}, whose processes Lightning would make in the middle of the "
             f"command; it starts its own: use {prefix}trainer.strategy={instead}"
+        )
+    if DIVIDED_OTHERWISE.match(str(strategy)):
+        raise UserError(
+            f"{prefix}trainer.strategy is {strategy}, whose parts of a model are not put together here: use "
+            f"{prefix}trainer.strategy=fsdp"
         )
 
 
