@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.fit_checks import check_fit
+from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint
@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> float | None:
             path and Path(path) for path in team.agree(lambda: [path and str(path) for path in found()])
         )
         with claimed(folder), SummaryFile(folder, summary):
-            fit.warn_of_few_steps()
+            warn_of_few_steps(fit)
             if not (team.leads or fit.processes > 1):
                 return None  # the first trains alone
             result = fit.run(folder, checkpoint)

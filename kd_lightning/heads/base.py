@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -37,3 +38,28 @@ def build_heads(
         except ValueError as error:
             raise ValueError(f"{error} (the head of {task.name})" if task.name in own else str(error)) from error
     return found
+
+
+def check_readers(heads: nn.ModuleDict, encoder: Any) -> None:
+    """Check that heads find what they read in what an encoder returns.
+
+    Args:
+        heads: Task -> its head.
+        encoder: See ``kd_lightning.encoders.Encoder``.
+
+    Raises:
+        ValueError: If one does not; the message says what fits.
+    """
+    apart = any(getattr(head, "reads_texts_apart", False) for head in heads.values())
+    if apart and not hasattr(encoder, "text_dim"):
+        raise ValueError(
+            f"the head takes two texts that were read apart, a {type(encoder).__name__} reads them as one: choose "
+            "encoder=bilstm (the teacher's is encoder@teacher.encoder), or "
+            "system.head._target_=kd_lightning.heads.linear_head"
+        )
+    reading = [name for name, head in heads.items() if getattr(head, "reads_tokens", False)]
+    if reading and not hasattr(encoder, "tokens"):
+        raise ValueError(
+            f"the head of {reading[0]} reads tokens, a {type(encoder).__name__} returns one vector of a text: "
+            "choose a transformer, or kd_lightning.heads.linear_head for this task"
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.encoders import CompiledReading, Encoder, TokenStates, read_by_length
 from kd_lightning.errors import UserError
-from kd_lightning.heads import HeadFactory, build_heads
+from kd_lightning.heads import HeadFactory, build_heads, check_readers
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
 from kd_lightning.systems.evaluation import EvaluatedModule
 from kd_lightning.systems.loss_means import CountedLosses, LossMeans
@@ -66,19 +66,7 @@ class NLUSystem(EvaluatedModule):
             raise TypeError(f"the encoder is a {type(encoder).__name__}, expected a torch.nn.Module")
         self.encoder = encoder
         self.heads = build_heads(tasks, encoder.output_dim, head, task_heads)
-        apart = any(getattr(head, "reads_texts_apart", False) for head in self.heads.values())
-        if apart and not hasattr(encoder, "text_dim"):
-            raise ValueError(
-                f"the head takes two texts that were read apart, a {type(encoder).__name__} reads them as one: choose "
-                "encoder=bilstm (the teacher's is encoder@teacher.encoder), or "
-                "system.head._target_=kd_lightning.heads.linear_head"
-            )
-        reading = [task.name for task in tasks if getattr(self.heads[task.name], "reads_tokens", False)]
-        if reading and not hasattr(encoder, "tokens"):
-            raise ValueError(
-                f"the head of {reading[0]} reads tokens, a {type(encoder).__name__} returns one vector of a text: "
-                "choose a transformer, or kd_lightning.heads.linear_head for this task"
-            )
+        check_readers(self.heads, encoder)
         self.kinds = {task.name: task.kind for task in tasks}
         self.make_optimizer, self.schedule = optimizer, scheduler
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps

@@ -160,22 +160,30 @@ def command(name: str, run: str) -> Callable[[], None]:
             if here and HydraConfig.get().mode is RunMode.MULTIRUN:
                 sys.stderr = said
 
-    def main() -> None:
-        if "--version" in sys.argv[1:]:
-            print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
-            return
-        quiet()  # a user's own Hydra callbacks may import anything
-        sweeps.begun.clear()
-        try:
-            with interrupt_in_one_line(name), ended_by_sigterm(), composed_in_one_line(name, said):
-                sys.argv = silent_if_led(tasks_of_run(spelled_out(sys.argv)))
-                task()
-                sys.stdout.flush()
-            with interrupt_in_one_line(name), ended_by_sigterm():
-                sweeps.end_of_sweep(name)
-                sys.stdout.flush()
-        except BrokenPipeError:  # who read our output has gone, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+    return partial(_main, name, task, said)
 
-    return main
+
+def _main(name: str, task: Callable[[], Any], said: io.StringIO) -> None:
+    """Do what a console script does.
+
+    Args:
+        name: Of the command.
+        task: Hydra's entry.
+        said: See ``composed_in_one_line``.
+    """
+    if "--version" in sys.argv[1:]:
+        print(f"kd_lightning {__version__}, Hydra {hydra.__version__}")
+        return
+    quiet()  # a user's own Hydra callbacks may import anything
+    sweeps.begun.clear()
+    try:
+        with interrupt_in_one_line(name), ended_by_sigterm(), composed_in_one_line(name, said):
+            sys.argv = silent_if_led(tasks_of_run(spelled_out(sys.argv)))
+            task()
+            sys.stdout.flush()
+        with interrupt_in_one_line(name), ended_by_sigterm():
+            sweeps.end_of_sweep(name)
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -43,9 +43,6 @@ from kd_lightning.systems import NLUSystem
 
 log = logging.getLogger(__name__)
 
-FEW_STEPS = 100
-"""Below it, a scored model is most often one that has not begun to learn, and we say so."""
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -96,17 +93,6 @@ class Fit:
             if self.prefix and setting is not None and setting[0] in OF_A_FIT:
                 raise UserError(f"{self.prefix}{error}") from error
             raise
-
-    def warn_of_few_steps(self, where: str = "") -> None:
-        """Say so if the fit is too short to expect anything of it, and by which setting.
-
-        Args:
-            where: What comes before the setting's name.
-        """
-        trainer, steps = self.idle_trainer, self.count_steps()
-        if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
-            setting = f"{where}{self.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
-            log.warning("%s: %d steps are few; if it stays at chance, raise %s", self.stage, steps, setting)
 
     @cached_property
     def idle_trainer(self) -> pl.Trainer:

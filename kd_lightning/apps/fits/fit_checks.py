@@ -22,6 +22,9 @@ from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
 
+FEW_STEPS = 100
+"""Below it, a scored model is most often one that has not begun to learn, and we say so."""
+
 
 def check_fit(fit: Fit, encoders: dict[str, Encoder]) -> Shapes:
     """Build all that a fit is made of and throw it away, so that a mistake is told before hours of other work.
@@ -75,3 +78,16 @@ def _check_groups(fit: Fit, task: Task, batch_rows: int) -> None:
     if labelled is not None and asked not in fit.shared.told:
         check_groups(task, "train", labelled, batch_rows)
         fit.shared.told.add(asked)
+
+
+def warn_of_few_steps(fit: Fit, where: str = "") -> None:
+    """Say so if a fit is too short to expect anything of it, and by which setting.
+
+    Args:
+        fit: The fit.
+        where: What comes before the setting's name.
+    """
+    trainer, steps = fit.idle_trainer, fit.count_steps()
+    if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
+        setting = f"{where}{fit.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
+        log.warning("%s: %d steps are few; if it stays at chance, raise %s", fit.stage, steps, setting)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.fit_checks import check_fit
+from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.start import Shapes, check_kept_heads
@@ -183,10 +183,10 @@ class Plan:
         """Say which fits are too short to expect anything of them; a teacher of both stages is one of the second's."""
         own = {fit.identity for fit in self.teacher_fits}
         for fit in [*self.teacher_fits, *self.students]:
-            fit.warn_of_few_steps()
+            warn_of_few_steps(fit)
         for fit in [*self.first.teacher_fits, *self.first.students] if self.first else ():
             if fit.identity not in own:
-                fit.warn_of_few_steps(self.first.where if self.first else "")
+                warn_of_few_steps(fit, self.first.where if self.first else "")
 
     def _continued(self) -> Iterator[tuple[Fit, Fit, str]]:
         """Yield each fit that another goes on from, that other, and whose settings these are."""
