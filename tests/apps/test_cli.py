@@ -339,3 +339,10 @@ def test_a_folder_of_the_users_is_no_litter(tmp_path, monkeypatch):
     for folder in (".", "mine"):
         assert call("train", "seed=-1", f"hydra.run.dir={folder}").returncode == 2
     assert (tmp_path / "mine" / "notes.log").read_text() == "of weeks"
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_a_sweep_may_be_asked_for_anywhere(flag):
+    """A page of Hydra's usage, for ``kd-train task=x -m seed=1,2``."""
+    assert spelled_out(["kd-train", "task=x", flag, "seed=1,2"]) == ["kd-train", flag, "task=x", "seed=1,2"]
+    assert spelled_out(["kd-train", "--config-dir", "mine", "task=x"]) == ["kd-train", "--config-dir", "mine", "task=x"]

@@ -23,7 +23,13 @@ OPEN_IN_DISTILL = (
 
 def spelled_out(argv: list[str]) -> list[str]:
     """Return the arguments of a command in the words that Hydra takes."""
-    return open_shorthand(sweep_shorthand(encoder_shorthand(argv)))
+    return open_shorthand(sweep_shorthand(encoder_shorthand(sweep_first(argv))))
+
+
+def sweep_first(argv: list[str]) -> list[str]:
+    """Return the arguments with ``-m`` in front: behind others Hydra does not know what follows it."""
+    flags = [argument for argument in argv[1:] if argument in ("-m", "--multirun")]
+    return [*argv[:1], *flags, *(argument for argument in argv[1:] if argument not in flags)]
 
 
 def is_distill(argv: list[str]) -> bool:

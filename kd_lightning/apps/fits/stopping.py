@@ -64,6 +64,6 @@ class StopAtStep(pl.Callback):
         return self.reason > 0
 
     def raise_reason(self) -> None:
-        """Raise what the fit has ended for, if it has ended before its time."""
+        """Raise what the fit has ended for, if it has ended before its time; by now the job may lose its place, too."""
         if (why := REASONS[self.reason]) is not None:
-            raise why
+            raise Preempted if preempted() else why

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def _found(seat: Seat, place: Path) -> Iterator[Callable[[], Store]]:
         yield partial(_connected, _read_when_there(note))
         return
     alone = os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1"
-    host = "127.0.0.1" if alone else os.environ.get("MASTER_ADDR", os.environ["SLURMD_NODENAME"])
+    host = "127.0.0.1" if alone else _name_of_machine()
     server = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     place.mkdir(parents=True, exist_ok=True)
     write_text(note, f"{host}:{server.port}")
@@ -91,6 +92,24 @@ def _found(seat: Seat, place: Path) -> Iterator[Callable[[], Store]]:
         yield partial(_connected, f"{host}:{server.port}")
     finally:
         note.unlink(missing_ok=True)
+
+
+def _name_of_machine() -> str:
+    """Return a name of this machine by which other machines find it, of those that are known for it.
+
+    Raises:
+        UserError: If none of them has an address: who waits for a machine without one waits for minutes.
+    """
+    known = (os.environ.get("MASTER_ADDR"), os.environ.get("SLURMD_NODENAME"), socket.gethostname())
+    names = list(dict.fromkeys(filter(None, known)))
+    for name in names:
+        with suppress(OSError):
+            socket.getaddrinfo(name, None)
+            return name
+    raise UserError(
+        f"the first process of this job has no address: {', '.join(names)} cannot be resolved; set MASTER_ADDR to a "
+        "name by which the other nodes find this one"
+    )
 
 
 def _number() -> int:

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from kd_lightning.apps.command_line import workers
+from kd_lightning.apps.processes import meeting
 from kd_lightning.apps.processes.seat import Seat
+from kd_lightning.errors import UserError
 
 TRAIN = ["task=toy_sentiment", "data=embedded", "encoder=tiny", "encoder.hidden_size=32", "encoder.num_layers=1"]
 TRAIN += ["trainer.precision=32-true", "encoder.dropout=0", "system.head.dropout=0", "trainer.log_every_n_steps=1"]
@@ -35,13 +37,13 @@ def start(tmp_path):
     started = []
     (tmp_path / "own.py").write_text(OWN)
 
-    def start(*arguments, command="train"):
+    def start(*arguments, command="train", **more):
         for rank in range(2):
             told = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
             told |= {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "OMP_NUM_THREADS": "1"}
             told |= {"SLURM_JOB_NAME": "x", "PYTHONPATH": str(tmp_path)}
             line = [sys.executable, "-m", f"kd_lightning.{command}", *arguments]
-            known = {**os.environ, **told}
+            known = {**os.environ, **told, **more}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             started.append(subprocess.Popen(line, cwd=tmp_path, env=known, stdin=subprocess.DEVNULL, **pipes))
         return started[-2:]
@@ -81,6 +83,26 @@ def test_two_tasks_of_slurm_train_together_and_one_speaks(start, tmp_path):
     for run in runs:
         assert (run / "train.log").read_text().count("examples, ") == 1
     assert not list(tmp_path.rglob(".meeting-*"))
+
+
+@pytest.mark.slow
+def test_a_node_may_have_a_name_that_nobody_knows(start):
+    """Both wait for minutes, and nobody says for what."""
+    codes, said = said_by(
+        start(*TOGETHER, "trainer.max_epochs=1", SLURM_STEP_NUM_NODES="2", SLURMD_NODENAME="n.invalid")
+    )
+    assert codes == [0, 0], said
+
+
+def test_a_machine_without_an_address_is_told(monkeypatch):
+    def nowhere(name, port):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(meeting.socket, "getaddrinfo", nowhere)
+    monkeypatch.setenv("MASTER_ADDR", "there")
+    monkeypatch.setenv("SLURMD_NODENAME", "here")
+    with pytest.raises(UserError, match=r"there, here, .* cannot be resolved; set MASTER_ADDR to a name by which"):
+        meeting._name_of_machine()
 
 
 @pytest.mark.slow
