@@ -522,6 +522,12 @@ def test_what_ended_a_job_is_told_as_the_sweep_notes_it(sweep, text, said):
     assert line.partition("): ")[2] == said
 
 
+def test_a_job_that_was_skipped_is_not_missing(sweep):
+    """The second call of a sweep, told ``skip_finished=true`` beside what the first was told."""
+    (sweep / "4" / "finished_in.txt").write_text(f"{sweep / '0'}\n")
+    assert not [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/4 ")]
+
+
 def test_a_job_that_runs_is_told_from_one_that_was_killed(sweep):
     """Both have a summary that says running; whoever runs holds a lock."""
     with marked_as_running(sweep / "1"):

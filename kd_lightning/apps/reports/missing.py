@@ -11,7 +11,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.jobs import CRASHED, INTERRUPTED, KILLED, REFUSED, RUNNING, error_of, state_of
+from kd_lightning.apps.command_line.jobs import (
+    CRASHED,
+    INTERRUPTED,
+    KILLED,
+    REFUSED,
+    RUNNING,
+    error_of,
+    result_of_job,
+    state_of,
+)
 from kd_lightning.apps.reports.collect import Run, read_yaml, sweep_folders
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError
@@ -62,6 +71,8 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
                 of_sweeps.add(folder.resolve())
             told = _told(sweep, number)
             run = by_folder.get(folder.resolve()) if folder is not None else None
+            if folder is not None and result_of_job(folder) is not None:
+                continue  # of a run of its own, or of an earlier one that had finished
             if not (run is not None and run.finished) and (told is None or told not in done):
                 what = "never started" if folder is None else state(folder, run)
                 lines.append(f"{folder or sweep.folder / str(number)}{_shown(sweep, told)}: {what}")
