@@ -100,6 +100,23 @@ def test_other_launchers_and_a_search_have_jobs_of_two_processes(tmp_path, launc
 
 
 @pytest.mark.slow
+def test_heads_that_nobody_uses_rest(tmp_path):
+    """Moved by their own momentum, and weight decay, in all batches of other tasks."""
+    train = [
+        str(SCRIPTS / "kd-train"),
+        *TRAIN,
+        "trainer.max_epochs=1",
+        "batching.single_task=true",
+        "optimizer.lr=1e-2",
+    ]
+    for name, more in {"one": [], "two": ["accelerator=fsdp_cpu"]}.items():
+        said_by([*train, *more, f"hydra.run.dir={name}"], tmp_path)
+    of = [load_file(tmp_path / name / "heads.safetensors") for name in ("one", "two")]
+    for name, weight in of[0].items():
+        torch.testing.assert_close(of[1][name], weight, atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.slow
 def test_a_model_that_is_divided_learns_the_same(tmp_path):
     """A batch that lacks a task in one process, whose head then waits for ever; half a model in a folder."""
     train = [str(SCRIPTS / "kd-train"), *TRAIN, "encoder.num_layers=2", "trainer.max_epochs=2"]

@@ -72,6 +72,7 @@ class NLUSystem(EvaluatedModule):
         self.reduction, self.seed, self.log_every_n_steps = reduction, seed, log_every_n_steps
         self.compiled: CompiledReading | None = None
         self._losses = LossMeans([task.name for task in tasks])
+        self._used: set[str] = set()  # heads since the last step
 
     @property
     def progress(self) -> float:
@@ -82,6 +83,8 @@ class NLUSystem(EvaluatedModule):
         """Return one vector per row, ``[B, H]``; with the tokens' where a head of the batch's tasks reads them."""
         encoder: Any = self.encoder
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        if self.training:
+            self._used.update(batch["tasks"])
         reads_tokens = any(getattr(self.heads[name], "reads_tokens", False) for name in batch["tasks"])
         if self.compiled is not None:
             return self.compiled.read(encoder, *inputs, tokens=reads_tokens)
@@ -113,7 +116,7 @@ class NLUSystem(EvaluatedModule):
         Of whole questions ranks have more or fewer rows: there, it is the mean of the ranks' own means.
         """
         rows = torch.cat(list(losses))
-        if is_sharded(self):  # which adds up the gradients of all heads, whatever tasks a rank's batch has
+        if is_sharded(self):  # which adds up the gradients of all heads; see on_before_optimizer_step
             rows = rows + 0.0 * torch.stack([parameter.sum() for parameter in self.heads.parameters()]).sum()
         if self.reduction == "sum":  # the gradients of ranks, and of batches that share a step, are averaged
             return rows.sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
@@ -182,6 +185,15 @@ class NLUSystem(EvaluatedModule):
     def on_validation_end(self) -> None:
         """Divide them again."""
         divide_again(self)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients of 0 from heads that no rank has used: an optimiser lets them rest, as undivided."""
+        used = torch.tensor([float(name in self._used) for name in self.heads])
+        self._used.clear()
+        if is_sharded(self):
+            for head, anywhere in zip(self.heads.values(), self._sum_over_ranks(used.to(self.device)), strict=True):
+                if not anywhere:
+                    head.zero_grad(set_to_none=True)
 
     @property
     def _gradients_are_scaled(self) -> bool:

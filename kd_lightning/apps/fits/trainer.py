@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.dashboards import build_loggers
-from kd_lightning.apps.fits.sharded import strategy_of, whole_state
+from kd_lightning.apps.fits.sharded import FSDP, strategy_of, whole_state
 from kd_lightning.apps.fits.stopping import NoSignals, StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
@@ -76,6 +76,7 @@ def build_trainer(
         settings,
         "trainer",
         strategy=strategy_of(settings),
+        inference_mode=settings.get("strategy") != FSDP,  # its gathered weights are trained further
         plugins=[TeamEnvironment(team()) if together else LightningEnvironment()],
         precision=choose_precision(cfg),
         default_root_dir=str(folder),
@@ -164,7 +165,7 @@ def train(
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
         if not evaluated_at_the_end(trainer):
             remove_requeue_checkpoints(Path(trainer.default_root_dir))
-            with interruptible(trainer):
+            with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():
                 trainer.validate(system, datamodule=data, verbose=False)
         whole = whole_state(system)
     scores = scores_of(trainer.callback_metrics)

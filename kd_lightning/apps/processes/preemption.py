@@ -43,11 +43,16 @@ def preempted() -> bool:
 
 
 def _note(number: int, frame: Any) -> None:
-    """Note the signal; the first one ends the job, a further one changes nothing."""
+    """Note the signal, and end the job; while it ends, a further signal changes nothing."""
     global _noted
-    first, _noted = _noted is None, number
-    if first and not _deferred:
+    _noted = number
+    if not _deferred and not _ends(sys.exc_info()[1]):
         raise Preempted
+
+
+def _ends(error: BaseException | None) -> bool:
+    """Tell whether an exception, or one during which it came, ends the job."""
+    return error is not None and (isinstance(error, Preempted) or _ends(error.__context__))
 
 
 def started_before() -> bool:

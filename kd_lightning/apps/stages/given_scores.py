@@ -77,8 +77,9 @@ class GivenScores:
         Raises:
             UserError: If it has not a fitting score of every row.
         """
-        if (task.name, split) not in self._read:
-            self._read[task.name, split] = read_scores(self.files[task.name, split], task, rows)
+        key = task.name, split, rows.fingerprint
+        if key not in self._read:
+            self._read[key] = read_scores(self.files[task.name, split], task, rows)
 
     def knows(self, task: str, split: str) -> bool:
         """Tell whether there are scores of a task's split."""
@@ -100,8 +101,8 @@ class GivenScores:
         return found
 
     @cached_property
-    def _read(self) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
-        """(task, split) -> ids and logits of the files that were read."""
+    def _read(self) -> dict[tuple[str, str, str], tuple[Tensor, Tensor]]:
+        """(task, split, rows) -> ids and logits of the files that were read."""
         return {}
 
     def logits(
@@ -113,7 +114,7 @@ class GivenScores:
             UserError: If the file has not a fitting score of every row.
         """
         self.check(task, split, rows)
-        ids, logits = self._read[task.name, split]
+        ids, logits = self._read[task.name, split, rows.fingerprint]
         if both_orders:
             ids, logits = torch.cat([~ids.flip(0), ids]), torch.cat([logits.flip(0), logits])
         return ids[some], logits[some]
