@@ -154,8 +154,8 @@ def test_failed_and_killed_jobs_are_named_and_end_nothing_else(swept, place):
     )
     assert report.returncode == 0, report.stderr
     lacking = (place / "outputs" / "six" / "report" / "report.md").read_text().partition("What is missing")[2]
-    assert f"{folders['broken']} (+job=broken): crashed: RuntimeError: no step" in lacking
-    assert f"{folders['killed']} (+job=killed): killed; the same command goes on" in lacking
+    assert f"{folders['broken'].relative_to(place)} (+job=broken): crashed: RuntimeError: no step" in lacking
+    assert f"{folders['killed'].relative_to(place)} (+job=killed): killed; the same command goes on" in lacking
 
 
 def test_one_run_of_a_dashboard_for_each_job(swept, place, wandb_runs):
