@@ -83,7 +83,7 @@ class NLUSystem(EvaluatedModule):
         """Return one vector per row, ``[B, H]``; with the tokens' where a head of the batch's tasks reads them."""
         encoder: Any = self.encoder
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        if self.training:
+        if self.training and is_sharded(self):
             self._used.update(batch["tasks"])
         reads_tokens = any(getattr(self.heads[name], "reads_tokens", False) for name in batch["tasks"])
         if self.compiled is not None:
@@ -188,12 +188,13 @@ class NLUSystem(EvaluatedModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the gradients of 0 from heads that no rank has used: an optimiser lets them rest, as undivided."""
-        used = torch.tensor([float(name in self._used) for name in self.heads])
+        if not is_sharded(self):
+            return
+        used = torch.tensor([float(name in self._used) for name in self.heads], device=self.device)
         self._used.clear()
-        if is_sharded(self):
-            for head, anywhere in zip(self.heads.values(), self._sum_over_ranks(used.to(self.device)), strict=True):
-                if not anywhere:
-                    head.zero_grad(set_to_none=True)
+        for head, anywhere in zip(self.heads.values(), self._sum_over_ranks(used), strict=True):
+            if not anywhere:
+                head.zero_grad(set_to_none=True)
 
     @property
     def _gradients_are_scaled(self) -> bool:

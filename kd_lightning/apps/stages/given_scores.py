@@ -115,9 +115,11 @@ class GivenScores:
         """
         self.check(task, split, rows)
         ids, logits = self._read[task.name, split, rows.fingerprint]
-        if both_orders:
-            ids, logits = torch.cat([~ids.flip(0), ids]), torch.cat([logits.flip(0), logits])
-        return ids[some], logits[some]
+        if not both_orders:
+            return ids[some], logits[some]
+        place = torch.arange(*some.indices(2 * len(ids))) - len(ids)  # below 0 in the other order, whose id is ~id
+        row = torch.where(place < 0, ~place, place)
+        return torch.where(place < 0, ~ids[row], ids[row]), logits[row]
 
     def release(self) -> None:
         """Forget what was read; the files are read again when they are next asked for."""
