@@ -341,8 +341,12 @@ def test_a_folder_of_the_users_is_no_litter(tmp_path, monkeypatch):
     assert (tmp_path / "mine" / "notes.log").read_text() == "of weeks"
 
 
-@pytest.mark.parametrize("flag", ["-m", "--multirun"])
-def test_a_sweep_may_be_asked_for_anywhere(flag):
+@pytest.mark.parametrize("options", [["-m"], ["--multirun"], ["--config-dir", "mine"], ["--config-dir=mine", "-m"]])
+def test_options_may_stand_anywhere(options):
     """A page of Hydra's usage, for ``kd-train task=x -m seed=1,2``."""
-    assert spelled_out(["kd-train", "task=x", flag, "seed=1,2"]) == ["kd-train", flag, "task=x", "seed=1,2"]
-    assert spelled_out(["kd-train", "--config-dir", "mine", "task=x"]) == ["kd-train", "--config-dir", "mine", "task=x"]
+    expected = ["kd-train", *options, "task=x", "seed=1,2"]
+    assert spelled_out(["kd-train", "task=x", *options, "seed=1,2"]) == spelled_out(expected) == expected
+
+
+def test_an_option_without_its_value_is_hydras_to_refuse():
+    assert spelled_out(["kd-train", "task=x", "--config-dir"]) == ["kd-train", "--config-dir", "task=x"]

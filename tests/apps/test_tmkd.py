@@ -300,6 +300,24 @@ def test_both_stages_and_the_baseline_have_the_words_of_both(two_stages, workpla
     assert found["latency_ms"]["baseline"] > 0
 
 
+def test_words_of_others_make_other_fits(two_stages, kd, workplace):
+    """A baseline of one vocabulary beside a student of another, since the store had it of a run with a first stage."""
+    with (workplace / "animals-more.csv").open("a") as file:
+        file.write("lilac walrus,lilac walrus,same\n")
+    more = summary(two_stages())
+    second = ["system=tmkd", "task=beasts", "teacher.seeds=[1,2]", APART, "teacher.trainer.max_epochs=1"]
+    own = summary(kd("distill", *second, "trainer.max_epochs=1"))
+    size = "baseline_without_embeddings"
+    assert own["parameters"][size] == more["parameters"][size]
+    assert own["parameters"]["baseline"] < more["parameters"]["baseline"]
+    fresh = summary(kd("distill", *second, "trainer.max_epochs=1", "paths.store=fresh"))
+    assert own["tasks"] == fresh["tasks"]
+    assert own["parameters"] == fresh["parameters"]
+    with (workplace / "animals-more.csv").open("a") as file:
+        file.write("ochre gecko,ochre gecko,same\n")
+    assert summary(two_stages())["parameters"]["baseline"] > more["parameters"]["baseline"]
+
+
 @pytest.mark.parametrize("killed", ["pretrain student", "student"])
 def test_each_stage_goes_on_where_it_was(two_stages, fits, monkeypatch, killed):
     """Hours of a first stage again, since the second was killed; or teachers of both stages, once for each of them."""
@@ -395,6 +413,16 @@ def test_texts_alone_and_a_baseline_that_has_labels(kd, workplace):
             r"pretrain\.teacher has slect, .*did you mean 'select'",
         ),
         (["pretrain.data.unlabeled=x.csv"], r"pretrain\.data has unlabeled, expected some of .*unlabelled"),
+        (
+            ["pretrain.teacher.encoder=tiny"],
+            r"pretrain\.teacher\.encoder is 'tiny', expected .*encoder@pretrain\.teacher",
+        ),
+        (["teacher.encoder=tiny"], r"teacher\.encoder is 'tiny', expected its settings; an option is chosen by enc"),
+        (["pretrain.teacher.members={minlm: null}"], r"members\.minlm is null, which leaves a member out, and there"),
+        (
+            ["pretrain=null", "pretrain.trainer.max_epochs=2"],
+            r"pretrain=null trains no first stage, and .*max_epochs=2",
+        ),
         (["pretrain.task=[animals]"], r"pretrain\.task is \['animals'\], expected .*: \+task@pretrain\.task="),
     ],
 )

@@ -23,13 +23,22 @@ OPEN_IN_DISTILL = (
 
 def spelled_out(argv: list[str]) -> list[str]:
     """Return the arguments of a command in the words that Hydra takes."""
-    return open_shorthand(sweep_shorthand(encoder_shorthand(sweep_first(argv))))
+    return open_shorthand(sweep_shorthand(encoder_shorthand(options_first(argv))))
 
 
-def sweep_first(argv: list[str]) -> list[str]:
-    """Return the arguments with ``-m`` in front: behind others Hydra does not know what follows it."""
-    flags = [argument for argument in argv[1:] if argument in ("-m", "--multirun")]
-    return [*argv[:1], *flags, *(argument for argument in argv[1:] if argument not in flags)]
+def options_first(argv: list[str]) -> list[str]:
+    """Return the arguments with ``-m`` and ``--config-dir`` in front: behind settings Hydra knows none that follow."""
+    front: list[str] = []
+    rest: list[str] = []
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        if argument in ("--config-dir", "-cd"):
+            front += [argument, *(value for value in [next(arguments, None)] if value is not None)]
+        elif argument in ("-m", "--multirun") or argument.startswith(("--config-dir=", "-cd=")):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return [*argv[:1], *front, *rest]
 
 
 def is_distill(argv: list[str]) -> bool:

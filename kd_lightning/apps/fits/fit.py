@@ -79,6 +79,8 @@ class Fit:
     def identity(self) -> str:
         """The content address: a hash of all that the result depends on, and of no path."""
         more: Config = {"start": self.start.identity() if self.start else None}
+        if (words := self.inputs.foreign_words) is not None:
+            more["words"] = words
         if any(task.kind == "ranking" for task in self.inputs.tasks):
             more["processes"] = self.processes  # they have whole questions each
         return content_address(self.cfg, self.inputs, self.soft_targets, more)

@@ -23,7 +23,7 @@ from kd_lightning.data import TeacherLogits
 SoftTargetMap = Mapping[tuple[str, str], TeacherLogits]
 """(task, split) -> the soft targets of its teacher."""
 
-FORMAT = 4
+FORMAT = 5
 """Version of what a fit trains and keeps; raise it when weights get other names, or the same settings other results."""
 
 NOT_IN_THE_ADDRESS = NOT_OF_THE_RESULT | {"precision"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.data import Rows, TokenTable, tokenise
 from kd_lightning.encoders import EncoderSpec
+from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
 from kd_lightning.errors import UserError, did_you_mean
 from kd_lightning.tasks import Task
 
@@ -179,6 +180,14 @@ class FitInputs:
             texts = (text for some in rows for text in some.texts())
             self.shared.tokenizers[key] = refused_by("encoder", self.cfg["encoder"], self.spec.tokenizer, texts)
         return self.shared.tokenizers[key]
+
+    @cached_property
+    def foreign_words(self) -> str | None:
+        """What names the vocabulary, where texts of others have made it another than the fit's own would have."""
+        if self.trained is not None or not self.spoken:
+            return None
+        own, found = (tokenizer_fingerprint(one.tokenizer) for one in (replace(self, spoken=()), self))
+        return None if own == found else found
 
     def tokens(self, task: Task, split: str) -> TokenTable:
         """Return a split's token table; to train on, symmetric pairs get their swapped copies."""

@@ -13,7 +13,7 @@ from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.hardware import check_compiler, check_precision
 from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
-from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, students
+from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
 from kd_lightning.apps.settings.trainer import check_trainer
 from kd_lightning.apps.settings.unused import check_unused
 from kd_lightning.errors import UserError, first_line, told_in
@@ -133,6 +133,7 @@ def _check_first(cfg: dict[str, Any]) -> None:
     if not isinstance(tasks, dict) or not all(isinstance(node, dict) for node in tasks.values()):
         raise UserError(f"pretrain.task is {tasks!r}, expected the options of tasks: +task@pretrain.task=[NAME]")
     check_keys("pretrain.teacher", changes.get("teacher", {}), cfg["teacher"])
+    _check_left_out(changes.get("teacher", {}).get("members"), cfg["teacher"]["members"] or {})
     if "_target_" not in changes.get("data", {}):
         check_keys("pretrain.data", changes.get("data", {}), cfg["data"])
     with told_in("pretrain"):
@@ -151,12 +152,25 @@ def _check_first(cfg: dict[str, Any]) -> None:
         )
 
 
+def _check_left_out(changes: Any, members: dict[str, Any]) -> None:
+    """Check that the members that the first stage leaves out are there."""
+    for name, change in changes.items() if isinstance(changes, dict) else ():
+        if change is None and name not in members:
+            raise UserError(
+                f"pretrain.teacher.members.{name} is null, which leaves a member out, and there is none of this name; "
+                f"expected some of {listed(members, str(name))}"
+            )
+
+
 def _check_is_read(cfg: DictConfig) -> None:
     """Check that the system reads what the command line chooses for it, before what it reads is filled in."""
     if not isinstance(cfg.get("system"), DictConfig):
         return
-    read = OmegaConf.to_yaml(cfg.system, resolve=False)
-    for argument in _arguments():
+    read, arguments = OmegaConf.to_yaml(cfg.system, resolve=False), _arguments()
+    first = next((one for one in arguments if one.lstrip("+").startswith("pretrain.")), None)
+    if first is not None and "pretrain=null" in [one.lstrip("+") for one in arguments]:
+        raise UserError(f"pretrain=null trains no first stage, and {first} is a setting of it: leave one of them out")
+    for argument in arguments:
         group = re.split(r"[=.@]", argument.lstrip("+~"))[0]
         if group in OF_SYSTEMS and f"${{{group}" not in read:
             system = str(cfg.system.get("_target_")).rpartition(".")[2]

@@ -33,6 +33,7 @@ def check_stages(cfg: Settings) -> None:
         if cfg[role]["scope"] not in ("single", "multi"):
             expected = "single (one model per task) or multi (one of all tasks)"
             raise UserError(f"{role}.scope is {cfg[role]['scope']!r}, expected {expected}")
+    _check_groups(cfg["teacher"])
     _check_members(cfg, cfg["teacher"]["members"])
     taught = who_teaches(cfg)
     _check_idle(cfg, taught)
@@ -49,6 +50,15 @@ def check_stages(cfg: Settings) -> None:
     _check_ensemble(cfg)
     if cfg["student"]["per_teacher"]:
         _check_per_teacher(cfg, taught)
+
+
+def _check_groups(teacher: Settings) -> None:
+    """Check that what a teacher has of its own are settings, not names of options."""
+    for name in OF_A_FIT:
+        node = teacher.get(name, {})
+        if not isinstance(node, Mapping):
+            chosen = f"; an option is chosen by {name}@teacher.{name}={node}" if name != "batching" else ""
+            raise UserError(f"teacher.{name} is {node!r}, expected its settings{chosen}")
 
 
 def _check_per_teacher(cfg: Settings, taught: Mapping[str, Sequence[str]]) -> None:
