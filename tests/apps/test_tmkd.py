@@ -114,7 +114,9 @@ def test_a_student_for_each_teacher(kd):
     assert found["tasks"]["animals"]["metrics"]["student"] == pytest.approx(scores)
     for model in models:
         assert len(model.system.heads["animals"].soft) == 1
-    assert "there are 3 models of students" in (run / "report.md").read_text()
+    assert "Those of the student are of its 3 models together." in (run / "report.md").read_text()
+    one = sum(weight.numel() for weight in models[0].system.state_dict().values())
+    assert found["parameters"]["student"] == 3 * one
     kd("evaluate", f"run={run}", folder="evaluated")
     assert json.loads(Path("evaluated/evaluation.json").read_text())["scores"]["animals"] == pytest.approx(scores)
     kd("predict", f"run={run}", "output=said")

@@ -44,6 +44,8 @@ def add_models(
 ) -> None:
     """Enter sizes, latencies, data and folders of the models; sizes and latencies are those of the first task's.
 
+    Students whose predictions are averaged, one for each teacher, count together.
+
     Args:
         summary: Gets them.
         inputs: Tasks and rows.
@@ -57,9 +59,11 @@ def add_models(
     first = {role: next((one for one in found if isinstance(one, TrainedModel)), None) for role, found in each.items()}
     summary["data"] = {task: each[0].result["data"][task] for task, each in students.items()}
     for role, model in first.items():
+        models_asked = len(students[task]) if role == "student" else 1
         for suffix in ("", "_without_embeddings"):
-            summary["parameters"][role + suffix] = model.result[f"parameters{suffix}"] if model else None
-        summary["latency_ms"][role] = latency(model, inputs) if model else None
+            own = model.result[f"parameters{suffix}"] if model else None
+            summary["parameters"][role + suffix] = own and models_asked * own
+        summary["latency_ms"][role] = models_asked * latency(model, inputs) if model else None
     summary["folders"] = {
         role: {task: [str(model.location) for model in each] for task, each in found.items()}
         for role, found in models.items()

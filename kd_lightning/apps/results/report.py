@@ -108,8 +108,13 @@ def _one_of_several(summary: Config) -> str:
     """Return whose sizes and latencies the table has, where there are several models of a role."""
     of_role = {role: summary["folders"].get(role, {}) for role in ROLES}
     final = {"student": {**of_role["student"], **of_role["student_fine_tuned"]}, "teacher": of_role["teacher"]}
+    averaged = max((len(paths) for paths in of_role["student"].values()), default=1)
     counts = {role: len({path for paths in found.values() for path in paths}) for role, found in final.items()}
+    if averaged > 1:  # sizes and latencies are of all of them
+        counts["student"] = 1
+    together = f" Those of the student are of its {averaged} models together." if averaged > 1 else ""
     several = [f"{count} models of {of}s" for of, count in counts.items() if count > 1]
     if not several:
-        return ""
-    return f" Parameters, size and latency are those of one model; there are {' and '.join(several)}."
+        return together
+    what = "All others" if together else "Parameters, size and latency"
+    return f"{together} {what} are those of one model; there are {' and '.join(several)}."
