@@ -215,6 +215,20 @@ def test_a_run_that_is_repeated_counts_once(tmp_path):
     assert found.name == "bam"
 
 
+def test_a_student_needs_no_baseline_to_be_of_its_group(tmp_path):
+    """Its score counts as a seed; of two runs of a seed that counts that can be compared."""
+    make_run(tmp_path / "0", 1)
+    make_run(tmp_path / "1", 2, baseline=None)
+    later = make_run(tmp_path / "2", 1, baseline=None)
+    for run in (tmp_path / "1", later):
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        (run / "config.yaml").write_text(yaml.safe_dump(config | {"baseline": False}))
+    (found,) = groups_of(tmp_path)
+    assert found.seeds == [1, 2]
+    assert [run.folder.name for run in found.runs] == ["0", "1"]
+    assert main_table(scores_of(tmp_path)).rows[0][:2] == ["rte (accuracy)", "2"]
+
+
 def test_teachers_with_the_seed_of_their_run_are_of_one_group(tmp_path):
     for seed in (1, 2):
         make_run(tmp_path / "own" / str(seed), seed, teacher__seeds=[seed])
@@ -237,7 +251,7 @@ def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
         ([{"name": "a", "x.lr": 1}, {"name": "b", "x.lr": 2}], ["a", "b"]),
         (
             [{"name": "a", "x.lr": 1}, {"name": "b", "x.lr": 1}, {"name": "b", "x.lr": 2}],
-            ["a lr=1", "b lr=1", "b lr=2"],
+            ["a", "b lr=1", "b lr=2"],
         ),
         ([{"x.lr": 1, "teacher.x.lr": 1}, {"x.lr": 2, "teacher.x.lr": 2}], ["lr=1", "lr=2"]),
         ([{"x.lr": 1, "teacher.x.lr": 1}, {"x.lr": 1, "teacher.x.lr": 2}], ["teacher.lr=1", "teacher.lr=2"]),
@@ -255,12 +269,32 @@ def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
             ["pretrain=null", "pretrain.task=[a]", "pretrain.task=[b]"],
         ),
         ([{"a": 1}, {}], ["a=1", "no a"]),
-        ([{"c._target_": "mine.X"}, {"c._target_": "yours.X"}], [" (1)", " (2)"]),
+        ([{"a": 1}, {"a": 1}, {}], ["(1)", "(2)", "no a"]),
+        ([{"c._target_": "mine.X"}, {"c._target_": "yours.X"}], ["(1)", "(2)"]),
+        (
+            [{"pretrain.data.n": 1, "pretrain.x.n": 1}, {"pretrain.data.n": 1, "pretrain.x.n": 2}],
+            ["pretrain.n=1", "pretrain.n=2"],
+        ),
+        (
+            [{"pretrain.a.n": i // 2, "pretrain.b.n": i % 2} for i in range(4)],
+            [f"pretrain.a.n={i // 2} pretrain.b.n={i % 2}" for i in range(4)],
+        ),
     ],
 )
 def test_groups_are_named_by_what_they_differ_in(settings, names):
-    assert names_of(settings, [{}] * len(settings)) == names or names[0] == " (1)"
-    assert len(set(names_of(settings, [{}] * len(settings)))) == len(settings)
+    assert names_of(settings, [{}] * len(settings), [set()] * len(settings)) == names
+
+
+def test_what_is_usual_is_told_where_it_was_told():
+    """Many runs by hand, each with a setting of its own: a name has that, and not the defaults of all others."""
+    settings = [{"name": "bam", "x.lr": 1, "y.n": 1, "z.k": 1} for _ in range(5)]
+    settings[1]["x.lr"], settings[2]["y.n"] = 2, 2
+    told = [set(), {"x.lr"}, set(), {"x.lr", "z"}, {"y"}]
+    settings[3]["z.k"], settings[4]["w"] = 3, 1
+    names = ["bam", "lr=2", "n=2", "k=3 lr=1", "n=1 w=1"]
+    assert names_of(settings, [{}] * 5, told) == names
+    of_option = ["bam", "lr=2", "n=2", "k=3 lr=1", "w=1"]
+    assert names_of(settings, [{"y": "one"}] * 5, told) == of_option, "an option was told, and not what it sets"
 
 
 def test_options_are_named_as_they_were_told(tmp_path):

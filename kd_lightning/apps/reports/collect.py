@@ -51,6 +51,12 @@ class Run:
         return frozenset(map(str, OmegaConf.load(file))) if file.is_file() else None
 
     @property
+    def told(self) -> frozenset[str]:
+        """The settings, config groups or packages that the run was told on the command line."""
+        names = [argument.lstrip("+~").partition("=")[0] for argument in self.overrides or ()]
+        return frozenset(name.rpartition("@")[2] for name in names)
+
+    @property
     def finished(self) -> bool:
         """Whether it ended well."""
         return bool(self.summary["status"] == "finished")

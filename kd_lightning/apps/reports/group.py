@@ -42,8 +42,8 @@ def group(runs: Sequence[Run]) -> list[Group]:
     """Return the groups of the runs that have finished with scores, in the order of their first folders.
 
     A run belongs to a group by ``config.yaml`` without the seed, and by the fingerprints of its data; places, loggers,
-    hardware and where it was resumed do not count. Where each run's teachers have the run's own seed
-    (``teacher.seeds=[SEED]``), theirs does not count either.
+    hardware, where it was resumed and whether it has a baseline do not count. Where each run's teachers have the run's
+    own seed (``teacher.seeds=[SEED]``), theirs does not count either.
     """
     buckets: dict[str, list[tuple[Run, Settings]]] = {}
     for run in sorted(runs, key=lambda run: [(len(part), part) for part in run.folder.parts]):
@@ -58,30 +58,40 @@ def group(runs: Sequence[Run]) -> list[Group]:
                 settings["teacher.seeds"] = "seed"
             split.setdefault(shared if own else _key(settings), []).append((run, settings))
     members = list(split.values())
-    names = names_of([found[0][1] for found in members], [_choices([run for run, _ in found]) for found in members])
+    runs_of = [[run for run, _ in found] for found in members]
+    told = [frozenset(name for run in runs for name in run.told) for runs in runs_of]
+    names = names_of([found[0][1] for found in members], [_choices(runs) for runs in runs_of], told)
     return [_group(name, found) for name, found in zip(names, members, strict=True)]
 
 
 def _group(name: str, found: Sequence[tuple[Run, Settings]]) -> Group:
     newest: dict[int, Run] = {}
-    for run, _ in sorted(found, key=lambda each: (each[0].folder / "summary.json").stat().st_mtime):
+    for run in sorted((run for run, _ in found), key=_worth):
         newest[run.summary["seed"]] = run
     kept = [newest[seed] for seed in sorted(newest)]
     return Group(name, found[0][1], kept, [run for run, _ in found if run not in kept])
 
 
+def _worth(run: Run) -> tuple[bool, float]:
+    """Return what counts among runs of one seed: a baseline to compare with, then when it ended."""
+    return run.config.get("baseline", True), (run.folder / "summary.json").stat().st_mtime
+
+
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    config = {name: value for name, value in of_the_result(run.config).items() if name != "seed"}
-    if isinstance(config.get("data"), dict):
-        config["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
-    found = dict(_flat("", config))
-    found["task"] = list(config.get("task") or {})
-    if config.get("pretrain"):
-        found["pretrain.task"] = list(config["pretrain"].get("task", found["task"]))
+    found = {name: value for name, value in _flat("", of_the_result(run.config)) if not _is_apart(name)}
+    found["task"] = list(run.config.get("task") or {})
+    if run.config.get("pretrain"):
+        found["pretrain.task"] = list(run.config["pretrain"].get("task", found["task"]))
     for task, facts in (run.summary.get("data") or {}).items():
         found[f"task.{task}.rows"] = facts.get("fingerprint")
     return found
+
+
+def _is_apart(name: str) -> bool:
+    """Tell whether runs of one group may differ in a setting."""
+    *_, node, last = "", *name.split(".")
+    return name in ("seed", "baseline") or (node == "data" and last in PLACES)
 
 
 def _flat(prefix: str, node: Config) -> Iterator[tuple[str, Any]]:
