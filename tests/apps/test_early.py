@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import kd_lightning.apps.command_line.cli  # noqa: F401  registers the resolvers
 from kd_lightning.apps.settings.early import check_early
-from kd_lightning.apps.settings.unused import check_unused
+from kd_lightning.apps.settings.unused import check_overridden, check_unused
 from kd_lightning.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -221,3 +221,24 @@ def test_a_recipes_settings_are_not_the_users_mistakes(caplog, cfg, arguments, t
         check_unused(cfg, arguments)
     assert told in caplog.text
     assert bool(caplog.text) is bool(told)
+
+
+@pytest.mark.parametrize(
+    ("argument", "members", "refused"),
+    [
+        ("teacher.optimizer.lr=1", {"a": {"optimizer": {"lr": 2}}, "b": {"optimizer": {"lr": 3}}}, True),
+        ("++teacher.optimizer.lr=1", {"a": {"optimizer": {"lr": 2}}, "b": None}, True),
+        ("teacher.optimizer.lr=1", {"a": {"optimizer": {"lr": 2}}, "b": {}}, False),
+        ("teacher.optimizer.eps=1", {"a": {"optimizer": {"lr": 2}}}, False),
+        ("teacher.members.a.optimizer.lr=1", {"a": {"optimizer": {"lr": 1}}}, False),
+        ("optimizer.lr=1", {"a": {"optimizer": {"lr": 2}}}, False),
+        ("teacher.optimizer.lr=1", {"a": "a folder"}, False),
+        ("teacher.optimizer.lr=1", None, False),
+    ],
+)
+def test_what_each_teacher_has_of_its_own_is_not_given_to_all(argument, members, refused):
+    """A learning rate that would change nothing, of teachers that differ in theirs."""
+    cfg = {"teacher": {"members": members}}
+    said = pytest.raises(UserError, match=r"changes nothing: .* as teacher\.members\.a\.optimizer\.lr")
+    with said if refused else nullcontext():
+        check_overridden(cfg, [argument])

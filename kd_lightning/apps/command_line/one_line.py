@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from kd_lightning.errors import did_you_mean, to_install
 
 CHECK_PATH = "check that the path is right, and that it can be written"
@@ -17,6 +20,11 @@ EXTRAS = {
     "hydra/sweeper/optuna": "sweep",
 }
 """Options of Hydra's plugins -> the extra that brings them."""
+
+GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
+"""Where Hydra tells how arguments are written."""
+
+SPECIAL = "letters that mean something to Hydra stand in quotes within quotes, 'NAME=\"VALUE\"'"
 
 RAISED = r"^\w[\w.]*(?:Error|Exception)\b: ?"
 """Where a traceback ends."""
@@ -49,25 +57,42 @@ def one_line(
     found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
     if found is not None:
         return f"{found[1]}: {found[2]}; {CHECK_PATH}"
-    found = re.search(r"Error merging override \+*([\w.]+)\.task=(\S+)", text)
-    if found is not None:
-        return f"{found[1]}.task={found[2]}: tasks are chosen by task@{found[1]}.task={found[2]}"
-    found = re.search(r"Could not override '(\S+@\S+?)'", text)
-    if found is not None and found[1].startswith("teacher@"):
-        where = found[1].removeprefix("teacher@")
-        return f"{found[1]}: teachers are chosen by {where}.members, scores too: {{NAME: {{scores: {{TASK: FILE}}}}}}"
-    if found is not None:
-        return f"there is no choice {found[1]} yet: a new one needs a + in front, +{found[1]}=OPTION"
+    if GRAMMAR in text and (unread := next((a for a in arguments if not _is_read(a)), None)):
+        return f"the argument {unread} cannot be read; {SPECIAL}: {GRAMMAR}"
     found = re.search(r"Could not override '(.+?)'", text)
-    if found is not None and found[1] == "experiment":
-        return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     if found is not None:
-        return f"there is no setting {_nearest(found[1], list(settings()), options)}"
+        return _not_there(found[1], settings, options)
+    found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Cannot merge DictConfig", text, flags=re.DOTALL)
+    if found is not None and found[1].endswith(".task"):
+        return f"{found[1]}={found[2]}: tasks are chosen by task@{found[1]}={found[2]}"
+    if found is not None:
+        return f"{found[1]} is {found[2]}, expected settings by their names: {found[1]}.NAME=VALUE"
     if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
         last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     line = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return line.removeprefix("UserError raised while resolving interpolation: ")
+
+
+def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callable[[str], Sequence[str]]) -> str:
+    """Return that there is nothing of a name that could be set, and what is meant."""
+    if name.startswith("teacher@"):
+        where = name.removeprefix("teacher@")
+        return f"{name}: teachers are chosen by {where}.members, scores too: {{NAME: {{scores: {{TASK: FILE}}}}}}"
+    if "@" in name:
+        return f"there is no choice {name} yet: a new one needs a + in front, +{name}=OPTION"
+    if name == "experiment":
+        return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
+    return f"there is no setting {_nearest(name, list(settings()), options)}"
+
+
+def _is_read(argument: str) -> bool:
+    """Tell whether Hydra's grammar has an argument."""
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        return argument.startswith("-")
+    return True
 
 
 def last_error(text: str) -> str:

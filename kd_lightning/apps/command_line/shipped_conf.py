@@ -25,7 +25,7 @@ def config_dir() -> str:
 
 
 def setting_names(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the dotted names of all settings of the command ``kd-NAME`` under the options that it was given."""
+    """Return the config groups of the command ``kd-NAME``, and its settings under the options that it was given."""
     with _composing():
         groups = GlobalHydra.instance().config_loader().list_groups("")
         options = [a for a in arguments if re.split("[@=]", a)[0] in groups and not is_swept(a.partition("=")[2])]
@@ -33,7 +33,7 @@ def setting_names(name: str, arguments: Sequence[str]) -> list[str]:
             cfg = hydra.compose(name, overrides=[*_own_folder(arguments), *options])
         except HydraException:
             cfg = hydra.compose(name)
-        return _names(cfg)
+        return [*groups, *_names(cfg)]
 
 
 def options_with(name: str, setting: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Settings by task of tasks that the run has not: a recipe's, which are many, or a misspelt name."""
+"""Settings that are given and that nothing reads: of tasks that the run has not, of teachers that have their own."""
 
 from __future__ import annotations
 
@@ -34,6 +34,35 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
                 log.warning("%s.%s: %s is no task of this run%s", where, name, name, hint)
             elif given:
                 log.info("%s.%s: %s is no task of this run", where, name, name)
+
+
+def check_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Check that some teacher has a setting that the command gives all of them.
+
+    Args:
+        cfg: The run's configuration.
+        arguments: Of the command.
+
+    Raises:
+        UserError: If each member of the ensemble has a value of its own.
+    """
+    members = (cfg.get("teacher") or {}).get("members") or {}
+    members = {name: node for name, node in members.items() if node is not None}
+    for argument in arguments:
+        first, *path = argument.lstrip("+~").partition("=")[0].split(".")
+        if first == "teacher" and path and members and all(_has(node, path) for node in members.values()):
+            setting, name = ".".join(path), next(iter(members))
+            raise UserError(
+                f"{argument} changes nothing: each of teacher.members has its own, as teacher.members.{name}.{setting}"
+            )
+
+
+def _has(node: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(node, Mapping) or name not in node:
+            return False
+        node = node[name]
+    return not isinstance(node, Mapping)
 
 
 def _by_task(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
