@@ -59,7 +59,11 @@ class ResumeCheckpoint(pl.Callback):
             logger.save()
         path = resume_path(Path(trainer.default_root_dir))
         temporary = path.with_suffix(".part")
-        trainer.save_checkpoint(temporary)
+        try:
+            trainer.save_checkpoint(temporary)
+        except BaseException:  # what is begun would keep a full disk full
+            temporary.unlink(missing_ok=True)
+            raise
         if trainer.is_global_zero:
             os.replace(temporary, path)
         self._saved_at = time.monotonic()

@@ -18,6 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.command_line.jobs import skipped_by_all
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.model_folder import write_config
@@ -56,6 +57,8 @@ def run(cfg: DictConfig) -> float | None:
     silence_libraries()
     plan = Plan.of(plain)
     with met(plan.processes, Path(plain["paths"]["store"])) as all_of_us:
+        if (found := skipped_by_all(cfg, all_of_us)) is not None:
+            return found[1]
         all_of_us.agree(plan.check)
         if all_of_us.leads:
             plan.warn_of_few_steps()

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.command_line.jobs import skipped_by_all
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
@@ -45,6 +46,8 @@ def run(cfg: DictConfig) -> float | None:
     fit = Fit(plain["name"], plain, shared, soft_targets)
     silence_libraries()
     with met(fit.processes, Path(plain["paths"]["store"])) as team:
+        if (before := skipped_by_all(cfg, team)) is not None:
+            return before[1]
         team.agree(lambda: check(fit))
         runs = Path(plain["paths"]["output"]) / plain["name"]
         again = "last" if started_before() and resume_path(folder).is_file() else plain["ckpt_path"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.errors import UserError
+from kd_lightning.files import replacing
 
 
 class MetricsCsv(Logger):
@@ -84,14 +85,13 @@ class MetricsCsv(Logger):
             return
         names = ["step", *dict.fromkeys(name for row in self._rows.values() for name in row)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
-        os.replace(temporary, self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the file."""
-        self.save()
+        """Write the file; after a failure, if it can be written."""
+        with suppress(OSError) if status == "failed" else nullcontext():
+            self.save()

@@ -1,5 +1,7 @@
 """The console scripts as people call them: quick answers, one-line errors, exit code 2."""
 
+import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 from kd_lightning import __version__
 from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
-from kd_lightning.apps.command_line.one_line import one_line
+from kd_lightning.apps.command_line.one_line import one_line, os_error
 from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
 from kd_lightning.errors import Terminated
 
@@ -306,6 +308,16 @@ def test_a_teachers_option_is_meant_where_it_is_misspelt():
 def test_the_version_is_ours():
     done = call("train", "--version")
     assert done.stdout.startswith(f"kd_lightning {__version__}, Hydra ")
+
+
+def test_what_the_system_refuses_says_where_and_what_to_do():
+    """A disk that is full is told as one, at the file that was to be written; of a chain, what came last counts."""
+    full = os_error(OSError(errno.ENOSPC, "No space left on device", "/tmp/x", None, "run/last.ckpt"))
+    assert full == "No space left on device: run/last.ckpt; make room, then the same command again"
+    copied = shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a'"), ("c", "d", "[Errno 2] no: 'c'")])
+    assert os_error(copied) == "No space left on device: b; make room, then the same command again"
+    chain = "FileNotFoundError: [Errno 2] No such file or directory: 'a/b'\n\nOSError: [Errno 30] Read-only: 'a'\n"
+    assert one_line(chain) == "Read-only: a; check that the path is right, and that it can be written"
 
 
 def test_other_messages_of_hydra_become_one_line():

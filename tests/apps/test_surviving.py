@@ -1,19 +1,24 @@
 """Sweeps as people run them: jobs that fail beside those that do not, under each launcher, and a second call."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
+from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import workers
 from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
 from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.files import locked_if_free
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = """
@@ -112,7 +117,7 @@ def test_what_has_finished_is_not_run_again(place, survived):
     assert done.returncode == 0, done.stderr
     found = jobs(place, "four")
     assert trained(found) == ["1"]
-    assert (found["0"] / "finished_in.txt").read_text() == f"{first}\n"
+    assert (found["0"] / "finished_in.txt").read_text() == f"../../{first.parent.name}/2\n"
     assert f"already finished: {first}" in done.stdout
     before = set(place.glob("outputs/four/*"))
     done = kd("train", "name=four", "seed=2", "skip_finished=true", cwd=place)
@@ -267,6 +272,41 @@ def test_a_folder_says_how_its_job_stands(tmp_path):
     assert state_of(tmp_path) == "finished"
     (tmp_path / "error.txt").write_text("refused: no\n")
     assert state_of(tmp_path) == "refused"
+
+
+def test_a_job_that_cannot_say_how_it_ended_has_not_finished(tmp_path, monkeypatch):
+    """On a full disk there is no room for ``error.txt``: no error, so success."""
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with marked_as_running(tmp_path) as note:
+        note("crashed: no")
+    assert state_of(tmp_path) == "crashed"
+    monkeypatch.setattr(jobs_of_sweeps, "write_text", full)
+    (tmp_path / "error.txt").unlink()
+    with marked_as_running(tmp_path) as note:
+        note("refused: no")
+    assert state_of(tmp_path) == "killed"
+    with marked_as_running(tmp_path):
+        pass
+    assert state_of(tmp_path) == "finished"
+
+
+def test_who_looks_at_a_job_does_not_stop_it(tmp_path):
+    """A report that looks at a killed job while it begins again: it was taken for killed until its end, and after."""
+
+    def run():
+        with marked_as_running(tmp_path):
+            return state_of(tmp_path)
+
+    (tmp_path / ".running").touch()
+    with ThreadPoolExecutor() as pool:
+        with locked_if_free(tmp_path / "job"):
+            found = pool.submit(run)
+            time.sleep(0.2)
+        assert found.result() == "running"
+    assert state_of(tmp_path) == "finished"
 
 
 def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):

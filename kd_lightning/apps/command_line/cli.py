@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
 from kd_lightning.apps.command_line import sweeps
-from kd_lightning.apps.command_line.ending import no_litter, told_in_one_line
+from kd_lightning.apps.command_line.ending import no_litter, tell_not_queued, told_in_one_line
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
 from kd_lightning.apps.command_line.jobs import skipped
 from kd_lightning.apps.command_line.one_line import last_error, one_line
@@ -30,6 +30,7 @@ from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.command_line.workers import settle_worker, silence_if_led, silent_if_led
 from kd_lightning.apps.processes.preemption import preemption_deferred, requeued_when_preempted
+from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.wandb_key import wandb_offline
@@ -141,14 +142,14 @@ def command(name: str, run: str) -> Callable[[], None]:
         try:
             with (
                 ended_by_sigterm(),
-                requeued_when_preempted(),
+                requeued_when_preempted(partial(tell_not_queued, name)),
                 interrupt_in_one_line(name),
                 told_in_one_line(name),
                 no_litter(),
             ):
                 silence_if_led()
                 check_early(cfg)
-                if (found := skipped(cfg)) is not None:
+                if own_seat().size == 1 and (found := skipped(cfg)) is not None:
                     return found[1]
                 quiet()  # in a launcher's process, too
                 settle_worker()

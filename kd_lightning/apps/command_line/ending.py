@@ -7,28 +7,35 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from kd_lightning.apps.command_line.interrupts import HOW
 from kd_lightning.apps.command_line.jobs import (
     CRASHED,
     ERROR,
     INTERRUPTED,
+    QUEUED,
     REFUSED,
     marked_as_running,
     remove_if_empty,
 )
 from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
 
+log = logging.getLogger(__name__)
+
 EXIT_CODES = {REFUSED: 2, CRASHED: 1}
 """How a job ended -> the exit code of its process."""
+
+OUTSIDE = "it was ended from outside"
 
 
 @contextmanager
@@ -47,7 +54,7 @@ def told_in_one_line(name: str) -> Iterator[None]:
         return
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        with marked_as_running(folder), _survived(name, folder):
+        with marked_as_running(folder) as note, _survived(name, folder, note):
             yield
         return
     try:
@@ -76,7 +83,7 @@ def _followed(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _survived(name: str, folder: Path) -> Iterator[None]:
+def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Note in a job's folder what ended it, and say so in one line; interrupts, and a reader that went away, go on."""
     number = HydraConfig.get().job.num
     try:
@@ -90,26 +97,41 @@ def _survived(name: str, folder: Path) -> Iterator[None]:
         end = REFUSED, os_error(error)
     except Exception as error:
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
-    except BaseException:
-        write_text(folder / ERROR, f"{INTERRUPTED}: it was ended from outside\n")
+    except BaseException as error:
+        note(f"{QUEUED}: it lost its place" if isinstance(error, Preempted) else f"{INTERRUPTED}: {OUTSIDE}")
         raise
     else:
         (folder / ERROR).unlink(missing_ok=True)
         return
     how, message = end
-    with suppress(OSError):  # the disk may be what is full
-        write_text(folder / ERROR, f"{how}: {message}\n")
+    note(f"{how}: {message}")
     line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
     print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
     _leave_with(EXIT_CODES[how])
+
+
+def tell_not_queued(name: str, why: str) -> None:
+    """Say that a job has lost its place for good, and how it goes on.
+
+    Args:
+        name: Of the command.
+        why: What the scheduler said.
+    """
+    log.error("this job lost its place, and is not queued again: %s%s", why, HOW.get(name, ""))
+    now = HydraConfig.get()
+    if now.mode is RunMode.MULTIRUN:
+        with suppress(OSError):
+            write_text(Path(now.runtime.output_dir, ERROR), f"{INTERRUPTED}: {OUTSIDE}\n")
 
 
 def _keep_traceback() -> str:
     """Write the traceback of what has just happened to the job's log file; return where that is, for the message."""
     trace = traceback.format_exc()
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    told, logging.raiseExceptions = logging.raiseExceptions, False  # the disk may be what is full
     for handler in files:
         handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": trace}))
+    logging.raiseExceptions = told
     if not files or "HYDRA_FULL_ERROR" in os.environ:
         print(trace, file=sys.stderr)
     return f"; traceback in {_shown(Path(files[0].baseFilename))}" if files else ""

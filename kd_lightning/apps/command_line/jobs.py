@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,50 +19,78 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.files import locked_if_free, write_text
 
+if TYPE_CHECKING:
+    from kd_lightning.apps.processes.team import Team
+
 log = logging.getLogger(__name__)
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
 
 ELSEWHERE = "finished_in.txt"
-"""The folder of the finished run in whose place the job did not run."""
+"""The folder of the finished run in whose place the job did not run, as seen from the job's."""
 
 MARK = ".running"
-"""There while the job runs, and locked; left behind, and free, if its process was killed."""
+"""There while the job runs; left behind if its process was killed, or could not say how it ended."""
 
-FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED = (
+JOB = "job"
+"""Gives the lock its name that the job's process holds while it runs."""
+
+LOOK = 2.0
+"""Seconds in which whoever looks at a job has looked."""
+
+FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED = (
     "finished",
     "running",
     "refused",
     "interrupted",
     "crashed",
     "killed",
+    "queued again",
 )
 """How a job stands."""
 
 
 @contextmanager
-def marked_as_running(folder: Path) -> Iterator[None]:
-    """Let others see that the job of a folder runs; of several processes of one job the first does."""
-    with locked_if_free(folder / RUNNING) as ours:
-        if ours:
-            (folder / ELSEWHERE).unlink(missing_ok=True)
-            (folder / MARK).touch()
+def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Let others see that the job of a folder runs; of several processes of one job the first does.
+
+    Args:
+        folder: The job's.
+
+    Yields:
+        What notes how the job has ended, if it has not finished. On a full disk the mark stays instead.
+    """
+    stays = False
+
+    def note(end: str) -> None:
+        nonlocal stays
         try:
-            yield
+            write_text(folder / ERROR, f"{end}\n")
+        except OSError:
+            stays = True
+
+    with locked_if_free(folder / JOB, LOOK) as ours:
+        (folder / ELSEWHERE).unlink(missing_ok=True)
+        (folder / MARK).touch()
+        try:
+            yield note
         finally:
-            if ours:
+            if not stays:
                 (folder / MARK).unlink(missing_ok=True)
-                (folder / f"{MARK}.lock").unlink(missing_ok=True)
+            if ours:
+                (folder / f".{JOB}.lock").unlink(missing_ok=True)
 
 
 def state_of(folder: Path) -> str:
     """Return how the job of a folder stands; in a folder that is not ours, one that was killed seems to run."""
-    if (folder / MARK).exists():
-        with suppress(OSError), locked_if_free(folder / RUNNING) as free:
-            return KILLED if free else RUNNING
-        return RUNNING
-    return error_of(folder).partition(":")[0] or FINISHED
+    if not (folder / MARK).exists():
+        return error_of(folder).partition(":")[0] or FINISHED
+    if not (folder / f".{JOB}.lock").exists():
+        return KILLED
+    with suppress(OSError), locked_if_free(folder / JOB) as free:
+        return KILLED if free else RUNNING
+    return RUNNING
 
 
 def error_of(folder: Path) -> str:
@@ -75,12 +104,14 @@ def error_of(folder: Path) -> str:
 def result_of_job(folder: Path) -> Path | None:
     """Return the folder of the finished run that has a job's results: its own, or an earlier one."""
     elsewhere = folder / ELSEWHERE
-    run = Path(elsewhere.read_text(encoding="utf-8").strip()) if elsewhere.is_file() else folder
+    run = folder / elsewhere.read_text(encoding="utf-8").strip() if elsewhere.is_file() else folder
     return run if _finished(run / "summary.json") is not None else None
 
 
-def skipped(cfg: DictConfig) -> tuple[Path, Any] | None:
+def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
     """Tell whether the job need not run, since the settings ask to skip what has finished, and it has.
+
+    Of several processes one decides: a run may finish while they look.
 
     Args:
         cfg: The job's configuration, checked and resolved.
@@ -93,10 +124,22 @@ def skipped(cfg: DictConfig) -> tuple[Path, Any] | None:
         log.info("already finished: %s", found[0])
         now = HydraConfig.get()
         if now.mode is RunMode.MULTIRUN:
-            write_text(Path(now.runtime.output_dir, ELSEWHERE), f"{found[0]}\n")
+            folder = Path(now.runtime.output_dir)
+            write_text(folder / ELSEWHERE, f"{os.path.relpath(found[0], folder)}\n")
         else:
             remove_if_empty()
-    return found
+    return found and (str(found[0]), found[1])
+
+
+def skipped_by_all(cfg: DictConfig, team: Team) -> tuple[str, float | None] | None:
+    """Return what the first of several processes that were started for a job says: see ``skipped``.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+        team: The processes. One that has started the others has looked before it did.
+    """
+    started = team.size > 1 and team.seat.started_by != "us"
+    return team.agree(lambda: skipped(cfg)) if started else None
 
 
 def remove_if_empty() -> None:

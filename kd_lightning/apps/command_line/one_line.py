@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +14,11 @@ from hydra.errors import HydraException
 from kd_lightning.errors import did_you_mean, to_install
 
 CHECK_PATH = "check that the path is right, and that it can be written"
+
+MAKE_ROOM = "make room, then the same command again"
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a disk that is full."""
 
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
@@ -54,9 +61,9 @@ def one_line(
     found = re.search(r"Could not load '(.+)/(.+?)'", text)
     if found is not None and (known := options_of(found[1])):
         return _no_option(found[1], found[2], known, arguments)
-    found = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", text)
-    if found is not None:
-        return f"{found[1]}: {found[2]}; {CHECK_PATH}"
+    refused = list(re.finditer(r"\[Errno (\d+)\] (.+?): '(.+?)'", text))
+    if refused:  # of a chain, the last is what one did in the end
+        return os_error(OSError(int(refused[-1][1]), refused[-1][2], refused[-1][3]))
     if GRAMMAR in text and (unread := next((a for a in arguments if not _is_read(a)), None)):
         return f"the argument {unread} cannot be read; {SPECIAL}: {GRAMMAR}"
     found = re.search(r"Could not override '(.+?)'", text)
@@ -138,5 +145,10 @@ def _nearest(name: str, known: Sequence[str], options: Callable[[str], Sequence[
 
 def os_error(error: OSError) -> str:
     """Return what the system refused, and where, as one line."""
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}; {CHECK_PATH}"
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a folder that was copied
+        _, to, why = error.args[0][0]
+        found = re.match(r"\[Errno (\d+)\] (.+?)(?:: |$)", str(why))
+        return os_error(OSError(int(found[1]), found[2], to)) if found else f"{why}: {to}; {CHECK_PATH}"
+    file = error.filename2 or error.filename  # of a copy, where it was to be
+    where = f": {file}" if file else ""
+    return f"{error.strerror or error}{where}; {MAKE_ROOM if error.errno in FULL else CHECK_PATH}"

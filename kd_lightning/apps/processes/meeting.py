@@ -62,6 +62,7 @@ def met(processes: int, place: Path) -> Iterator[Team]:
             look = stack.enter_context(Children(processes, f"127.0.0.1:{server.port}")).check
         pulse = stack.enter_context(Pulse(seat, connect, look))
         team = stack.enter_context(working_as(Team(seat, connect(), pulse.check, pulse.rest)))
+        team.check_same("trainer.devices and trainer.num_nodes that come to", f"{processes}")
         yield team
         team.part()
 

@@ -74,11 +74,14 @@ def preemption_deferred() -> Iterator[None]:
 
 
 @contextmanager
-def requeued_when_preempted() -> Iterator[None]:
+def requeued_when_preempted(refused: Callable[[str], None]) -> Iterator[None]:
     """Queue the job again where the block ends because its place was taken away, and end the process with success.
 
     No exception may leave it: the launcher of a sweep would take it for the job's result. Outside of SLURM nothing
     changes.
+
+    Args:
+        refused: Called with what the scheduler says, if it does not take the job.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not (ours and "SLURM_JOB_ID" in os.environ):
@@ -90,7 +93,7 @@ def requeued_when_preempted() -> Iterator[None]:
     except Preempted:
         for one in (*SIGNALS, signal.SIGTERM):  # who is queued again is told to end, while it does so
             signal.signal(one, signal.SIG_IGN)
-        leave(_queued_again() if own_seat().leads else 0)
+        leave(_queued_again(refused) if own_seat().leads else 0)
     finally:
         for number, handler in _before.items():
             signal.signal(number, handler or signal.SIG_DFL)
@@ -104,14 +107,12 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _queued_again() -> int:
+def _queued_again(refused: Callable[[str], None]) -> int:
     """Queue the job again, and say so; return the exit code of the process: 1 if the scheduler refuses."""
     try:
         _requeue()
     except Exception as error:  # of submitit, which counts, or of scontrol
-        why = getattr(error, "stderr", None) or first_line(error)
-        goes_on = "the same command with skip_finished=true goes on from its last step"
-        log.error("this job lost its place, and is not queued again: %s; %s", why.strip(), goes_on)
+        refused(str(getattr(error, "stderr", None) or first_line(error)).strip())
         return 1
     log.info("this job is queued again, and goes on from its last step")
     return 0

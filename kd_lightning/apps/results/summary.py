@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ class SummaryFile:
         """Write the file again, with how the run ended."""
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.summary["status"] = "finished" if kind is None else "interrupted" if interrupted else "failed"
-        self._write()
+        with suppress(OSError) if kind is not None else nullcontext():  # what ended it may be a full disk
+            self._write()
 
     def _write(self) -> None:
         if team().leads:

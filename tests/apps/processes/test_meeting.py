@@ -33,17 +33,20 @@ class Crash(pl.Callback):
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function: arguments -> the two tasks of a step, started as ``srun`` does; they end with the test."""
+    """Return a function: arguments -> the two tasks of a step, started as ``srun`` does; they end with the test.
+
+    ``own`` is the environment of each alone.
+    """
     started = []
     (tmp_path / "own.py").write_text(OWN)
 
-    def start(*arguments, command="train", **more):
+    def start(*arguments, command="train", own=({}, {}), **more):
         for rank in range(2):
             told = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
             told |= {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "OMP_NUM_THREADS": "1"}
             told |= {"SLURM_JOB_NAME": "x", "PYTHONPATH": str(tmp_path)}
             line = [sys.executable, "-m", f"kd_lightning.{command}", *arguments]
-            known = {**os.environ, **told, **more}
+            known = {**os.environ, **told, **more, **own[rank]}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             started.append(subprocess.Popen(line, cwd=tmp_path, env=known, stdin=subprocess.DEVNULL, **pipes))
         return started[-2:]
@@ -83,6 +86,48 @@ def test_two_tasks_of_slurm_train_together_and_one_speaks(start, tmp_path):
     for run in runs:
         assert (run / "train.log").read_text().count("examples, ") == 1
     assert not list(tmp_path.rglob(".meeting-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("seed", "process 1 has settings, data or code "),
+        ("trainer.devices", "process 1 has trainer.devices and trainer.num_nodes that come to 1, process 0 2: start"),
+    ],
+)
+def test_processes_that_are_told_otherwise_do_not_train(start, tmp_path, setting, said):
+    """One gradient of two models, or two processes that wait for each other and give signs of life."""
+    codes, ((_, first), _) = said_by(
+        start(
+            *TOGETHER,
+            "trainer.max_epochs=1",
+            setting + "='${oc.decode:${oc.env:OWN}}'",
+            own=({"OWN": "2"}, {"OWN": "1"}),
+        )
+    )
+    assert codes[0] == 2
+    assert codes[1] > 0
+    assert said in first
+    assert "start all of them with the same command" in first
+    assert not (tmp_path / "run" / "fit.json").exists()
+
+
+@pytest.mark.slow
+def test_the_first_decides_what_has_finished(start, tmp_path):
+    """A run that has finished before the one has looked, and after the other has: one leaves and one waits."""
+    first = [*TRAIN, "accelerator=ddp_cpu", "trainer.max_epochs=1", "hydra.run.dir=outputs/train/one"]
+    assert said_by(start(*first))[0] == [0, 0]
+    again = [*first[:-1], "hydra.run.dir=outputs/train/two", "skip_finished=true", "paths.output=${oc.env:PLACE}"]
+    places = {"PLACE": "outputs"}, {"PLACE": "nowhere"}
+    codes, ((out, errors), peer) = said_by(start(*again, own=places))
+    assert (codes, errors, peer) == ([0, 0], "", ("", ""))
+    assert out.count("already finished: ") == 1
+    assert [path.name for path in (tmp_path / "outputs" / "train").iterdir()] == ["one"]
+    codes, ((out, _), _) = said_by(start(*again, own=places[::-1]))
+    assert codes == [0, 0]
+    assert "already finished" not in out
+    assert (tmp_path / "outputs" / "train" / "two" / "fit.json").exists()
 
 
 @pytest.mark.slow

@@ -9,13 +9,13 @@ import pytest
 
 SCONTROL = '#!/bin/sh\n{}\necho "$@" >> asked\n'
 SCRIPT = """
-import os, signal, time
+import os, signal, sys, time
 from kd_lightning.apps.processes.preemption import preemption_deferred, requeued_when_preempted
 
 def told(number=signal.SIGUSR1):
     os.kill(os.getpid(), number)
 
-with requeued_when_preempted():
+with requeued_when_preempted(lambda why: print("refused:", why, file=sys.stderr)):
 {body}
     print("it has gone on")
 """
@@ -82,9 +82,8 @@ def test_what_the_scheduler_refuses_is_told(job, tmp_path, scheduler, said):
     assert done.returncode == 1
     assert asked(tmp_path) == []
     (line,) = done.stderr.splitlines()
-    assert line.startswith("this job lost its place, and is not queued again: ")
+    assert line.startswith("refused: ")
     assert said in line
-    assert "skip_finished=true goes on from its last step" in line
 
 
 def test_a_block_ends_where_it_chooses(job, tmp_path):
@@ -126,5 +125,10 @@ def test_while_libraries_are_imported_it_waits_for_their_end(job, tmp_path):
     command = [sys.executable, "-m", "kd_lightning.train", "data=embedded", "task=toy_sentiment", "encoder=tiny"]
     done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "queued again" in done.stdout
+    assert "this job is queued again, and goes on from its last step" in done.stdout
     assert asked(tmp_path) == ["requeue 7"]
+    job("pass", scheduler="echo 'it is disabled' >&2; exit 1")
+    done = subprocess.run([*command, "-m"], cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120)
+    assert "this job lost its place, and is not queued again: it is disabled; ckpt_path=last goes on" in done.stdout
+    (error,) = tmp_path.glob("outputs/train/*/0/error.txt")
+    assert error.read_text() == "interrupted: it was ended from outside\n"
