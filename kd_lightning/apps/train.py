@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import skipped_by_all
+from kd_lightning.apps.command_line.jobs import note_elsewhere, skipped_by_all
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
@@ -49,12 +50,7 @@ def run(cfg: DictConfig) -> float | None:
         if (before := skipped_by_all(cfg, team)) is not None:
             return before[1]
         team.agree(lambda: check(fit))
-        runs = Path(plain["paths"]["output"]) / plain["name"]
-        again = "last" if started_before() and resume_path(folder).is_file() else plain["ckpt_path"]
-        found = partial(find_checkpoint, again, folder, fit.identity, runs)
-        folder, checkpoint = (
-            path and Path(path) for path in team.agree(lambda: [path and str(path) for path in found()])
-        )
+        folder, checkpoint = (path and Path(path) for path in team.agree(partial(where, fit, folder)))
         with claimed(folder), SummaryFile(folder, summary):
             warn_of_few_steps(fit)
             if not (team.leads or fit.processes > 1):
@@ -64,6 +60,22 @@ def run(cfg: DictConfig) -> float | None:
             if team.leads:
                 report(fit, result, folder, summary)
     return glue_average(result["scores"])
+
+
+def where(fit: Fit, folder: Path) -> list[str | None]:
+    """Return the folder to train in, and the checkpoint from which it goes on, if it does.
+
+    Args:
+        fit: What is trained.
+        folder: Of this job. If another is found, that is noted there.
+    """
+    cfg, in_sweep = fit.cfg, HydraConfig.get().mode is RunMode.MULTIRUN
+    again = "last" if started_before() and resume_path(folder).is_file() else cfg["ckpt_path"]
+    runs = Path(cfg["paths"]["output"]) / cfg["name"]
+    found, checkpoint = find_checkpoint(again, folder, fit.identity, runs, in_sweep)
+    if in_sweep and found != folder:
+        note_elsewhere(folder, found)
+    return [str(found), str(checkpoint) if checkpoint else None]
 
 
 def check(fit: Fit) -> None:

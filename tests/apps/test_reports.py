@@ -512,13 +512,14 @@ def sweep(tmp_path):
         "overrides": {"task": ["experiment=bam", "seed=1,2,3", "lr=1,2"]},
         "job": {"config_name": "distill"},
     }
-    (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    (folder / "multirun.yaml").write_text(yaml.safe_dump({"name": "bam", "hydra": hydra}))
     ends = ["finished", "running", "interrupted", "failed"]
     for number, status in enumerate(ends):
         told = ["experiment=bam", f"seed={number // 2 + 1}", f"lr={number % 2 + 1}"]
         make_run(folder / str(number), number // 2 + 1, status=status, overrides=told, optimizer__lr=number % 2 + 1)
     (folder / "3" / "error.txt").write_text("ValueError: no such file\n")
-    (folder / "4").mkdir()
+    (folder / "4" / ".hydra").mkdir(parents=True)
+    (folder / "4" / ".hydra" / "overrides.yaml").write_text("[experiment=bam, seed=3, lr=1]")
     return folder
 
 
@@ -531,7 +532,7 @@ def test_what_a_sweep_lacks_is_listed(sweep):
         "2 (seed=2 lr=1)",
         "3 (seed=2 lr=2)",
         "4 (seed=3 lr=1)",
-        "5 (seed=3 lr=2)",
+        f"{sweep}, job 5 (seed=3 lr=2)",
     ]
     said = list(found.values())
     assert said[0].startswith("running, or killed; last written 20")
@@ -557,8 +558,8 @@ def test_what_ended_a_job_is_told_as_the_sweep_notes_it(sweep, text, said):
 
 
 def test_a_job_that_was_skipped_is_not_missing(sweep):
-    """The second call of a sweep, told ``skip_finished=true`` beside what the first was told."""
-    (sweep / "4" / "finished_in.txt").write_text(f"{sweep / '0'}\n")
+    """The second call of a sweep; its folder may have been copied from a cluster since."""
+    (sweep / "4" / "finished_in.txt").write_text("../0\n")
     assert not [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/4 ")]
 
 
@@ -569,6 +570,38 @@ def test_a_job_that_runs_is_told_from_one_that_was_killed(sweep):
     (sweep / "1" / ".running").touch()
     (killed,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/1 ")]
     assert [line.partition("): ")[2] for line in (running, killed)] == ["running", "killed; the same command goes on"]
+
+
+@pytest.mark.parametrize("text", ["[]", "hydra: {sweep", "hydra: {sweep: null}", ""])
+def test_a_sweep_that_cannot_be_read_is_told(sweep, text):
+    """Its runs count, and those of other sweeps; a traceback hides all of them."""
+    (sweep / "multirun.yaml").write_text(text)
+    lines = missing([sweep], *collect([sweep]))
+    assert [str(sweep / "multirun.yaml") in line for line in lines] == [False] * 3 + [True]
+    assert lines[-1].endswith(": jobs of this sweep that have no summary.json are not told")
+
+
+def test_jobs_in_folders_of_other_names_are_found(sweep):
+    """``hydra.sweep.subdir`` is the user's."""
+    for number in range(5):
+        (sweep / f"job_{number}").mkdir()
+        (sweep / str(number)).rename(sweep / f"job_{number}" / "deep")
+    lines = missing([sweep], *collect([sweep]))
+    assert [line.removeprefix(f"{sweep}").partition(" (")[0] for line in lines] == [
+        *(f"/job_{number}/deep" for number in (1, 2, 3, 4)),
+        ", job 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [("distill", "the same command goes on"), ("train", "the same command with ckpt_path=last goes on")],
+)
+def test_how_a_job_goes_on_depends_on_its_command(sweep, command, how):
+    """The same ``kd-train`` begins anew."""
+    (sweep / "2" / ".hydra" / "hydra.yaml").write_text(f"hydra: {{job: {{config_name: {command}}}}}")
+    (line,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/2 ")]
+    assert line.endswith(f": interrupted; {how}")
 
 
 def test_a_sweep_that_never_began_is_one_line(sweep):
@@ -582,8 +615,9 @@ def test_a_sweep_that_never_began_is_one_line(sweep):
 
 
 def test_what_was_made_up_for_is_not_missing(sweep):
-    """A job that another command has finished since."""
-    make_run(sweep.parent / "later", 3, overrides=["lr=2", "experiment=bam", "seed=3"], optimizer__lr=2)
+    """A job that another command has finished since: in another order, with what changes no result."""
+    told = ["lr=2", "experiment=bam", "seed=3", "skip_finished=true", "trainer.devices=2", "paths.output=x"]
+    make_run(sweep.parent / "later", 3, overrides=told, optimizer__lr=2)
     make_run(sweep.parent / "later_too", 2, overrides=["experiment=bam", "seed=2", "lr=1"], optimizer__lr=1)
     lines = missing([sweep.parent], *collect([sweep.parent]))
     assert [re.search(r"/(\d) ", line)[1] for line in lines] == ["1", "3", "4"]
@@ -617,10 +651,10 @@ def test_a_sweep_that_only_its_sweeper_can_count(sweep):
     """Of optuna's the number of trials is known, of others the folders that are there."""
     told = yaml.safe_load((sweep / "multirun.yaml").read_text())
     told["hydra"]["overrides"]["task"] = ["lr=interval(0,1)"]
-    for sweeper, expected in (({"n_trials": 7}, 6), ({}, 4)):
+    for sweeper, expected in (({"n_trials": 7}, [f"{sweep}: 2 of 7 trials never started"]), ({}, [])):
         told["hydra"]["sweeper"] = sweeper
         (sweep / "multirun.yaml").write_text(yaml.safe_dump(told))
-        assert len(missing([sweep], *collect([sweep]))) == expected
+        assert missing([sweep], *collect([sweep]))[4:] == expected
 
 
 # --- the command

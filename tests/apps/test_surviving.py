@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import workers
 from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
-from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.command_line.sweeps import check_sweep
+from kd_lightning.apps.settings.config_hash import changes_result, config_hash
+from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
 
 ROOT = Path(__file__).parents[2]
@@ -195,12 +198,66 @@ def test_a_search_goes_on_where_it_was(place):
     assert done.stderr == ""
     failed = kd("train", *search, "hydra.sweeper.n_trials=1", "seed=-1", cwd=place)
     assert failed.returncode == 2
+    assert failed.stderr.endswith("; mend them, then the same command adds trials to its study\n")
+    report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
+    said = subprocess.run(report, cwd=place, capture_output=True, text=True).stdout
+    assert "refused: seed is -1, expected a whole number" in said.partition("missing (1):")[2]
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{place}/outputs/search/search.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
     summaries = [json.loads(path.read_text()) for path in place.glob("outputs/search/*/*/summary.json")]
     scores = [summary["objective"] for summary in summaries]
     assert sorted(scores) == sorted(trial.value for trial in study.trials[:2])
     assert study.direction.name == "MAXIMIZE"
+
+
+@pytest.mark.slow
+def test_a_search_of_which_nothing_finishes_says_so(place):
+    """``Record does not exist.``"""
+    pytest.importorskip("optuna")
+    search = ["-m", "name=lost", "hydra/sweeper=search", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "seed=-1"]
+    done = kd("train", *search, "hydra.sweeper.n_trials=1", cwd=place)
+    assert "kd-train: error: the sweep stopped: none of its trials has finished\n" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_folders_of_jobs_may_have_other_names(place):
+    """Each is named as it lies, and found by who looks for its error; without its overrides it would not be found."""
+    done = kd("train", "-m", "name=deep", "seed=-1,-2", "hydra.sweep.subdir='${hydra.job.num}/x'", cwd=place)
+    last = done.stderr.splitlines()[-1]
+    assert "2 of 2 jobs did not finish: 0/x (seed=-1, refused), 1/x (seed=-2, refused); see outputs/deep/" in last
+    assert "/**/error.txt; mend" in last
+    done = kd("train", "-m", "name=deep", "seed=1,2", "hydra.output_subdir=null", cwd=place)
+    assert done.stderr.startswith("kd-train: error: hydra.output_subdir is null: what each job of a sweep was told")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_goes_on(place):
+    """Of two jobs one was training: it goes on in its folder, the other begins."""
+    assert kd("train", "-m", "name=half", "seed=1", cwd=place).returncode == 0
+    begun = jobs(place, "half")["0"]
+    (begun / "fit.json").unlink()
+    summary = json.loads((begun / "summary.json").read_text())
+    (begun / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
+    done = kd("train", "-m", "name=half", "seed=1,2", "ckpt_path=last", "skip_finished=true", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert ", from step 2 (" in done.stdout
+    found = jobs(place, "half")
+    assert trained({"0": begun, **{f"new {number}": folder for number, folder in found.items()}}) == ["0", "new 1"]
+    assert (found["0"] / "finished_in.txt").read_text() == f"../../{begun.parent.name}/0\n"
+
+
+def test_one_that_searches_is_one(monkeypatch):
+    """Two tasks of a cluster would record two trials for each, one of them failed."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    for name in ("PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "x")
+    grid = OmegaConf.create({"hydra": {"output_subdir": ".hydra", "sweeper": {}}})
+    check_sweep(grid)
+    with pytest.raises(UserError, match="a search was started by 2 processes"):
+        check_sweep(OmegaConf.merge(grid, {"hydra": {"sweeper": {"n_trials": 3}}}))
 
 
 CFG = {
@@ -241,12 +298,14 @@ OTHER += ["task.rte.files.train", "teacher.seeds", "devices"]
 @pytest.mark.parametrize("setting", SAME)
 def test_what_changes_no_result_is_not_of_the_identity(setting):
     assert config_hash(changed(setting, "other")) == config_hash(CFG)
+    assert not changes_result(f"+{setting}=other")
 
 
 @pytest.mark.parametrize("setting", OTHER)
 def test_what_changes_a_result_is(setting):
     """A job that is taken for another one is never run."""
     assert config_hash(changed(setting, "other")) != config_hash(CFG)
+    assert changes_result(f"{setting}=other")
 
 
 def test_the_order_of_settings_is_not():

@@ -28,7 +28,7 @@ ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
 
 ELSEWHERE = "finished_in.txt"
-"""The folder of the finished run in whose place the job did not run, as seen from the job's."""
+"""Holds the folder of the run that has a job's results in the place of its own, as seen from there."""
 
 MARK = ".running"
 """There while the job runs; left behind if its process was killed, or could not say how it ended."""
@@ -124,11 +124,15 @@ def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
         log.info("already finished: %s", found[0])
         now = HydraConfig.get()
         if now.mode is RunMode.MULTIRUN:
-            folder = Path(now.runtime.output_dir)
-            write_text(folder / ELSEWHERE, f"{os.path.relpath(found[0], folder)}\n")
+            note_elsewhere(Path(now.runtime.output_dir), found[0])
         else:
             remove_if_empty()
     return found and (str(found[0]), found[1])
+
+
+def note_elsewhere(folder: Path, run: Path) -> None:
+    """Note in a job's folder where its results are."""
+    write_text(folder / ELSEWHERE, f"{os.path.relpath(run, folder)}\n")
 
 
 def skipped_by_all(cfg: DictConfig, team: Team) -> tuple[str, float | None] | None:
@@ -194,7 +198,12 @@ def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
         roots |= {*sweep.parent.parent.glob(f"*/{sweep.name}")}
     told = (path for root in roots for path in root.rglob(".hydra/overrides.yaml"))
     found = [path.parents[1] for path in told if path.stat().st_mtime >= since]
-    return sorted(found, key=lambda folder: [(len(part), part) for part in re.split(r"(\d+)", folder.name)])
+    return sorted(found, key=lambda folder: [_counting(part) for part in (folder.name, *folder.parts)])
+
+
+def _counting(name: str) -> list[tuple[int, str]]:
+    """Return a key by which ten comes after nine."""
+    return [(len(part), part) for part in re.split(r"(\d+)", name)]
 
 
 def overrides_of(folder: Path) -> list[str]:

@@ -33,6 +33,14 @@ GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
 
 SPECIAL = "letters that mean something to Hydra stand in quotes within quotes, 'NAME=\"VALUE\"'"
 
+SEARCHES = {
+    "Record does not exist": "none of its trials has finished",
+    "does not support dynamic value space": (
+        "its study has trials over other values; hydra.sweeper.study_name=NAME begins another"
+    ),
+}
+"""What Optuna says at the end of a search -> what that means."""
+
 RAISED = r"^\w[\w.]*(?:Error|Exception)\b: ?"
 """Where a traceback ends."""
 
@@ -106,7 +114,8 @@ def last_error(text: str) -> str:
     """Return the first line of the exception that a traceback ends with."""
     raised = re.split(RAISED, text.split("Set the environment variable")[0], flags=re.MULTILINE)
     lines = [line.strip() for line in raised[-1].splitlines() if line.strip()]
-    return lines[0] if lines else "it does not say why"
+    line = lines[0] if lines else "it does not say why"
+    return next((plain for said, plain in SEARCHES.items() if said in line), line)
 
 
 def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     FINISHED,
     INTERRUPTED,
     KILLED,
+    QUEUED,
     REFUSED,
     RUNNING,
     error_of,
@@ -27,14 +28,17 @@ from kd_lightning.apps.command_line.jobs import (
     result_of_job,
     state_of,
 )
+from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
 
 NOT_STARTED = "not started"
 
 SHOWN = 8
 """At most so many jobs are named in the last line."""
 
-MENDS_NOTHING = (KILLED, INTERRUPTED, RUNNING, NOT_STARTED)
+MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
 
 
@@ -94,7 +98,9 @@ class Sweep:
         state, ended = state_of(folder), self.ended.get(tuple(told), "")
         if ended and state in (RUNNING, FINISHED) and result_of_job(folder) is None:
             state = KILLED  # before it could say that it runs, too
-        return Job(folder.name, told, state, error_of(folder) or ended)
+        inside = folder.is_relative_to(self.folder)  # not of another experiment's
+        name = str(folder.relative_to(self.folder)) if inside else folder.name
+        return Job(name, told, state, error_of(folder) or ended)
 
     def close(self) -> None:
         """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
@@ -113,13 +119,44 @@ class RecordSweep(Callback):
     """Let the command know of its sweep: Hydra tells callbacks alone."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the sweep, and make its folder: what a search keeps lies beside it."""
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        begun[:] = [Sweep(config, time.time())]
-        if on_cluster(config):
-            from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
+        """Note the sweep, and leave word of it in its folder, as Hydra's own sweeper does, of a search as well.
 
-            watch(begun[0])
+        Hydra makes a warning of what goes wrong in a callback, so this ends the command by itself.
+        """
+        try:
+            check_sweep(config)
+            folder = Path(config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+            begun[:] = [Sweep(config, time.time())]
+            if on_cluster(config):
+                from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
+
+                watch(begun[0])
+        except Exception as error:
+            why = os_error(error) if isinstance(error, OSError) else str(error)
+            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
+            sys.exit(2)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check what would go wrong in a sweep in silence.
+
+    Raises:
+        UserError: If its jobs leave no word of what they were told, or if each of several processes would search.
+    """
+    if config.hydra.output_subdir is None:
+        raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
+    if own_seat().size > 1 and is_search(config):
+        raise UserError(
+            f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
+            "a launcher for its jobs"
+        )
+
+
+def is_search(config: DictConfig) -> bool:
+    """Tell whether the jobs of a sweep follow from results."""
+    return "n_trials" in config.hydra.sweeper
 
 
 def on_cluster(config: DictConfig) -> bool:
@@ -158,12 +195,12 @@ def end_of_sweep(name: str) -> None:
             if job.error:
                 print(f"kd-{name}: error: job {job.name}: {job.error}", file=sys.stderr)
     if missing:
-        print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep.folder)}", file=sys.stderr)
+        print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep)}", file=sys.stderr)
     if missing or sweep.stopped:
         sys.exit(2 if not sweep.stopped and all(job.state == REFUSED for job in missing) else 1)
 
 
-def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], folder: Path) -> str:
+def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
     named = []
     for job in missing[:SHOWN]:
@@ -171,8 +208,13 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], folder: P
         named.append(f"{job.name} ({own}, {job.state})" if own else f"{job.name} ({job.state})")
     if len(missing) > SHOWN:
         named.append(f"and {len(missing) - SHOWN} more")
-    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}; see {folder}/*/error.txt"
+    deep = "/**" if any("/" in job.name for job in missing) else "/*"
+    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}; see {sweep.folder}{deep}/error.txt"
     if name not in ("train", "distill"):
         return line
     mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
-    return f"{line}; {mend}the same command with skip_finished=true runs only what is missing"
+    if is_search(sweep.config):
+        return f"{line}; {mend}the same command adds trials to its study"
+    goes_on = name == "train" and any(job.state in (KILLED, INTERRUPTED) for job in missing)
+    more = "skip_finished=true ckpt_path=last" if goes_on else "skip_finished=true"
+    return f"{line}; {mend}the same command with {more} runs only what is missing"

@@ -61,7 +61,9 @@ def read_checkpoint(path: Path, identity: str) -> Config:
     return state
 
 
-def find_checkpoint(wanted: str | None, folder: Path, identity: str, runs: Path) -> tuple[Path, Path | None]:
+def find_checkpoint(
+    wanted: str | None, folder: Path, identity: str, runs: Path, in_sweep: bool = False
+) -> tuple[Path, Path | None]:
     """Return the folder to train in and the checkpoint to continue from.
 
     Args:
@@ -70,6 +72,7 @@ def find_checkpoint(wanted: str | None, folder: Path, identity: str, runs: Path)
         folder: This run's folder.
         identity: This run's content address.
         runs: Where runs of this name lie, in sweeps as well.
+        in_sweep: Whether other jobs are told the same: then ``last`` begins anew what has not begun.
 
     Raises:
         UserError: If there is no such run, or no such file.
@@ -88,6 +91,8 @@ def find_checkpoint(wanted: str | None, folder: Path, identity: str, runs: Path)
         named = checkpoint.parents[1] / "identity"
         if named.is_file() and named.read_text() == identity:
             return checkpoint.parents[1], checkpoint
+    if in_sweep:
+        return folder, None
     raise UserError(
         f"ckpt_path=last: no unfinished run under {runs} has these settings and this data ({len(others)} have others); "
         "leave ckpt_path out to start anew"

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.jobs import overrides_of
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
@@ -44,11 +45,10 @@ class Run:
         chosen = {name.rpartition("@")[2]: option for name, option in told.items()}
         return {name: str(option) for name, option in chosen.items() if option and not name.startswith("hydra/")}
 
-    @property
+    @cached_property
     def overrides(self) -> frozenset[str] | None:
         """What the run was told on the command line; None if that is not known."""
-        file = self.folder / ".hydra" / "overrides.yaml"
-        return frozenset(map(str, OmegaConf.load(file))) if file.is_file() else None
+        return arguments_of(self.folder)
 
     @property
     def told(self) -> frozenset[str]:
@@ -110,13 +110,28 @@ def _summaries(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def arguments_of(folder: Path) -> frozenset[str] | None:
+    """Return what the job of a folder was told on the command line; None if Hydra has left no list of it."""
+    try:
+        return frozenset(overrides_of(folder))
+    except Exception:  # there is none, or half of one
+        return None
+
+
+def command_of(folder: Path) -> str | None:
+    """Return the command of the job of a folder, ``distill`` or ``train``; None if that is not known."""
+    try:
+        return str(read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["job"]["config_name"])
+    except (UserError, KeyError, TypeError):
+        return None
+
+
 def sweep_folders(folder: Path) -> list[Path]:
     """Return the folders of a sweep's jobs: its own, and where the experiment is swept over, those of the others."""
-    file = folder / "multirun.yaml"
-    if not file.is_file():
+    try:
+        by_name = "/${name}/" in str(read_yaml(folder / "multirun.yaml")["hydra"]["sweep"]["dir"])
+    except (UserError, KeyError, TypeError):
         return [folder]
-    place = str(OmegaConf.to_container(OmegaConf.load(file), resolve=False)["hydra"]["sweep"]["dir"])  # type: ignore
-    by_name = "/${name}/" in place
     own = folder.absolute()
     others = sorted(set(own.parent.parent.glob(f"*/{own.name}")) - {own}) if by_name else []
     return [folder, *[other for other in others if other.is_dir()]]

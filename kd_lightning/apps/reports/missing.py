@@ -6,29 +6,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     CRASHED,
     INTERRUPTED,
     KILLED,
+    QUEUED,
     REFUSED,
     RUNNING,
     error_of,
+    job_folders,
     result_of_job,
     state_of,
 )
-from kd_lightning.apps.reports.collect import Run, read_yaml, sweep_folders
-from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.reports.collect import Run, arguments_of, command_of, read_yaml
+from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
 
-Overrides = frozenset[str]
-GOES_ON = "interrupted; the same command goes on"
-COMMANDS = ("distill", "train")
-"""Commands whose runs have a summary."""
+Arguments = frozenset[str]
+GOES_ON = {"distill": "the same command goes on", "train": "the same command with ckpt_path=last goes on"}
+"""Commands whose runs have a summary -> how what has not ended is continued."""
 
 
 @dataclass(frozen=True)
@@ -37,102 +35,114 @@ class RecordedSweep:
 
     Args:
         folder: Its folder.
-        jobs: Number -> folder, of the jobs that have one.
-        told: The overrides of each of its jobs, in their order; None if only its sweeper knows them.
+        jobs: The folders of its jobs that have begun, in their order.
+        told: The arguments of each of its jobs, in their order; None if they follow from results.
         count: How many jobs it was to have; None if only its sweeper knows it.
     """
 
     folder: Path
-    jobs: dict[int, Path]
+    jobs: list[Path]
     told: list[list[str]] | None
     count: int | None
 
 
 def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]) -> list[str]:
-    """Return a line for each job or run that has no result, and for each summary that could not be read.
+    """Return a line for each job or run that has no result, and for each file that could not be read.
 
-    A job whose overrides another run has finished since, in whatever folder, is not missing.
+    A job is not missing if another run has finished since whose arguments have the same result, in whatever folder.
 
     Args:
         folders: Where to look for sweeps.
         runs: All runs there.
-        damaged: What was said of summaries that could not be read.
+        damaged: What was said of files that could not be read.
     """
     by_folder = {run.folder.resolve(): run for run in runs}
-    done = {run.overrides for run in runs if run.finished and run.overrides is not None}
-    lines, of_sweeps = [], set()
-    for sweep in sweeps(folders):
-        if sweep.told and not sweep.jobs and not {*map(frozenset, sweep.told)} & done:
-            lines.append(f"{sweep.folder}: none of its {len(sweep.told)} jobs has begun")
-            continue
-        for number in sorted({*sweep.jobs, *range(sweep.count or 0)}):
-            folder = sweep.jobs.get(number)
-            if folder is not None:
-                of_sweeps.add(folder.resolve())
-            told = _told(sweep, number)
-            run = by_folder.get(folder.resolve()) if folder is not None else None
-            if folder is not None and result_of_job(folder) is not None:
-                continue  # of a run of its own, or of an earlier one that had finished
-            if not (run is not None and run.finished) and (told is None or told not in done):
-                what = "never started" if folder is None else state(folder, run)
-                lines.append(f"{folder or sweep.folder / str(number)}{_shown(sweep, told)}: {what}")
+    done = {_counted(run.overrides) for run in runs if run.finished and run.overrides is not None}
+    found, unread = sweeps(folders)
+    lines: list[str] = []
+    for sweep in found:
+        lines += _of_sweep(sweep, by_folder, done)
+    of_sweeps = {job.resolve() for sweep in found for job in sweep.jobs}
     for run in runs:
         apart = run.finished or run.folder.resolve() in of_sweeps
-        if not apart and (run.overrides is None or run.overrides not in done):
+        if not apart and (run.overrides is None or _counted(run.overrides) not in done):
             lines.append(f"{run.folder}: {state(run.folder, run)}")
-    return [*lines, *damaged]
+    return [*lines, *damaged, *unread]
+
+
+def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments]) -> Iterator[str]:
+    """Yield a line for each job of a sweep that has no result; one for all, if none has begun."""
+    started = {folder: arguments_of(folder) for folder in sweep.jobs}
+    for folder, told in started.items():
+        run = runs.get(folder.resolve())
+        has_result = result_of_job(folder) is not None or (run is not None and run.finished)
+        if not has_result and (told is None or _counted(told) not in done):
+            yield f"{folder}{_shown(sweep, told)}: {state(folder, run)}"
+    begun = [told for told in started.values() if told is not None]
+    planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
+    lacking = [(i, told) for i, told in planned if _counted(told) not in done]
+    if lacking and len(lacking) == len(sweep.told or ()):
+        yield f"{sweep.folder}: none of its {len(lacking)} jobs has begun"
+        return
+    for i, told in lacking:
+        yield f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started"
+    if sweep.told is None and (never := (sweep.count or 0) - len(started)) > 0:
+        yield f"{sweep.folder}: {never} of {sweep.count} trials never started"
+
+
+def _counted(told: Arguments) -> Arguments:
+    """Return the arguments that a result depends on."""
+    return frozenset(argument for argument in told if changes_result(argument))
 
 
 def state(folder: Path, run: Run | None) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     how, error = state_of(folder), " ".join(error_of(folder).split())
+    goes_on = GOES_ON.get(command_of(folder) or "", GOES_ON["distill"])
     if error and how != RUNNING:  # it is being tried again
-        return GOES_ON if how == INTERRUPTED else error if how in (REFUSED, CRASHED) else f"failed: {error}"
+        own = {INTERRUPTED: f"interrupted; {goes_on}", QUEUED: "queued again, and goes on by itself"}
+        return own.get(how, error if how in (REFUSED, CRASHED) else f"failed: {error}")
     if how in (RUNNING, KILLED):
-        return "running" if how == RUNNING else "killed; the same command goes on"
+        return "running" if how == RUNNING else f"killed; {goes_on}"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(path.stat().st_mtime for path in folder.iterdir())
     return {
         "running": f"running, or killed; last written {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}",
         "failed": "failed; its log says why",
-        "interrupted": GOES_ON,
+        "interrupted": f"interrupted; {goes_on}",
     }.get(str(run.summary["status"]), f"status {run.summary['status']}")
 
 
-def sweeps(folders: Sequence[Path]) -> Iterator[RecordedSweep]:
-    """Yield the sweeps of distillations and fits under some folders, each once, whose jobs lie in numbered folders."""
-    seen = set()
-    for file in sorted({file for folder in folders for file in folder.rglob("multirun.yaml")}):
-        if file.resolve() not in seen:
-            seen.add(file.resolve())
-            try:
-                hydra = read_yaml(file)["hydra"]
-                known = hydra["job"]["config_name"] in COMMANDS and hydra["sweep"]["subdir"] == "${hydra.job.num}"
-            except (UserError, KeyError, TypeError):
-                continue  # no sweep of ours
-            if known:
-                yield _sweep(file.parent, hydra)
+def sweeps(folders: Sequence[Path]) -> tuple[list[RecordedSweep], list[str]]:
+    """Return the sweeps of distillations and fits under some folders, each once, and what could not be read."""
+    found: list[RecordedSweep] = []
+    unread: list[str] = []
+    files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob("multirun.yaml"))}
+    for file in sorted(files.values()):
+        try:
+            sweep = _sweep(file)
+        except (UserError, KeyError, TypeError) as error:
+            why = str(error) if isinstance(error, UserError) else f"{file} is not as Hydra writes it"
+            unread.append(f"{why}: jobs of this sweep that have no summary.json are not told")
+        else:
+            found += [sweep] if sweep else []
+    return found, unread
 
 
-def _sweep(folder: Path, hydra: Config) -> RecordedSweep:
-    places = [path for place in sweep_folders(folder) for path in sorted(place.iterdir())]
-    jobs = {int(path.name): path for path in places if path.name.isdigit() and path.is_dir()}
+def _sweep(file: Path) -> RecordedSweep | None:
+    """Return the sweep of a file, unless its command writes no summaries."""
+    config = read_yaml(file)
+    hydra, name = config["hydra"], config.get("name", "")
+    if hydra["job"]["config_name"] not in GOES_ON:
+        return None
     sweeper = hydra.get("sweeper") or {}
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    return RecordedSweep(folder, jobs, told, sweeper.get("n_trials", None if told is None else len(told)))
+    count = sweeper.get("n_trials", None if told is None else len(told))
+    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, count)
 
 
-def _told(sweep: RecordedSweep, number: int) -> Overrides | None:
-    """Return what a job was told, or would have been."""
-    folder = sweep.jobs.get(number)
-    if folder is not None and (file := folder / ".hydra" / "overrides.yaml").is_file():
-        found: Any = OmegaConf.load(file)
-        return frozenset(map(str, found))
-    return frozenset(sweep.told[number]) if sweep.told is not None and number < len(sweep.told) else None
-
-
-def _shown(sweep: RecordedSweep, told: Overrides | None) -> str:
+def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:
     """Return what a job was told that other jobs of the sweep were not, in brackets."""
     if told is None or not sweep.told:
         return ""

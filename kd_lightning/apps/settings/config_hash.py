@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,20 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
         cfg: The resolved configuration in plain containers. What its files hold does not count.
     """
     return hashlib.sha256(json.dumps(of_the_result(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changes_result(argument: str) -> bool:
+    """Tell whether a job's result depends on what an argument of its command sets.
+
+    Example:
+        >>> [changes_result(one) for one in ("seed=1", "skip_finished=true", "+teacher.trainer.devices=2")]
+        [True, False, False]
+    """
+    name = argument.lstrip("+~").partition("=")[0].rpartition("@")[2]
+    *groups, last = ["", *re.split("[./]", name)]
+    first = groups[1] if len(groups) > 1 else last
+    apart = first in LEFT_OUT[""] or first in ("accelerator", "hydra")
+    return not (apart or last in LEFT_OUT.get(groups[-1], ()))
 
 
 def of_the_result(cfg: Mapping[str, Any]) -> dict[str, Any]:

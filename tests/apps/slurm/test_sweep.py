@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -105,6 +106,14 @@ def at_once(slurm):
             slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
+def lacking(place):
+    """Return what ``kd-report`` says is missing."""
+    line = [sys.executable, "-m", "kd_lightning.report", "outputs/six"]
+    report = subprocess.run(line, cwd=place, capture_output=True, text=True)
+    assert report.returncode == 0, report.stderr
+    return (place / "outputs" / "six" / "report" / "report.md").read_text().partition("What is missing")[2]
+
+
 @pytest.fixture(scope="module")
 def swept(slurm, place):
     """Seven jobs; while the long and the two-task one train, others of a higher priority take the node."""
@@ -113,6 +122,7 @@ def swept(slurm, place):
     (place / "urgent.sh").write_text("#!/bin/sh\nsleep 1\n")
     slurm("sbatch", "-p", "urgent", "-c", "4", "--chdir", str(place), str(place / "urgent.sh"))
     slurm.until(lambda: "BeginTime" in slurm("squeue", "-h", "-r", "-o", "%r"), 60, "a job that is queued again")
+    (place / "waiting.md").write_text(lacking(place))
 
     def over():
         at_once(slurm)
@@ -139,7 +149,12 @@ def test_what_was_preempted_goes_on_to_the_bit(swept, place):
         assert of[0]["scores"] == of[1]["scores"]
 
 
-def test_failed_and_killed_jobs_are_named_and_end_nothing_else(swept, place):
+def test_a_job_that_is_queued_again_waits_and_is_not_missing(swept, place):
+    """Who is told that it was interrupted trains it twice."""
+    assert ": queued again, and goes on by itself" in (place / "waiting.md").read_text()
+
+
+def test_failed_and_killed_jobs_are_named_and_end_nothing_else(swept, slurm, place):
     """The launcher has waited for neither in vain: this cluster keeps no accounts."""
     code, _, errors = swept
     folders = jobs(place, "six")
@@ -149,13 +164,15 @@ def test_failed_and_killed_jobs_are_named_and_end_nothing_else(swept, place):
     assert broken.startswith("kd-train: error: job 5: crashed: RuntimeError: no step; traceback in ")
     assert killed.startswith("kd-train: error: job 6: it has ended without an answer (")
     assert "2 of 7 jobs did not finish: 5 (+job=broken, crashed), 6 (+job=killed, killed); see " in last
-    report = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.report", "outputs/six"], cwd=place, capture_output=True, text=True
-    )
-    assert report.returncode == 0, report.stderr
-    lacking = (place / "outputs" / "six" / "report" / "report.md").read_text().partition("What is missing")[2]
-    assert f"{folders['broken'].relative_to(place)} (+job=broken): crashed: RuntimeError: no step" in lacking
-    assert f"{folders['killed'].relative_to(place)} (+job=killed): killed; the same command goes on" in lacking
+    said = lacking(place)
+    assert f"{folders['broken'].relative_to(place)} (+job=broken): crashed: RuntimeError: no step" in said
+    goes_on = "killed; the same command with ckpt_path=last goes on"
+    assert f"{folders['killed'].relative_to(place)} (+job=killed): {goes_on}" in said
+    known = slurm("scontrol", "-o", "show", "job").splitlines()
+    ended = {re.search(r"ArrayTaskId=(\d+) ", line)[1]: line for line in known if " ArrayTaskId=" in line}
+    assert [number for number, line in ended.items() if "JobState=COMPLETED " not in line] == ["5", "6"]
+    assert "JobState=FAILED " in ended["5"]
+    assert "ExitCode=1:0 " in ended["5"], "what the job's process has left with, for who waits for it"
 
 
 def test_one_run_of_a_dashboard_for_each_job(swept, place, wandb_runs):
@@ -190,4 +207,6 @@ def test_a_second_call_runs_what_is_missing(swept, place):
             assert (folder / "fit.json").exists()
             continue
         assert not (folder / "fit.json").exists()
-        assert (folder / "finished_in.txt").read_text().strip().endswith(str(before[name].relative_to(place)))
+        elsewhere = (folder / "finished_in.txt").read_text().strip()
+        assert (folder / elsewhere).resolve() == before[name].resolve()
+    assert lacking(place) == ""
