@@ -21,8 +21,12 @@ TOGETHER = [*TRAIN, "accelerator=ddp_cpu", "hydra.run.dir=run"]
 SWEEP = ["-m", *TRAIN, "accelerator=ddp_cpu", "hydra.sweep.dir=sweep"]
 
 OWN = """
-import os
+import time
 import pytorch_lightning as pl
+
+class Late(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.3 * trainer.global_rank)
 
 class Crash(pl.Callback):
     def on_train_start(self, trainer, pl_module):
@@ -189,6 +193,29 @@ def test_one_that_is_killed_is_missed(start, tmp_path, rank):
     assert codes[1 - rank] == 2
     assert f"kd-train: error: process {rank} of 2 has " in said[1 - rank][1]
     assert "Traceback" not in said[1 - rank][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_loses_its_place_takes_the_other_along(start, tmp_path, rank):
+    """One is told in the middle of a step that the other has not begun: they save the same step, and go on from it."""
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    known = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    line = [*TOGETHER, "trainer.max_epochs=3", "+callbacks.own._target_=own.Late"]
+    processes = start(*line, **known)
+    until_trained(tmp_path)
+    os.kill(processes[rank].pid, signal.SIGUSR1)
+    codes, ((out, errors), _) = said_by(processes)
+    assert (codes, errors) == ([0, 0], "")
+    assert "this job is queued again" in out
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert not (tmp_path / "run" / "fit.json").exists()
+    codes, ((out, errors), _) = said_by(start(*line, SLURM_RESTART_COUNT="1", **known))
+    assert (codes, errors) == ([0, 0], "")
+    assert ", from step " in out
+    assert said_by(start(*line[:-1], "hydra.run.dir=alone"))[0] == [0, 0]
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (tmp_path / "alone" / "metrics.csv").read_bytes()
 
 
 @pytest.mark.slow
