@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from statistics import fmean, median, stdev
 from xml.etree import ElementTree
 
@@ -24,6 +25,7 @@ from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.naming import names_of
+from kd_lightning.apps.reports.plots import plots
 from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
@@ -58,19 +60,38 @@ def config_of(seed, **settings):
     return config
 
 
-def make_run(folder, seed=1, student=0.7, baseline=0.6, status="finished", overrides=None, choices=None, **settings):
-    """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more."""
+def make_run(
+    folder,
+    seed=1,
+    student=0.7,
+    baseline=0.6,
+    status="finished",
+    overrides=None,
+    choices=None,
+    metrics=("f1", "accuracy"),
+    taught=("rte", "mrpc"),
+    **settings,
+):
+    """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more in f1.
+
+    Args:
+        folder: The run's.
+        metrics: Of mrpc, the main one first.
+        taught: The tasks with a teacher.
+        **settings: Of the configuration, by dotted names with ``__``.
+    """
     config = config_of(seed, **settings)
     summary = new_summary(config, {"torch": "2"})
     if status == "finished":
         roles = {"teacher": 0.75, "baseline": baseline, "student": student}
         scores = {
-            role: {"rte": {"accuracy": value}, "mrpc": {"f1": value + 0.1, "accuracy": value}}
+            role: {"rte": {"accuracy": value}, "mrpc": {name: value + 0.1 * (name == "f1") for name in metrics}}
             for role, value in roles.items()
             if value is not None
         }
-        add_scores(summary, [RTE, MRPC], scores)
-        add_groups(summary, scores, ["rte", "mrpc"])
+        scores["teacher"] = {task: scores["teacher"][task] for task in taught}
+        add_scores(summary, [RTE, replace(MRPC, metrics=tuple(metrics))], scores)
+        add_groups(summary, scores, taught)
         summary["parameters"] = {"teacher": 110_000_000, "teacher_without_embeddings": 86_000_000}
         summary["parameters"] |= {"student": 14_500_000, "student_without_embeddings": 10_000_000}
         summary["latency_ms"] = {"teacher": 12.34, "student": 3.0}
@@ -93,6 +114,12 @@ def groups_of(*folders):
 
 def scores_of(*folders):
     return main_scores(long_table(groups_of(*folders)))
+
+
+def pairs_of(*folders):
+    """Return the table of groups against each other."""
+    table = long_table(groups_of(*folders))
+    return pairs_table(main_scores(table), table)
 
 
 # --- statistics
@@ -318,7 +345,7 @@ def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
     four_seeds(tmp_path)
     scores = scores_of(tmp_path)
     gains = [100 * seed * 0.01 for seed in (1, 2, 3, 4)]
-    found = spread(100 * values(scores, "rte", "bam", "gain"))
+    found = spread(100 * values(scores, ("rte", "accuracy", "bam"), "gain"))
     assert found.tolist() == pytest.approx([4, median(gains), min(gains), max(gains), stdev(gains)])
     table = main_table(scores)
     assert table.header == ["task (metric)", "seeds", "teacher", "baseline", "student", "gain", "p"]
@@ -329,7 +356,7 @@ def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
     assert ["rte (accuracy)", "gain", "4", "+2.5", "+1.0", "+4.0", "1.29"] in spread_table(scores).rows
     assert student_table(scores).rows[0][:3] == ["rte (accuracy)", "4", "+2.5"]
     assert student_table(scores).rows[0][4:] == ["0.125 (0.250)", "0.029 (0.057)", "-"]
-    assert pairs_table(scores) is None
+    assert pairs_of(tmp_path) is None
 
 
 def test_one_seed_has_no_p_and_no_spread(tmp_path):
@@ -350,14 +377,14 @@ def test_groups_are_compared_over_the_seeds_that_both_have(tmp_path):
     four_seeds(tmp_path / "a")
     for seed in (3, 4, 5):
         make_run(tmp_path / "b" / str(seed), seed, student=0.5, baseline=0.5, optimizer__lr=1e-3)
-    table = pairs_table(scores_of(tmp_path))
+    table = pairs_of(tmp_path)
     assert table.rows[0][:5] == ["rte (accuracy)", "lr=0.0001 - lr=0.001", "4, 3 (2)", "+2.5", "0.500 (1.000)"]
 
 
 def test_equal_groups_are_no_better_than_each_other(tmp_path):
     four_seeds(tmp_path / "a")
     four_seeds(tmp_path / "b", optimizer__lr=1e-3)
-    for row in pairs_table(scores_of(tmp_path)).rows:
+    for row in pairs_of(tmp_path).rows:
         assert row[3:] == ["+0.0", "1.000 (1.000)", "1.000 (1.000)", "-"]
 
 
@@ -369,7 +396,7 @@ def test_averages_of_other_tasks_are_not_compared(tmp_path):
     summary["tasks"]["cola"] = summary["tasks"].pop("rte")
     write_json(other / "summary.json", summary)
     scores = scores_of(tmp_path)
-    assert [row[0] for row in pairs_table(scores).rows] == ["mrpc (f1)"]
+    assert [row[0] for row in pairs_of(tmp_path).rows] == ["mrpc (f1)"]
     assert {row[0] for row in main_table(scores).rows} == {
         "rte (accuracy)",
         "cola (accuracy)",
@@ -380,12 +407,53 @@ def test_averages_of_other_tasks_are_not_compared(tmp_path):
     assert "group" in student_table(scores).header
 
 
+@pytest.mark.parametrize(
+    ("metrics", "compared"),
+    [
+        (["f1", "accuracy"], ["rte (accuracy)", "mrpc (f1)", "average"]),
+        (["accuracy", "f1"], ["rte (accuracy)", "average"]),
+        (["accuracy"], ["rte (accuracy)"]),
+        (["f1"], ["rte (accuracy)", "mrpc (f1)"]),
+    ],
+)
+def test_groups_are_compared_by_one_metric(tmp_path, metrics, compared):
+    """Equal students, ten points apart: the f1 of one group and the accuracy of the other, or averages with each."""
+    for seed in (1, 2, 3):
+        make_run(tmp_path / "a" / str(seed), seed)
+        make_run(tmp_path / "b" / str(seed), seed, metrics=metrics, task__mrpc={"name": "mrpc", "metrics": metrics})
+    rows = pairs_of(tmp_path).rows
+    assert [row[0] for row in rows] == compared
+    assert {row[3] for row in rows} == {"+0.0"}
+    if metrics[0] != "f1":
+        assert [row[0] for row in main_table(scores_of(tmp_path)).rows][2:4] == ["mrpc (accuracy)", "mrpc (f1)"]
+
+
+def test_averages_of_the_tasks_with_a_teacher_are_of_the_same_tasks(tmp_path):
+    """One group had a teacher of rte, the other of mrpc: both have an average, of other tasks."""
+    make_run(tmp_path / "a", taught=["rte"])
+    make_run(tmp_path / "b", taught=["mrpc"], optimizer__lr=1e-3)
+    assert "average with a teacher" in [row[0] for row in main_table(scores_of(tmp_path)).rows]
+    assert [row[0] for row in pairs_of(tmp_path).rows] == ["rte (accuracy)", "mrpc (f1)", "average"]
+
+
+def test_plots_are_of_one_metric(tmp_path):
+    """Gains in f1 on the line of gains in accuracy."""
+    pytest.importorskip("matplotlib")
+    for name, metrics in (("a", ["f1", "accuracy"]), ("b", ["accuracy", "f1"]), ("c", ["accuracy"])):
+        make_run(tmp_path / name, name=name, metrics=metrics, task__mrpc={"metrics": metrics})
+    table = long_table(groups_of(tmp_path))
+    panels, *_, gains = plots(table, main_scores(table)).values()
+    assert [f">{name}<" in gains for name in ("rte", "mrpc (f1)", "mrpc (accuracy)", "mrpc")] == [True] * 3 + [False]
+    for names in ("rte (accuracy), mrpc (f1), mrpc (accuracy)", "rte (accuracy), mrpc (accuracy)"):
+        assert f">{names}<" in panels
+
+
 def test_the_order_of_folders_changes_nothing(tmp_path):
     """Nor does telling a folder twice."""
     four_seeds(tmp_path / "a")
     four_seeds(tmp_path / "b", gain=0.3, optimizer__lr=1e-3)
     tables = [
-        [pick(scores_of(*folders)) for pick in (main_table, spread_table, student_table, pairs_table)]
+        [*[pick(scores_of(*folders)) for pick in (main_table, spread_table, student_table)], pairs_of(*folders)]
         for folders in ([tmp_path], [tmp_path / "b", tmp_path / "a", tmp_path])
     ]
     assert tables[0] == tables[1]
@@ -394,7 +462,7 @@ def test_the_order_of_folders_changes_nothing(tmp_path):
 def test_many_groups_are_compared_on_their_averages(tmp_path):
     for number in range(9):
         make_run(tmp_path / str(number), optimizer__lr=number)
-    table = pairs_table(scores_of(tmp_path))
+    table = pairs_of(tmp_path)
     assert {row[0] for row in table.rows} == {"average", ""}
     assert len(table.rows) == 36
 
