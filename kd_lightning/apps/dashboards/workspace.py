@@ -14,9 +14,12 @@ reports: Any = wandb_workspaces.reports.v2  # their names are not declared as pu
 workspaces: Any = wandb_workspaces.workspaces
 
 SETTINGS = reports.Config("job.settings")
-"""What runs that differ in their seeds alone have in common."""
+"""What jobs that differ in their seeds alone have in common."""
 
-OVER_SEEDS: dict[str, Any] = {"groupby": SETTINGS, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+SERIES = reports.Config("job.series")
+"""What jobs, or fits for the same purpose, have in common that differ in their seeds alone; a panel takes one key."""
+
+OVER_SEEDS: dict[str, Any] = {"groupby": SERIES, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 """Seeds as one line, or bar: their mean, in a band from the lowest to the highest."""
 
 
@@ -37,7 +40,7 @@ def build_workspace(entity: str, project: str, tasks: Sequence[str]) -> Any:
         sections=[sweep(tasks), gains(tasks), fits(tasks), costs()],
         settings=workspaces.WorkspaceSettings(x_axis=STEP, max_runs=50),
         runset_settings=workspaces.RunsetSettings(
-            groupby=[workspaces.Metric("JobType"), workspaces.Config("job.settings")], pinned_columns=pinned
+            groupby=[workspaces.Metric("JobType"), workspaces.Config("job.series")], pinned_columns=pinned
         ),
     )
 

@@ -17,11 +17,9 @@ from hydra.types import RunMode
 
 from kd_lightning.apps.fits.build import build, learns_from_teachers
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.settings.config_hash import OF_A_SEED, changes_result, is_place
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.files import write_text
-
-NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug|data\.root|ckpt_path|name)\b")
-"""Arguments that say where and how, and not what."""
 
 LONGEST_NAME = 120
 """Letters of a run's name, and of its id, which the service takes."""
@@ -108,7 +106,9 @@ def run_id(shown: Shown) -> str:
 def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
     """Return what a ``WandbRun`` is told beside its own settings."""
     system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
+    settings = " ".join(sorted(text for text in arguments_told() if _name(text) not in OF_A_SEED))
     facts = {"stage": shown.stage, "identity": shown.identity, "folder": str(shown.folder)}
+    facts |= {"settings": settings, "series": f"{shown.stage} {settings}".strip()}
     return {
         "offline": node["offline"] or not has_wandb_key(),
         "id": run_id(shown),
@@ -116,7 +116,7 @@ def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
         "group": node.get("group") or os.environ.get("WANDB_RUN_GROUP") or group(),
         "job_type": shown.kind,
         "tags": [*node["tags"], *([cfg["name"]] if "name" in cfg else []), *system, *(cfg.get("task") or ())],
-        "facts": {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}},
+        "facts": {"job": {"command": kind_of_job(), **facts}},
     }
 
 
@@ -138,15 +138,19 @@ def kind_of_job() -> str:
     return str(HydraConfig.get().job.config_name) if HydraConfig.initialized() else ""
 
 
-def settings_told(but: str = "") -> str:
-    """Return the arguments of the command that say what is trained, in a row.
+def settings_told() -> str:
+    """Return the arguments of the command that say what is trained, in a row."""
+    return " ".join(arguments_told())
 
-    Args:
-        but: A setting that is left out.
-    """
+
+def arguments_told() -> list[str]:
+    """Return the arguments of the command without those on which no result depends: places, hardware, loggers."""
     told = [str(argument) for argument in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
-    kept = [argument for argument in told if not NOT_IN_NAMES.match(argument)]
-    return " ".join(argument for argument in kept if not but or argument.partition("=")[0] != but)
+    return [argument for argument in told if changes_result(argument) and not is_place(_name(argument))]
+
+
+def _name(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0]
 
 
 def group() -> str:

@@ -10,10 +10,7 @@ from typing import Any
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.settings.config_hash import of_the_result
-
-PLACES = ("root", "download")
-"""Settings of where data lie: a report knows them by their fingerprints."""
+from kd_lightning.apps.settings.config_hash import OF_A_SEED, is_place, of_the_result
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,14 @@ def _worth(run: Run) -> tuple[bool, float]:
 
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    found = {name: value for name, value in _flat("", of_the_result(run.config)) if not _is_apart(name)}
+    counted = _flat("", of_the_result(run.config))
+    found = {name: value for name, value in counted if name not in OF_A_SEED and not is_place(name)}
     found["task"] = list(run.config.get("task") or {})
     if run.config.get("pretrain"):
         found["pretrain.task"] = list(run.config["pretrain"].get("task", found["task"]))
     for task, facts in (run.summary.get("data") or {}).items():
         found[f"task.{task}.rows"] = facts.get("fingerprint")
     return found
-
-
-def _is_apart(name: str) -> bool:
-    """Tell whether runs of one group may differ in a setting."""
-    *_, node, last = "", *name.split(".")
-    return name in ("seed", "baseline") or (node == "data" and last in PLACES)
 
 
 def _flat(prefix: str, node: Config) -> Iterator[tuple[str, Any]]:
