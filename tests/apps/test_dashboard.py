@@ -41,15 +41,29 @@ def metrics(specification):
     return {name for name in names if name.startswith(known)}
 
 
+def panels_of(specification):
+    """Return the settings of the panels of a specification."""
+    sections = specification["spec"]["section"]["panelBankConfig"]["sections"]
+    return [panel["config"] for section in sections for panel in section["panels"]]
+
+
 def test_panels_show_what_runs_log(kd, workplace, capsys, wandb_runs):
     """An empty panel for every key that was misspelt."""
     main(["--output", str(workplace / "of" / "mine.json"), "--tasks", "animals"])
     assert capsys.readouterr().out == f"written: {workplace / 'of' / 'mine.json'}\n"
-    shown = metrics(json.loads((workplace / "of" / "mine.json").read_text()))
+    specification = json.loads((workplace / "of" / "mine.json").read_text())
+    shown = metrics(specification)
     short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb"]
     kd("distill", "task=[animals]", *short)
-    logged = {key for run in wandb_runs(workplace / "outputs") for row in run["history"] for key in row}
-    assert shown <= logged
+    rows = [row for run in wandb_runs(workplace / "outputs") for row in run["history"]]
+    assert shown <= {key for row in rows for key in row}
+    lines = [panel for panel in panels_of(specification) if {"xAxis", "metrics"} <= panel.keys()]
+    for line in lines:
+        assert any({line["xAxis"], *line["metrics"]} <= row.keys() for row in rows), f"{line['chartTitle']} is empty"
+    over = {line["chartTitle"]: line["xAxis"] for line in lines}
+    assert {over[title] for title in ("Gold weight", "Loss", "Losses, animals")} == {"train/progress"}
+    annealed = [row for row in rows if "train/gold_weight" in row]
+    assert [row["train/progress"] for row in annealed] == [row["train/gold_weight"] for row in annealed], "linear"
     wanted = {"tasks/animals/gain", "average/gain", "train/gold_weight", "train/animals/soft_loss"}
     assert wanted | {"latency_ms/student", "average/student", "parameters/student"} <= shown
 
@@ -57,8 +71,7 @@ def test_panels_show_what_runs_log(kd, workplace, capsys, wandb_runs):
 def test_bands_are_over_seeds(kd, workplace, wandb_runs):
     """A band from the loss of the teacher to that of the student; or none, since a seed was trained elsewhere."""
     main(["--output", "mine.json", "--tasks", "animals"])
-    sections = json.loads(Path("mine.json").read_text())["spec"]["section"]["panelBankConfig"]["sections"]
-    panels = [panel["config"] for section in sections for panel in section["panels"]]
+    panels = panels_of(json.loads(Path("mine.json").read_text()))
     banded = {panel["chartTitle"]: panel for panel in panels if "groupBy" in panel}
     assert {"Gold weight", "Loss", "Average score", "Losses, animals", "Gain, average"} <= set(banded)
     for panel in banded.values():

@@ -8,7 +8,7 @@ from typing import Any
 import wandb_workspaces.reports.v2
 import wandb_workspaces.workspaces
 
-from kd_lightning.progress import STEP
+from kd_lightning.progress import PROGRESS, STEP
 
 reports: Any = wandb_workspaces.reports.v2  # their names are not declared as public
 workspaces: Any = wandb_workspaces.workspaces
@@ -70,11 +70,12 @@ def gains(tasks: Sequence[str]) -> Any:
 
 
 def fits(tasks: Sequence[str]) -> Any:
-    """Return the section of what fits log over their steps: gold weight, losses, scores."""
-    shown = {"Gold weight": ["train/gold_weight"], "Loss": ["train/loss"], "Average score": ["val/average"]}
+    """Return the section of what fits log: gold weight and losses over progress, scores over steps."""
+    shown = {"Gold weight": ["train/gold_weight"], "Loss": ["train/loss"]}
     for task in tasks:
         shown[f"Losses, {task}"] = [f"train/{task}/gold_loss", f"train/{task}/soft_loss"]
-    panels = [reports.LinePlot(title=title, x=STEP, y=keys, **OVER_SEEDS) for title, keys in shown.items()]
+    panels = [reports.LinePlot(title=title, x=PROGRESS, y=keys, **OVER_SEEDS) for title, keys in shown.items()]
+    panels.append(reports.LinePlot(title="Average score", x=STEP, y=["val/average"], **OVER_SEEDS))
     return workspaces.Section(name="Fits", panels=panels, is_open=True)
 
 
