@@ -24,6 +24,9 @@ from kd_lightning.files import write_text
 LONGEST_NAME = 120
 """Letters of a run's name, and of its id, which the service takes."""
 
+RANDOM_BYTES = 3
+"""At the end of an id: what begins anew is another run."""
+
 OWN_ID = "wandb_id"
 """The file in the folder of a fit or a job that holds the id of its run."""
 
@@ -92,12 +95,17 @@ def is_wandb(node: Any) -> bool:
 
 
 def run_id(shown: Shown) -> str:
-    """Return the id of a run, which the folder keeps: what goes on there goes on with its run."""
+    """Return the id of a run, which the folder keeps: what goes on there goes on with its run.
+
+    What has another purpose or other settings there begins anew.
+    """
     kept = shown.folder / OWN_ID
-    if shown.resumed and kept.is_file():
-        return kept.read_text(encoding="utf-8").strip()
     named = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{shown.stage}-{shown.identity}"[-LONGEST_NAME:])
-    own = f"{named}-{secrets.token_hex(3)}"
+    if shown.resumed and kept.is_file():
+        known = kept.read_text(encoding="utf-8").strip()
+        if re.fullmatch(rf"{re.escape(named)}-[0-9a-f]{{{2 * RANDOM_BYTES}}}", known):
+            return known
+    own = f"{named}-{secrets.token_hex(RANDOM_BYTES)}"
     shown.folder.mkdir(parents=True, exist_ok=True)
     write_text(kept, f"{own}\n")
     return own
