@@ -30,7 +30,8 @@ from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
-from kd_lightning.apps.reports.tables import main_table, pairs_table, spread_table, student_table
+from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
+from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
 from kd_lightning.files import write_json
 from kd_lightning.tasks import Task
@@ -93,8 +94,9 @@ def make_run(
         add_scores(summary, [RTE, replace(MRPC, metrics=tuple(metrics))], scores)
         add_groups(summary, scores, taught)
         summary["parameters"] = {"teacher": 110_000_000, "teacher_without_embeddings": 86_000_000}
+        summary["parameters"] |= {"baseline": 14_400_000, "baseline_without_embeddings": 9_900_000}
         summary["parameters"] |= {"student": 14_500_000, "student_without_embeddings": 10_000_000}
-        summary["latency_ms"] = {"teacher": 12.34, "student": 3.0}
+        summary["latency_ms"] = {"teacher": 12.34, "baseline": 2.9, "student": 3.0}
         summary["data"] = {name: {"fingerprint": f"rows of {name}"} for name in ("rte", "mrpc")}
     summary["status"] = status
     (folder / ".hydra").mkdir(parents=True)
@@ -357,6 +359,24 @@ def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
     assert student_table(scores).rows[0][:3] == ["rte (accuracy)", "4", "+2.5"]
     assert student_table(scores).rows[0][4:] == ["0.125 (0.250)", "0.029 (0.057)", "-"]
     assert pairs_of(tmp_path) is None
+
+
+def test_a_score_has_the_cost_of_its_own_model(tmp_path):
+    """The baseline at the size of the student, in the file that people go on from and in the plots."""
+    run = make_run(tmp_path / "a")
+    summary = json.loads((run / "summary.json").read_text())
+    for task in summary["tasks"].values():
+        task |= {"ensemble": 0.8, "baseline_fine_tuned": 0.65, "student_fine_tuned": 0.7}
+    write_json(run / "summary.json", summary)
+    table = long_table(groups_of(tmp_path))
+    found = table.drop_duplicates("role").set_index("role")[["parameters", "latency_ms"]]
+    assert found.loc["ensemble"].isna().all()
+    for role in MEASURED:
+        assert found.loc[role].tolist() == [summary["parameters"][role], summary["latency_ms"][role]]
+    for role in ("baseline", "student"):
+        assert found.loc[f"{role}_fine_tuned"].tolist() == found.loc[role].tolist()
+    cells = {row[1]: row[2] for row in size_table(groups_of(tmp_path)).rows}
+    assert cells == {role: f"{found.loc[role, 'parameters'] / 1e6:.2f} M" for role in MEASURED}
 
 
 def test_one_seed_has_no_p_and_no_spread(tmp_path):

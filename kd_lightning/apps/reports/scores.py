@@ -43,9 +43,7 @@ def _rows(group: Group, run: Run) -> Iterator[dict[str, Any]]:
     }
     for task, metric, role, value in _values(summary):
         main = task in AVERAGE_ROWS or metric == summary["tasks"][task]["metric"]
-        size = {key: summary[key].get("teacher" if role == "teacher" else "student") for key in COSTS}
-        if role == "ensemble":
-            size = dict.fromkeys(size)
+        size = {key: summary[key].get(role.removesuffix("_fine_tuned")) for key in COSTS}  # of an ensemble none
         yield told | {"task": task, "metric": metric, "main": main, "role": role, "value": value} | size
 
 
