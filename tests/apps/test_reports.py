@@ -266,6 +266,25 @@ def test_teachers_with_the_seed_of_their_run_are_of_one_group(tmp_path):
     assert [one.seeds for one in groups_of(tmp_path / "given")] == [[1, 2]]
 
 
+@pytest.mark.parametrize(
+    ("runs", "groups"),
+    [
+        ([(1, 1), (2, 2), (3, 3), (4, 7)], {"seed": [1, 2, 3], "[7]": [4]}),
+        ([(1, 1), (2, 2), (3, 3), (2, 1)], {"seed": [1, 2, 3], "[1]": [2]}),
+        ([(1, 1), (2, 2), (3, 7), (4, 7)], {"seed": [1, 2], "[7]": [3, 4]}),
+        ([(1, 1), (2, 1), (3, 1), (2, 2)], {"[1]": [1, 2, 3], "[2]": [2]}),
+        ([(1, 1), (2, 7)], {"[1]": [1], "[7]": [2]}),
+    ],
+)
+def test_a_stray_teacher_splits_no_group(tmp_path, runs, groups):
+    """Three seeds, each with its own teacher, and one run with another: four groups of one seed, and no statistics."""
+    for number, (seed, teacher) in enumerate(runs):
+        make_run(tmp_path / str(number), seed, teacher__seeds=[teacher])
+    found = groups_of(tmp_path)
+    assert {str(one.settings["teacher.seeds"]): one.seeds for one in found} == groups
+    assert {one.name for one in found} == {f"teacher.seeds={seeds}" for seeds in groups}
+
+
 def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
     run = make_run(tmp_path / "sweep" / "0")
     make_run(run / "pretrain", 7)
