@@ -830,6 +830,11 @@ def test_without_matplotlib_the_rest_is_written(tmp_path, capsys, monkeypatch):
     assert "<svg" not in (tmp_path / "report" / "report.html").read_text()
 
 
+def change_summary(run, **values):
+    summary = json.loads((run / "summary.json").read_text())
+    write_json(run / "summary.json", summary | values)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -840,6 +845,15 @@ def test_without_matplotlib_the_rest_is_written(tmp_path, capsys, monkeypatch):
         lambda run: (run / "summary.json").write_text((run / "summary.json").read_text().replace("0.7,", "NaN,")),
         lambda run: (run / "config.yaml").unlink(),
         lambda run: (run / "config.yaml").write_text("a: [1"),
+        lambda run: change_summary(run, tasks=[]),
+        lambda run: change_summary(run, tasks={"rte": {"student": 0.5}}),
+        lambda run: change_summary(run, parameters=None),
+        lambda run: change_summary(run, seed="1"),
+        lambda run: (run / ".hydra" / "overrides.yaml").write_text("- seed=1\n- 'lr"),
+        lambda run: (run / ".hydra" / "overrides.yaml").write_text(""),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text(""),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text("hydra:\n  runtime:\n"),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text("hydra:\n  runtime: {choices: {a"),
     ],
 )
 def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
@@ -850,6 +864,20 @@ def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
     assert line.endswith(": the run is left out")
     assert set(pd.read_csv(tmp_path / "report" / "report.csv")["seed"]) == {1}
     assert line.strip() in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
+def test_what_hydra_noted_of_other_commands_may_be_damaged(tmp_path, capsys, name):
+    """A report finds predictions by these notes, and looks at all of them."""
+    make_run(tmp_path / "good", 1)
+    labels = ["yes", "no"] * 20
+    predict(tmp_path / "bad", tmp_path / "good", labels, labels)
+    (tmp_path / "bad" / ".hydra" / name).write_text("hydra: {a")
+    assert call(tmp_path) == 0
+    (line,) = re.findall(r"^  .*/bad/.*$", capsys.readouterr().out, re.MULTILINE)
+    assert line.endswith("if these are predictions, they are left out")
+    predict(tmp_path / "refused", "???", labels, labels)
+    assert call(tmp_path) == 0, "kd-predict without run="
 
 
 def test_a_sweep_of_which_nothing_has_finished_has_a_report(tmp_path, capsys):
