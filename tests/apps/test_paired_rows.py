@@ -8,6 +8,7 @@ import pytest
 
 from kd_lightning.apps.reports import paired_rows
 from kd_lightning.apps.reports.paired_rows import Metric, alike, over_rows, pearson, pearson_of_samples, sign_flips
+from kd_lightning.apps.reports.statistics import holm
 
 
 def students(rows, seeds=3, seed=0, rates=(0.8, 0.75)):
@@ -79,6 +80,14 @@ def test_counted_and_drawn_rows_are_one_test():
     counted, drawn = (sign_flips(each, other, np.random.default_rng(5)) for each in (one, apart))
     assert counted == pytest.approx(drawn, abs=2 * error(counted, paired_rows.FLIPS))
     assert 0.01 < counted < 0.6
+
+
+def test_a_p_is_no_lower_than_its_draws_can_tell():
+    """Zero, which no correction for many tests would raise."""
+    one, other = students(2000, rates=(0.95, 0.5))
+    found = sign_flips(one, other, np.random.default_rng(0))
+    assert found == pytest.approx(1 / (1 + paired_rows.FLIPS))
+    assert holm([found] * 28)[0] > 0.001
 
 
 def test_a_correlation_of_a_sample_is_that_of_its_rows():

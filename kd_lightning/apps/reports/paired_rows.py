@@ -124,10 +124,14 @@ def over_rows(metric: Metric, one: Array, other: Array, rng: np.random.Generator
 
 
 def sign_flips(one: Array, other: Array, rng: np.random.Generator) -> float:
-    """Return the p of students that are as good, by values of rows or questions ``[S, U]``: these change sides."""
+    """Return the p of students that are as good, by values of rows or questions ``[S, U]``: these change sides.
+
+    What was seen counts as one of the draws: no p is lower than they can tell.
+    """
     rows = (one - other).mean(0)
     seen = abs(rows.mean()) - 1e-9
-    return float(np.mean(np.abs(np.concatenate(list(_means_of_flips(rows, rng)))) >= seen))
+    drawn = np.abs(np.concatenate(list(_means_of_flips(rows, rng))))
+    return float((1 + np.sum(drawn >= seen)) / (1 + len(drawn)))
 
 
 def alike(rows: Array) -> tuple[Array, Counts] | None:
