@@ -179,7 +179,7 @@ def differences_table(table: pd.DataFrame, metric: Metric, pairs: list[str]) -> 
         p = ""
         if metric.is_mean:
             share = sign_flips(a, b, rng)
-            p = f"{share:.4f}" if share else f"< {1 / FLIPS:.5f}"
+            p = f"{share:.4f}" if share > 1 / FLIPS else f"< {1 / FLIPS:.5f}"
         lines.append(f"| {one} - {other} | {len(seeds)} | {of_seeds.mean():+.1f} | {' | '.join(shown)} | {p} |")
     return lines
 

@@ -13,6 +13,9 @@ log = logging.getLogger(__name__)
 STEP = "trainer/global_step"
 """Over what dashboards show values: optimiser steps."""
 
+PROGRESS = "train/progress"
+"""The share of a fit's optimiser steps that are done, logged beside its losses."""
+
 FIRST_LINE = 60.0
 """Seconds before the first line of a log, and at least between two; later a tenth of the time that has passed."""
 

@@ -153,10 +153,12 @@ def test_what_is_logged(system, make_trainer, make_data, parts, tmp_path):
     assert trained == {0, 4, 8, 12, 13}
     assert evaluated == {6, 13}
     names = {name for row in found.values() for name in row if name.startswith("train/")}
-    assert names == {f"train/{x}" for x in ("mood/gold_loss", "nli/gold_loss", "near/gold_loss", "loss", "lr")}
+    means = ("mood/gold_loss", "nli/gold_loss", "near/gold_loss", "loss")
+    assert names == {f"train/{name}" for name in (*means, "lr", "progress")}
     assert {"val/mood/f1", "val/nli/accuracy", "val/near/spearman"} <= set(found[13])
     assert found[0]["train/lr"] == 0.0
     assert found[4]["train/lr"] == pytest.approx(1e-3 * (1 - 4 / 14) / 0.9)
+    assert [found[step]["train/progress"] for step in (0, 4, 13)] == pytest.approx([0, 4 / 14, 13 / 14])
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

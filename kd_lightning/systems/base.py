@@ -13,6 +13,7 @@ from kd_lightning.encoders import CompiledReading, Encoder, TokenStates, read_by
 from kd_lightning.errors import UserError
 from kd_lightning.heads import HeadFactory, build_heads, check_readers
 from kd_lightning.optim import LearningRateSchedule, clip_norm, clip_values
+from kd_lightning.progress import PROGRESS
 from kd_lightning.systems.evaluation import EvaluatedModule
 from kd_lightning.systems.loss_means import CountedLosses, LossMeans
 from kd_lightning.systems.sharding import divide_again, gather, is_sharded, shard
@@ -137,7 +138,7 @@ class NLUSystem(EvaluatedModule):
         means, loss = self._losses.take(self._sum_over_ranks)
         scalars = {f"train/{name}": value for name, value in means.items()}
         scalars |= {"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[-1]["lr"]}
-        scalars |= {f"train/{name}": value for name, value in values.items()}
+        scalars |= {PROGRESS: self.progress, **{f"train/{name}": value for name, value in values.items()}}
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=step)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)

@@ -41,33 +41,63 @@ def metrics(specification):
     return {name for name in names if name.startswith(known)}
 
 
+def panels_of(specification):
+    """Return the settings of the panels of a specification."""
+    sections = specification["spec"]["section"]["panelBankConfig"]["sections"]
+    return [panel["config"] for section in sections for panel in section["panels"]]
+
+
 def test_panels_show_what_runs_log(kd, workplace, capsys, wandb_runs):
     """An empty panel for every key that was misspelt."""
     main(["--output", str(workplace / "of" / "mine.json"), "--tasks", "animals"])
     assert capsys.readouterr().out == f"written: {workplace / 'of' / 'mine.json'}\n"
-    shown = metrics(json.loads((workplace / "of" / "mine.json").read_text()))
+    specification = json.loads((workplace / "of" / "mine.json").read_text())
+    shown = metrics(specification)
     short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb"]
     kd("distill", "task=[animals]", *short)
-    logged = {key for run in wandb_runs(workplace / "outputs") for row in run["history"] for key in row}
-    assert shown <= logged
+    rows = [row for run in wandb_runs(workplace / "outputs") for row in run["history"]]
+    assert shown <= {key for row in rows for key in row}
+    lines = [panel for panel in panels_of(specification) if {"xAxis", "metrics"} <= panel.keys()]
+    for line in lines:
+        assert any({line["xAxis"], *line["metrics"]} <= row.keys() for row in rows), f"{line['chartTitle']} is empty"
+    over = {line["chartTitle"]: line["xAxis"] for line in lines}
+    assert {over[title] for title in ("Gold weight", "Loss", "Losses, animals")} == {"train/progress"}
+    annealed = [row for row in rows if "train/gold_weight" in row]
+    assert [row["train/progress"] for row in annealed] == [row["train/gold_weight"] for row in annealed], "linear"
     wanted = {"tasks/animals/gain", "average/gain", "train/gold_weight", "train/animals/soft_loss"}
     assert wanted | {"latency_ms/student", "average/student", "parameters/student"} <= shown
 
 
-def test_seeds_are_bands(tmp_path):
-    """Lines and bars of runs that differ in their seeds alone are one, from the lowest to the highest."""
-    main(["--output", str(tmp_path / "mine.json")])
-    sections = json.loads((tmp_path / "mine.json").read_text())["spec"]["section"]["panelBankConfig"]["sections"]
-    panels = {
-        panel["config"]["chartTitle"]: panel["config"]
-        for section in sections
-        for panel in section["panels"]
-        if "chartTitle" in panel["config"]
-    }
-    for title in ("Gold weight", "Loss", "Gain, average"):
-        assert panels[title]["groupBy"] == "job.value.settings"
-        assert panels[title]["groupAgg"] == "mean"
-        assert panels[title]["groupArea"] == "minmax"
+def test_bands_are_over_seeds(kd, workplace, wandb_runs):
+    """A band from the loss of the teacher to that of the student; or none, since a seed was trained elsewhere."""
+    main(["--output", "mine.json", "--tasks", "animals"])
+    panels = panels_of(json.loads(Path("mine.json").read_text()))
+    banded = {panel["chartTitle"]: panel for panel in panels if "groupBy" in panel}
+    assert {"Gold weight", "Loss", "Average score", "Losses, animals", "Gain, average"} <= set(banded)
+    for panel in banded.values():
+        assert (panel["groupAgg"], panel["groupArea"]) == ("mean", "minmax")
+    short = ["task=[animals]", "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "logger=wandb"]
+    kd("distill", *short, "seed=1", "teacher.seeds=[1,2]")
+    elsewhere = [
+        "skip_finished=true",
+        "+trainer.num_nodes=1",
+        "+teacher.trainer.devices=1",
+        "trainer.log_every_n_steps=1",
+    ]
+    kd("distill", "seed=2", "teacher.seeds=[1,2]", *reversed(short), *elsewhere, "callbacks=default")
+    runs = wandb_runs(workplace / "outputs")
+    for key in {panel["groupBy"] for panel in banded.values()}:
+        first, value, *rest = key.split(".")
+        assert value == "value", "as the service keeps a configuration"
+        bands = {}
+        for run in runs:
+            node = run["config"][first]
+            for part in rest:
+                node = node[part]
+            bands.setdefault(node, []).append((run["config"]["job"]["stage"], run["config"]["seed"]))
+        expected = [[(stage, seed) for seed in (1, 2)] for stage in ("distill", "student", "baseline")]
+        expected += [[("teacher animals 1", 1)], [("teacher animals 2", 2)]]
+        assert sorted(map(sorted, bands.values())) == sorted(expected)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from statistics import fmean, median, stdev
 from xml.etree import ElementTree
 
@@ -24,11 +25,13 @@ from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.naming import names_of
+from kd_lightning.apps.reports.plots import plots
 from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
-from kd_lightning.apps.reports.tables import main_table, pairs_table, spread_table, student_table
+from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
+from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
 from kd_lightning.files import write_json
 from kd_lightning.tasks import Task
@@ -58,22 +61,42 @@ def config_of(seed, **settings):
     return config
 
 
-def make_run(folder, seed=1, student=0.7, baseline=0.6, status="finished", overrides=None, choices=None, **settings):
-    """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more."""
+def make_run(
+    folder,
+    seed=1,
+    student=0.7,
+    baseline=0.6,
+    status="finished",
+    overrides=None,
+    choices=None,
+    metrics=("f1", "accuracy"),
+    taught=("rte", "mrpc"),
+    **settings,
+):
+    """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more in f1.
+
+    Args:
+        folder: The run's.
+        metrics: Of mrpc, the main one first.
+        taught: The tasks with a teacher.
+        **settings: Of the configuration, by dotted names with ``__``.
+    """
     config = config_of(seed, **settings)
     summary = new_summary(config, {"torch": "2"})
     if status == "finished":
         roles = {"teacher": 0.75, "baseline": baseline, "student": student}
         scores = {
-            role: {"rte": {"accuracy": value}, "mrpc": {"f1": value + 0.1, "accuracy": value}}
+            role: {"rte": {"accuracy": value}, "mrpc": {name: value + 0.1 * (name == "f1") for name in metrics}}
             for role, value in roles.items()
             if value is not None
         }
-        add_scores(summary, [RTE, MRPC], scores)
-        add_groups(summary, scores, ["rte", "mrpc"])
+        scores["teacher"] = {task: scores["teacher"][task] for task in taught}
+        add_scores(summary, [RTE, replace(MRPC, metrics=tuple(metrics))], scores)
+        add_groups(summary, scores, taught)
         summary["parameters"] = {"teacher": 110_000_000, "teacher_without_embeddings": 86_000_000}
+        summary["parameters"] |= {"baseline": 14_400_000, "baseline_without_embeddings": 9_900_000}
         summary["parameters"] |= {"student": 14_500_000, "student_without_embeddings": 10_000_000}
-        summary["latency_ms"] = {"teacher": 12.34, "student": 3.0}
+        summary["latency_ms"] = {"teacher": 12.34, "baseline": 2.9, "student": 3.0}
         summary["data"] = {name: {"fingerprint": f"rows of {name}"} for name in ("rte", "mrpc")}
     summary["status"] = status
     (folder / ".hydra").mkdir(parents=True)
@@ -93,6 +116,12 @@ def groups_of(*folders):
 
 def scores_of(*folders):
     return main_scores(long_table(groups_of(*folders)))
+
+
+def pairs_of(*folders):
+    """Return the table of groups against each other."""
+    table = long_table(groups_of(*folders))
+    return pairs_table(main_scores(table), table)
 
 
 # --- statistics
@@ -237,6 +266,25 @@ def test_teachers_with_the_seed_of_their_run_are_of_one_group(tmp_path):
     assert [one.seeds for one in groups_of(tmp_path / "given")] == [[1, 2]]
 
 
+@pytest.mark.parametrize(
+    ("runs", "groups"),
+    [
+        ([(1, 1), (2, 2), (3, 3), (4, 7)], {"seed": [1, 2, 3], "[7]": [4]}),
+        ([(1, 1), (2, 2), (3, 3), (2, 1)], {"seed": [1, 2, 3], "[1]": [2]}),
+        ([(1, 1), (2, 2), (3, 7), (4, 7)], {"seed": [1, 2], "[7]": [3, 4]}),
+        ([(1, 1), (2, 1), (3, 1), (2, 2)], {"[1]": [1, 2, 3], "[2]": [2]}),
+        ([(1, 1), (2, 7)], {"[1]": [1], "[7]": [2]}),
+    ],
+)
+def test_a_stray_teacher_splits_no_group(tmp_path, runs, groups):
+    """Three seeds, each with its own teacher, and one run with another: four groups of one seed, and no statistics."""
+    for number, (seed, teacher) in enumerate(runs):
+        make_run(tmp_path / str(number), seed, teacher__seeds=[teacher])
+    found = groups_of(tmp_path)
+    assert {str(one.settings["teacher.seeds"]): one.seeds for one in found} == groups
+    assert {one.name for one in found} == {f"teacher.seeds={seeds}" for seeds in groups}
+
+
 def test_folders_that_overlap_and_first_stages_are_read_once(tmp_path):
     run = make_run(tmp_path / "sweep" / "0")
     make_run(run / "pretrain", 7)
@@ -318,7 +366,7 @@ def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
     four_seeds(tmp_path)
     scores = scores_of(tmp_path)
     gains = [100 * seed * 0.01 for seed in (1, 2, 3, 4)]
-    found = spread(100 * values(scores, "rte", "bam", "gain"))
+    found = spread(100 * values(scores, ("rte", "accuracy", "bam"), "gain"))
     assert found.tolist() == pytest.approx([4, median(gains), min(gains), max(gains), stdev(gains)])
     table = main_table(scores)
     assert table.header == ["task (metric)", "seeds", "teacher", "baseline", "student", "gain", "p"]
@@ -329,7 +377,25 @@ def test_medians_and_spreads_are_those_of_the_seeds(tmp_path):
     assert ["rte (accuracy)", "gain", "4", "+2.5", "+1.0", "+4.0", "1.29"] in spread_table(scores).rows
     assert student_table(scores).rows[0][:3] == ["rte (accuracy)", "4", "+2.5"]
     assert student_table(scores).rows[0][4:] == ["0.125 (0.250)", "0.029 (0.057)", "-"]
-    assert pairs_table(scores) is None
+    assert pairs_of(tmp_path) is None
+
+
+def test_a_score_has_the_cost_of_its_own_model(tmp_path):
+    """The baseline at the size of the student, in the file that people go on from and in the plots."""
+    run = make_run(tmp_path / "a")
+    summary = json.loads((run / "summary.json").read_text())
+    for task in summary["tasks"].values():
+        task |= {"ensemble": 0.8, "baseline_fine_tuned": 0.65, "student_fine_tuned": 0.7}
+    write_json(run / "summary.json", summary)
+    table = long_table(groups_of(tmp_path))
+    found = table.drop_duplicates("role").set_index("role")[["parameters", "latency_ms"]]
+    assert found.loc["ensemble"].isna().all()
+    for role in MEASURED:
+        assert found.loc[role].tolist() == [summary["parameters"][role], summary["latency_ms"][role]]
+    for role in ("baseline", "student"):
+        assert found.loc[f"{role}_fine_tuned"].tolist() == found.loc[role].tolist()
+    cells = {row[1]: row[2] for row in size_table(groups_of(tmp_path)).rows}
+    assert cells == {role: f"{found.loc[role, 'parameters'] / 1e6:.2f} M" for role in MEASURED}
 
 
 def test_one_seed_has_no_p_and_no_spread(tmp_path):
@@ -350,14 +416,14 @@ def test_groups_are_compared_over_the_seeds_that_both_have(tmp_path):
     four_seeds(tmp_path / "a")
     for seed in (3, 4, 5):
         make_run(tmp_path / "b" / str(seed), seed, student=0.5, baseline=0.5, optimizer__lr=1e-3)
-    table = pairs_table(scores_of(tmp_path))
+    table = pairs_of(tmp_path)
     assert table.rows[0][:5] == ["rte (accuracy)", "lr=0.0001 - lr=0.001", "4, 3 (2)", "+2.5", "0.500 (1.000)"]
 
 
 def test_equal_groups_are_no_better_than_each_other(tmp_path):
     four_seeds(tmp_path / "a")
     four_seeds(tmp_path / "b", optimizer__lr=1e-3)
-    for row in pairs_table(scores_of(tmp_path)).rows:
+    for row in pairs_of(tmp_path).rows:
         assert row[3:] == ["+0.0", "1.000 (1.000)", "1.000 (1.000)", "-"]
 
 
@@ -369,7 +435,7 @@ def test_averages_of_other_tasks_are_not_compared(tmp_path):
     summary["tasks"]["cola"] = summary["tasks"].pop("rte")
     write_json(other / "summary.json", summary)
     scores = scores_of(tmp_path)
-    assert [row[0] for row in pairs_table(scores).rows] == ["mrpc (f1)"]
+    assert [row[0] for row in pairs_of(tmp_path).rows] == ["mrpc (f1)"]
     assert {row[0] for row in main_table(scores).rows} == {
         "rte (accuracy)",
         "cola (accuracy)",
@@ -380,12 +446,53 @@ def test_averages_of_other_tasks_are_not_compared(tmp_path):
     assert "group" in student_table(scores).header
 
 
+@pytest.mark.parametrize(
+    ("metrics", "compared"),
+    [
+        (["f1", "accuracy"], ["rte (accuracy)", "mrpc (f1)", "average"]),
+        (["accuracy", "f1"], ["rte (accuracy)", "average"]),
+        (["accuracy"], ["rte (accuracy)"]),
+        (["f1"], ["rte (accuracy)", "mrpc (f1)"]),
+    ],
+)
+def test_groups_are_compared_by_one_metric(tmp_path, metrics, compared):
+    """Equal students, ten points apart: the f1 of one group and the accuracy of the other, or averages with each."""
+    for seed in (1, 2, 3):
+        make_run(tmp_path / "a" / str(seed), seed)
+        make_run(tmp_path / "b" / str(seed), seed, metrics=metrics, task__mrpc={"name": "mrpc", "metrics": metrics})
+    rows = pairs_of(tmp_path).rows
+    assert [row[0] for row in rows] == compared
+    assert {row[3] for row in rows} == {"+0.0"}
+    if metrics[0] != "f1":
+        assert [row[0] for row in main_table(scores_of(tmp_path)).rows][2:4] == ["mrpc (accuracy)", "mrpc (f1)"]
+
+
+def test_averages_of_the_tasks_with_a_teacher_are_of_the_same_tasks(tmp_path):
+    """One group had a teacher of rte, the other of mrpc: both have an average, of other tasks."""
+    make_run(tmp_path / "a", taught=["rte"])
+    make_run(tmp_path / "b", taught=["mrpc"], optimizer__lr=1e-3)
+    assert "average with a teacher" in [row[0] for row in main_table(scores_of(tmp_path)).rows]
+    assert [row[0] for row in pairs_of(tmp_path).rows] == ["rte (accuracy)", "mrpc (f1)", "average"]
+
+
+def test_plots_are_of_one_metric(tmp_path):
+    """Gains in f1 on the line of gains in accuracy."""
+    pytest.importorskip("matplotlib")
+    for name, metrics in (("a", ["f1", "accuracy"]), ("b", ["accuracy", "f1"]), ("c", ["accuracy"])):
+        make_run(tmp_path / name, name=name, metrics=metrics, task__mrpc={"metrics": metrics})
+    table = long_table(groups_of(tmp_path))
+    panels, *_, gains = plots(table, main_scores(table)).values()
+    assert [f">{name}<" in gains for name in ("rte", "mrpc (f1)", "mrpc (accuracy)", "mrpc")] == [True] * 3 + [False]
+    for names in ("rte (accuracy), mrpc (f1), mrpc (accuracy)", "rte (accuracy), mrpc (accuracy)"):
+        assert f">{names}<" in panels
+
+
 def test_the_order_of_folders_changes_nothing(tmp_path):
     """Nor does telling a folder twice."""
     four_seeds(tmp_path / "a")
     four_seeds(tmp_path / "b", gain=0.3, optimizer__lr=1e-3)
     tables = [
-        [pick(scores_of(*folders)) for pick in (main_table, spread_table, student_table, pairs_table)]
+        [*[pick(scores_of(*folders)) for pick in (main_table, spread_table, student_table)], pairs_of(*folders)]
         for folders in ([tmp_path], [tmp_path / "b", tmp_path / "a", tmp_path])
     ]
     assert tables[0] == tables[1]
@@ -394,7 +501,7 @@ def test_the_order_of_folders_changes_nothing(tmp_path):
 def test_many_groups_are_compared_on_their_averages(tmp_path):
     for number in range(9):
         make_run(tmp_path / str(number), optimizer__lr=number)
-    table = pairs_table(scores_of(tmp_path))
+    table = pairs_of(tmp_path)
     assert {row[0] for row in table.rows} == {"average", ""}
     assert len(table.rows) == 36
 
@@ -723,6 +830,11 @@ def test_without_matplotlib_the_rest_is_written(tmp_path, capsys, monkeypatch):
     assert "<svg" not in (tmp_path / "report" / "report.html").read_text()
 
 
+def change_summary(run, **values):
+    summary = json.loads((run / "summary.json").read_text())
+    write_json(run / "summary.json", summary | values)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -733,6 +845,15 @@ def test_without_matplotlib_the_rest_is_written(tmp_path, capsys, monkeypatch):
         lambda run: (run / "summary.json").write_text((run / "summary.json").read_text().replace("0.7,", "NaN,")),
         lambda run: (run / "config.yaml").unlink(),
         lambda run: (run / "config.yaml").write_text("a: [1"),
+        lambda run: change_summary(run, tasks=[]),
+        lambda run: change_summary(run, tasks={"rte": {"student": 0.5}}),
+        lambda run: change_summary(run, parameters=None),
+        lambda run: change_summary(run, seed="1"),
+        lambda run: (run / ".hydra" / "overrides.yaml").write_text("- seed=1\n- 'lr"),
+        lambda run: (run / ".hydra" / "overrides.yaml").write_text(""),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text(""),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text("hydra:\n  runtime:\n"),
+        lambda run: (run / ".hydra" / "hydra.yaml").write_text("hydra:\n  runtime: {choices: {a"),
     ],
 )
 def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
@@ -743,6 +864,20 @@ def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
     assert line.endswith(": the run is left out")
     assert set(pd.read_csv(tmp_path / "report" / "report.csv")["seed"]) == {1}
     assert line.strip() in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
+def test_what_hydra_noted_of_other_commands_may_be_damaged(tmp_path, capsys, name):
+    """A report finds predictions by these notes, and looks at all of them."""
+    make_run(tmp_path / "good", 1)
+    labels = ["yes", "no"] * 20
+    predict(tmp_path / "bad", tmp_path / "good", labels, labels)
+    (tmp_path / "bad" / ".hydra" / name).write_text("hydra: {a")
+    assert call(tmp_path) == 0
+    (line,) = re.findall(r"^  .*/bad/.*$", capsys.readouterr().out, re.MULTILINE)
+    assert line.endswith("if these are predictions, they are left out")
+    predict(tmp_path / "refused", "???", labels, labels)
+    assert call(tmp_path) == 0, "kd-predict without run="
 
 
 def test_a_sweep_of_which_nothing_has_finished_has_a_report(tmp_path, capsys):

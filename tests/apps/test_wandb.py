@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +19,12 @@ from omegaconf import OmegaConf
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
 from kd_lightning.apps import train
+from kd_lightning.apps.fits.dashboards import OWN_ID, Shown, run_id
 from kd_lightning.apps.results.job_run import summary_numbers
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
 from kd_lightning.loggers import MlflowRun, WandbRun, ending, finished, wandb_run
 from kd_lightning.systems import NLUSystem
 
@@ -139,6 +142,36 @@ def test_a_job_that_is_queued_again_goes_on_with_its_run(kd, workplace, monkeypa
         kd("distill", *SMALL, folder="outputs/job")
     first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
     assert first == second != third
+
+
+def test_a_job_of_other_settings_has_a_run_of_its_own(kd, workplace, monkeypatch, wandb_runs):
+    """The curve of one seed, and that of the next one on top of it: a folder that is told twice."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NLUSystem, "validation_step", interrupt)
+        for told in ("seed=1", "seed=2", "skip_finished=true seed=2"):
+            with pytest.raises(KeyboardInterrupt):
+                kd("distill", *SMALL, *told.split(), folder="outputs/job")
+    first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
+    assert first != second == third
+
+
+@pytest.mark.parametrize("stage", ["distill", "teacher rte", "teacher " + "long" * 40])
+def test_a_folder_keeps_the_id_of_one_purpose(tmp_path, stage):
+    """Also of a name that the service would not take whole, with letters that it would not take."""
+    shown = Shown(stage, stage, stage, "0123456789abcdef", tmp_path, resumed=True)
+    known = run_id(shown)
+    assert run_id(shown) == known
+    assert re.fullmatch(r"[\w-]{1,128}", known)
+    for other in (replace(shown, identity="f" * 16), replace(shown, stage=f"{stage}s"), replace(shown, resumed=False)):
+        write_text(tmp_path / OWN_ID, known)
+        assert run_id(other) != known
+    for damaged in ("", f"{known}-1", known[:-1]):
+        write_text(tmp_path / OWN_ID, damaged)
+        assert run_id(shown) not in (damaged, known)
 
 
 def test_the_command_of_the_docs_finds_all_runs(kd, workplace):

@@ -8,15 +8,18 @@ from typing import Any
 import wandb_workspaces.reports.v2
 import wandb_workspaces.workspaces
 
-from kd_lightning.progress import STEP
+from kd_lightning.progress import PROGRESS, STEP
 
 reports: Any = wandb_workspaces.reports.v2  # their names are not declared as public
 workspaces: Any = wandb_workspaces.workspaces
 
 SETTINGS = reports.Config("job.settings")
-"""What runs that differ in their seeds alone have in common."""
+"""What jobs that differ in their seeds alone have in common."""
 
-OVER_SEEDS: dict[str, Any] = {"groupby": SETTINGS, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+SERIES = reports.Config("job.series")
+"""What jobs, or fits for the same purpose, have in common that differ in their seeds alone; a panel takes one key."""
+
+OVER_SEEDS: dict[str, Any] = {"groupby": SERIES, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 """Seeds as one line, or bar: their mean, in a band from the lowest to the highest."""
 
 
@@ -37,7 +40,7 @@ def build_workspace(entity: str, project: str, tasks: Sequence[str]) -> Any:
         sections=[sweep(tasks), gains(tasks), fits(tasks), costs()],
         settings=workspaces.WorkspaceSettings(x_axis=STEP, max_runs=50),
         runset_settings=workspaces.RunsetSettings(
-            groupby=[workspaces.Metric("JobType"), workspaces.Config("job.settings")], pinned_columns=pinned
+            groupby=[workspaces.Metric("JobType"), workspaces.Config("job.series")], pinned_columns=pinned
         ),
     )
 
@@ -67,11 +70,12 @@ def gains(tasks: Sequence[str]) -> Any:
 
 
 def fits(tasks: Sequence[str]) -> Any:
-    """Return the section of what fits log over their steps: gold weight, losses, scores."""
-    shown = {"Gold weight": ["train/gold_weight"], "Loss": ["train/loss"], "Average score": ["val/average"]}
+    """Return the section of what fits log: gold weight and losses over progress, scores over steps."""
+    shown = {"Gold weight": ["train/gold_weight"], "Loss": ["train/loss"]}
     for task in tasks:
         shown[f"Losses, {task}"] = [f"train/{task}/gold_loss", f"train/{task}/soft_loss"]
-    panels = [reports.LinePlot(title=title, x=STEP, y=keys, **OVER_SEEDS) for title, keys in shown.items()]
+    panels = [reports.LinePlot(title=title, x=PROGRESS, y=keys, **OVER_SEEDS) for title, keys in shown.items()]
+    panels.append(reports.LinePlot(title="Average score", x=STEP, y=["val/average"], **OVER_SEEDS))
     return workspaces.Section(name="Fits", panels=panels, is_open=True)
 
 

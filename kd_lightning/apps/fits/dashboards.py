@@ -17,14 +17,15 @@ from hydra.types import RunMode
 
 from kd_lightning.apps.fits.build import build, learns_from_teachers
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.settings.config_hash import OF_A_SEED, changes_result, is_place
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
 from kd_lightning.files import write_text
 
-NOT_IN_NAMES = re.compile(r"[+~]*(paths|hydra|logger|callbacks|accelerator|debug|data\.root|ckpt_path|name)\b")
-"""Arguments that say where and how, and not what."""
-
 LONGEST_NAME = 120
 """Letters of a run's name, and of its id, which the service takes."""
+
+RANDOM_BYTES = 3
+"""At the end of an id: what begins anew is another run."""
 
 OWN_ID = "wandb_id"
 """The file in the folder of a fit or a job that holds the id of its run."""
@@ -94,12 +95,17 @@ def is_wandb(node: Any) -> bool:
 
 
 def run_id(shown: Shown) -> str:
-    """Return the id of a run, which the folder keeps: what goes on there goes on with its run."""
+    """Return the id of a run, which the folder keeps: what goes on there goes on with its run.
+
+    What has another purpose or other settings there begins anew.
+    """
     kept = shown.folder / OWN_ID
-    if shown.resumed and kept.is_file():
-        return kept.read_text(encoding="utf-8").strip()
     named = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{shown.stage}-{shown.identity}"[-LONGEST_NAME:])
-    own = f"{named}-{secrets.token_hex(3)}"
+    if shown.resumed and kept.is_file():
+        known = kept.read_text(encoding="utf-8").strip()
+        if re.fullmatch(rf"{re.escape(named)}-[0-9a-f]{{{2 * RANDOM_BYTES}}}", known):
+            return known
+    own = f"{named}-{secrets.token_hex(RANDOM_BYTES)}"
     shown.folder.mkdir(parents=True, exist_ok=True)
     write_text(kept, f"{own}\n")
     return own
@@ -108,7 +114,9 @@ def run_id(shown: Shown) -> str:
 def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
     """Return what a ``WandbRun`` is told beside its own settings."""
     system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
+    settings = " ".join(sorted(text for text in arguments_told() if _name(text) not in OF_A_SEED))
     facts = {"stage": shown.stage, "identity": shown.identity, "folder": str(shown.folder)}
+    facts |= {"settings": settings, "series": f"{shown.stage} {settings}".strip()}
     return {
         "offline": node["offline"] or not has_wandb_key(),
         "id": run_id(shown),
@@ -116,7 +124,7 @@ def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
         "group": node.get("group") or os.environ.get("WANDB_RUN_GROUP") or group(),
         "job_type": shown.kind,
         "tags": [*node["tags"], *([cfg["name"]] if "name" in cfg else []), *system, *(cfg.get("task") or ())],
-        "facts": {"job": {"command": kind_of_job(), "settings": settings_told(but="seed"), **facts}},
+        "facts": {"job": {"command": kind_of_job(), **facts}},
     }
 
 
@@ -138,15 +146,19 @@ def kind_of_job() -> str:
     return str(HydraConfig.get().job.config_name) if HydraConfig.initialized() else ""
 
 
-def settings_told(but: str = "") -> str:
-    """Return the arguments of the command that say what is trained, in a row.
+def settings_told() -> str:
+    """Return the arguments of the command that say what is trained, in a row."""
+    return " ".join(arguments_told())
 
-    Args:
-        but: A setting that is left out.
-    """
+
+def arguments_told() -> list[str]:
+    """Return the arguments of the command without those on which no result depends: places, hardware, loggers."""
     told = [str(argument) for argument in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
-    kept = [argument for argument in told if not NOT_IN_NAMES.match(argument)]
-    return " ".join(argument for argument in kept if not but or argument.partition("=")[0] != but)
+    return [argument for argument in told if changes_result(argument) and not is_place(_name(argument))]
+
+
+def _name(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0]
 
 
 def group() -> str:

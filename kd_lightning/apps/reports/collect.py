@@ -20,6 +20,9 @@ from kd_lightning.files import read_json
 KEYS = ("experiment", "system", "seed", "tasks", "average", "parameters", "latency_ms", "status")
 """What is read of every summary."""
 
+MAPPINGS = ("tasks", "average", "parameters", "latency_ms", "averages", "data", "folders")
+"""What maps names to something in a summary, where it is there."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,14 +44,21 @@ class Run:
         file = self.folder / ".hydra" / "hydra.yaml"
         if not file.is_file():
             return {}
-        told = read_yaml(file)["hydra"]["runtime"]["choices"]
-        chosen = {name.rpartition("@")[2]: option for name, option in told.items()}
+        told: Any = read_yaml(file)
+        for name in ("hydra", "runtime", "choices"):
+            told = told.get(name) if isinstance(told, dict) else None
+        if not isinstance(told, dict):
+            raise UserError(f"{file} has no hydra.runtime.choices, expected what Hydra notes of a run")
+        chosen = {str(name).rpartition("@")[2]: option for name, option in told.items()}
         return {name: str(option) for name, option in chosen.items() if option and not name.startswith("hydra/")}
 
     @cached_property
     def overrides(self) -> frozenset[str] | None:
         """What the run was told on the command line; None if that is not known."""
-        return arguments_of(self.folder)
+        told, file = arguments_of(self.folder), self.folder / ".hydra" / "overrides.yaml"
+        if file.is_file() and (told is None or not file.stat().st_size):
+            raise UserError(f"{file} cannot be read, expected the list of a run's arguments")
+        return told
 
     @property
     def told(self) -> frozenset[str]:
@@ -70,20 +80,24 @@ def read_yaml(file: Path) -> Config:
     """
     if not file.is_file():
         raise UserError(f"{file} is not there, expected beside summary.json")
-    try:
-        found: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception as error:  # of YAML's parser, of the encoding
-        raise UserError(f"{file} cannot be read ({first_line(error)})") from error
+    found = _loaded(file)
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings")
     return {str(name): value for name, value in found.items()}
 
 
+def _loaded(file: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # of YAML's parser, of the encoding
+        raise UserError(f"{file} cannot be read ({first_line(error)})") from error
+
+
 def collect(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Return the runs under some folders, each once, in the order of their paths, and what could not be read.
 
-    The summary of a first stage (``RUN/pretrain/summary.json``) is a part of its run. A summary that cannot be read
-    is one line, and the others count: one job that a full disk has damaged should not hide the rest of a sweep.
+    The summary of a first stage (``RUN/pretrain/summary.json``) is a part of its run. A run of which a file cannot be
+    read is one line, and the others count: one job that a full disk has damaged should not hide the rest of a sweep.
 
     Args:
         folders: Where to look, at any depth; of a sweep whose jobs have other names, also under these.
@@ -95,12 +109,23 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if place in runs or place in damaged:
             continue
         try:
-            summary = read_summary(path)
-            config = read_yaml(path.with_name("config.yaml")) if summary["status"] == "finished" else {}
-            runs[place] = Run(path.parent, summary, config)
+            runs[place] = _read_run(path)
         except UserError as error:
             damaged[place] = f"{error}: the run is left out"
     return list(runs.values()), list(damaged.values())
+
+
+def _read_run(path: Path) -> Run:
+    """Return the run of a summary, with all that a report asks of its files.
+
+    Raises:
+        UserError: If one of them is damaged.
+    """
+    summary = read_summary(path)
+    finished = summary["status"] == "finished"
+    run = Run(path.parent, summary, read_yaml(path.with_name("config.yaml")) if finished else {})
+    _ = run.overrides, run.choices if finished else None
+    return run
 
 
 def _summaries(folder: Path) -> Iterator[Path]:
@@ -150,8 +175,12 @@ def read_summary(path: Path) -> Config:
     missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
     if missing:
         raise UserError(f"{path} has no {', '.join(missing)}, expected a run's summary")
-    if not _are_scores([*found["tasks"].values(), found["average"]]):
-        raise UserError(f"{path} has scores that are no numbers")
+    wrong = [key for key in MAPPINGS if not isinstance(found.get(key, {}), dict)]
+    if wrong or not isinstance(found["seed"], int):
+        raise UserError(f"{path}: {', '.join(wrong) or 'seed'} is not what a run's summary has")
+    scores = [*found["tasks"].values(), found["average"]]
+    if not _are_scores(scores) or not all("metric" in of_task for of_task in scores[:-1]):
+        raise UserError(f"{path} has scores that are no numbers, or of no metric")
     return found
 
 

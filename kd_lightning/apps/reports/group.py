@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
 from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.settings.config_hash import of_the_result
-
-PLACES = ("root", "download")
-"""Settings of where data lie: a report knows them by their fingerprints."""
+from kd_lightning.apps.settings.config_hash import OF_A_SEED, is_place, of_the_result
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ def group(runs: Sequence[Run]) -> list[Group]:
     """Return the groups of the runs that have finished with scores, in the order of their first folders.
 
     A run belongs to a group by ``config.yaml`` without the seed, and by the fingerprints of its data; places, loggers,
-    hardware, where it was resumed and whether it has a baseline do not count. Where each run's teachers have the run's
-    own seed (``teacher.seeds=[SEED]``), theirs does not count either.
+    hardware, where it was resumed and whether it has a baseline do not count. Of runs whose teachers have the run's own
+    seed (``teacher.seeds=[SEED]``), two or more, theirs does not count either.
     """
     buckets: dict[str, list[tuple[Run, Settings]]] = {}
     for run in sorted(runs, key=lambda run: [(len(part), part) for part in run.folder.parts]):
@@ -52,16 +50,30 @@ def group(runs: Sequence[Run]) -> list[Group]:
             buckets.setdefault(_key(settings, "teacher.seeds"), []).append((run, settings))
     split: dict[str, list[tuple[Run, Settings]]] = {}
     for shared, found in buckets.items():
-        own = len(found) > 1 and all(each.get("teacher.seeds") == [run.summary["seed"]] for run, each in found)
+        own = _with_own_teachers(found)
         for run, settings in found:
-            if own:
+            if run.folder in own:
                 settings["teacher.seeds"] = "seed"
-            split.setdefault(shared if own else _key(settings), []).append((run, settings))
+            split.setdefault(shared if run.folder in own else _key(settings), []).append((run, settings))
     members = list(split.values())
     runs_of = [[run for run, _ in found] for found in members]
     told = [frozenset(name for run in runs for name in run.told) for runs in runs_of]
     names = names_of([found[0][1] for found in members], [_choices(runs) for runs in runs_of], told)
     return [_group(name, found) for name, found in zip(names, members, strict=True)]
+
+
+def _with_own_teachers(found: Sequence[tuple[Run, Settings]]) -> set[Path]:
+    """Return the folders of runs, of two seeds or more, whose teachers have the run's own seed.
+
+    A run that is as well one of more seeds with the same teachers is one of these.
+    """
+    alike: dict[str, set[int]] = {}
+    for run, settings in found:
+        alike.setdefault(str(settings.get("teacher.seeds")), set()).add(run.summary["seed"])
+    own = [run for run, settings in found if settings.get("teacher.seeds") == [run.summary["seed"]]]
+    count = len({run.summary["seed"] for run in own})
+    own = [run for run in own if len(alike[str([run.summary["seed"]])]) <= count]
+    return {run.folder for run in own} if len({run.summary["seed"] for run in own}) > 1 else set()
 
 
 def _group(name: str, found: Sequence[tuple[Run, Settings]]) -> Group:
@@ -79,19 +91,14 @@ def _worth(run: Run) -> tuple[bool, float]:
 
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    found = {name: value for name, value in _flat("", of_the_result(run.config)) if not _is_apart(name)}
+    counted = _flat("", of_the_result(run.config))
+    found = {name: value for name, value in counted if name not in OF_A_SEED and not is_place(name)}
     found["task"] = list(run.config.get("task") or {})
     if run.config.get("pretrain"):
         found["pretrain.task"] = list(run.config["pretrain"].get("task", found["task"]))
     for task, facts in (run.summary.get("data") or {}).items():
         found[f"task.{task}.rows"] = facts.get("fingerprint")
     return found
-
-
-def _is_apart(name: str) -> bool:
-    """Tell whether runs of one group may differ in a setting."""
-    *_, node, last = "", *name.split(".")
-    return name in ("seed", "baseline") or (node == "data" and last in PLACES)
 
 
 def _flat(prefix: str, node: Config) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from kd_lightning.apps.reports.scores import AVERAGE_ROWS, array, values
+from kd_lightning.apps.reports.cells import task_name
+from kd_lightning.apps.reports.scores import array, averaged, cases, values
 from kd_lightning.apps.reports.statistics import interval
 
 INK = "#010203"
@@ -81,7 +82,7 @@ def score_plot(table: pd.DataFrame, cost: str) -> str | None:
     known = table[table["main"] & table[cost].notna() & table["role"].isin(MARKERS)]
     if known.empty:
         return None
-    panels = _panels(known)
+    panels = _panels(table, list(dict.fromkeys(known["group"])))
     colours = _colours(list(table["group"]))
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(WIDTH, 3.4 * rows + 0.13 * len(colours)), layout="constrained")
@@ -99,13 +100,26 @@ def score_plot(table: pd.DataFrame, cost: str) -> str | None:
     return _svg(figure, f"score against {cost}")
 
 
-def _panels(known: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the tasks, in one line -> the groups that have them: averages of other tasks are not to be compared."""
-    panels: dict[str, list[str]] = {}
-    for group, found in known.groupby("group", sort=False):
-        tasks = [task for task in dict.fromkeys(found["task"]) if task not in AVERAGE_ROWS]
-        panels.setdefault(", ".join(tasks), []).append(str(group))
-    return panels
+def _panels(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, list[str]]:
+    """Return the tasks, in one line -> the groups that have them: averages of others are not to be compared.
+
+    Metrics are told where groups have the same tasks by others.
+    """
+    panels: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for group in groups:
+        panels.setdefault(_plotted(table, group), []).append(group)
+    order = list(dict.fromkeys(zip(table["task"], table["metric"], strict=True)))
+    tasks = [", ".join(dict.fromkeys(task for task, metric in order if (task, metric) in of)) for of in panels]
+    told = [", ".join(task_name(*each) for each in order if each in of) for of in panels]
+    names = [long if tasks.count(short) > 1 else short for short, long in zip(tasks, told, strict=True)]
+    return dict(zip(names, panels.values(), strict=True))
+
+
+def _plotted(table: pd.DataFrame, group: str) -> frozenset[tuple[str, str]]:
+    """Return the tasks and metrics of which a group's points are the average, or its only task and main metric."""
+    own = table[(table["group"] == group) & table["main"]]
+    has_average = (own["task"] == "average").any()
+    return averaged(table, group) if has_average else frozenset(zip(own["task"], own["metric"], strict=True))
 
 
 def _scale(axes: Any, costs: pd.Series) -> None:
@@ -152,26 +166,27 @@ def gain_plot(scores: pd.DataFrame) -> str | None:
     """Return the gain per task: the mean with its interval of 95 %, and each seed; None without a baseline."""
     from matplotlib.figure import Figure
 
-    tasks = list(dict.fromkeys(scores.index.get_level_values("task")))
     colours = _colours(list(scores.index.get_level_values("group")))
-    all_gains = {(task, group): 100 * array(values(scores, task, group, "gain")) for task in tasks for group in colours}
-    found = {key: gains for key, gains in all_gains.items() if len(gains)}
+    all_gains = {case: 100 * array(values(scores, case, "gain")) for case in cases(scores)}
+    found = {case: gains for case, gains in all_gains.items() if len(gains)}
     if not found:
         return None
-    shown = [task for task in tasks if any(key[0] == task for key in found)]
+    shown = list(dict.fromkeys((task, metric) for task, metric, _ in found))
+    tasks = [task for task, _ in shown]
+    names = [task if tasks.count(task) == 1 else task_name(task, metric) for task, metric in shown]
     figure = Figure(figsize=(WIDTH, 1.4 + max(0.5, 0.24 * len(colours)) * len(shown)), layout="constrained")
     axes = figure.subplots()
-    for (task, group), gains in found.items():
+    for (task, metric, group), gains in found.items():
         place = list(colours).index(group)
-        y = shown.index(task) + 0.7 * ((place + 0.5) / len(colours) - 0.5)
+        y = shown.index((task, metric)) + 0.7 * ((place + 0.5) / len(colours) - 0.5)
         axes.plot(gains, [y] * len(gains), "|", color=colours[group], ms=7, alpha=0.7)
         ends = interval(gains) or (gains.mean(), gains.mean())
         axes.plot(ends, [y, y], color=colours[group], lw=2, alpha=0.55)
         axes.plot(gains.mean(), y, "o", color=colours[group], ms=6)
     axes.axvline(0, color=INK, lw=1)
-    axes.set_yticks(range(len(shown)), shown)
+    axes.set_yticks(range(len(shown)), names)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("gain, in points: mean and 95 % over seeds; a stroke for each seed")
     _plain(axes)
-    _legend(figure, {group: colours[group] for _, group in found}, [])
+    _legend(figure, {group: colours[group] for *_, group in found}, [])
     return _svg(figure, "gain per task")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.reports.collect import Run
+from kd_lightning.apps.reports.collect import Run, read_yaml
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.errors import UserError, first_line
 
@@ -37,8 +37,8 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
     """
     owners = _owners(groups)
     found: Predictions = {}
-    lines = []
-    for path, model in _written(folders).items():
+    written, lines = _written(folders)
+    for path, model in written.items():
         for group, role, seed, tasks in owners.get(model, ()):
             task = next((name for name in tasks if path.stem.startswith(f"{name}-")), None)
             if task is None:
@@ -79,28 +79,38 @@ def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
 
 
 def began_in(folder: Path) -> Path:
-    """Return the working directory of the command that wrote a folder, from which its paths are told."""
+    """Return the working directory of the command that wrote a folder, from which its paths are told.
+
+    Raises:
+        UserError: If what Hydra notes of it cannot be read.
+    """
     noted = folder / ".hydra" / "hydra.yaml"
-    told = OmegaConf.select(OmegaConf.load(noted), "hydra.runtime.cwd") if noted.is_file() else None
+    told = OmegaConf.select(OmegaConf.create(read_yaml(noted)), "hydra.runtime.cwd") if noted.is_file() else None
     return Path(told) if told else Path.cwd()
 
 
-def _written(folders: Sequence[Path]) -> dict[Path, Path]:
-    """Return file -> folder of the model, of all tables that kd-predict has written."""
+def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
+    """Return file -> folder of the model, of all tables that kd-predict has written, and what could not be read."""
     noted = {path.resolve() for folder in folders for path in folder.rglob(".hydra/config.yaml")}
     found: dict[Path, Path] = {}
+    lines = []
     for path in sorted(noted, key=lambda path: (path.stat().st_mtime, path)):
         own = path.parents[1]
-        told: Any = OmegaConf.load(path)
-        if {"run", "split", "format"} <= {*told} and told["format"] == "csv":
+        try:
+            told = OmegaConf.create(read_yaml(path))
             start = began_in(own)
+        except UserError as error:
+            lines.append(f"{error}: if these are predictions, they are left out")
+            continue
+        is_ours = {"run", "split", "format"} <= {*told} and not OmegaConf.is_missing(told, "run")
+        if is_ours and told["format"] == "csv":
             output = start / told["output"] if told["output"] else own
             name = Path(told["file"]).stem if told["file"] else "*"
             files = [file.resolve() for file in sorted(output.glob(f"*-{name}.csv"))]
             if output != own:  # where other commands write, too
                 files = [file for file in files if file.stat().st_mtime >= path.stat().st_mtime]
             found |= dict.fromkeys(files, (start / told["run"]).resolve())
-    return found
+    return found, lines
 
 
 def _table(path: Path) -> pd.DataFrame | None:

@@ -23,6 +23,9 @@ GAIN_NAMES = {"student": "gain", "student_fine_tuned": "gain, fine-tuned"}
 AVERAGE_ROWS = ("average", *AVERAGES)
 """What is no task, but a mean of several."""
 
+Case = tuple[str, str, str]
+"""Task or average, its metric, and a group."""
+
 
 def long_table(groups: Sequence[Group]) -> pd.DataFrame:
     """Return the scores as they come (in [-1, 1]); ``main`` marks a task's main metric, and averages.
@@ -40,9 +43,7 @@ def _rows(group: Group, run: Run) -> Iterator[dict[str, Any]]:
     }
     for task, metric, role, value in _values(summary):
         main = task in AVERAGE_ROWS or metric == summary["tasks"][task]["metric"]
-        size = {key: summary[key].get("teacher" if role == "teacher" else "student") for key in COSTS}
-        if role == "ensemble":
-            size = dict.fromkeys(size)
+        size = {key: summary[key].get(role.removesuffix("_fine_tuned")) for key in COSTS}  # of an ensemble none
         yield told | {"task": task, "metric": metric, "main": main, "role": role, "value": value} | size
 
 
@@ -84,20 +85,20 @@ def main_scores(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[by_place, order]
 
 
-def values(scores: pd.DataFrame, task: str, group: str, role: str) -> pd.Series:
+def values(scores: pd.DataFrame, case: Case, role: str) -> pd.Series:
     """Return a group's scores in a task by seed, without those missing; none if there are none.
 
     Args:
         scores: As ``main_scores`` returns them.
-        task: Its name, or that of an average.
-        group: Its name.
+        case: The task, or an average, by which metric, and the group.
         role: A role, or a gain.
     """
     if role not in scores:
         return pd.Series(dtype=float)
+    task, metric, group = case
     level = scores.index.get_level_values
-    found = scores.loc[(level("task") == task) & (level("group") == group), role].dropna()
-    return found.droplevel(["task", "metric", "group"])
+    rows = (level("task") == task) & (level("metric") == metric) & (level("group") == group)
+    return scores.loc[rows, role].dropna().droplevel(["task", "metric", "group"])
 
 
 def array(found: pd.Series) -> Array:
@@ -105,6 +106,21 @@ def array(found: pd.Series) -> Array:
     return np.asarray(found.sort_index(), dtype=float)
 
 
-def cases(scores: pd.DataFrame) -> list[tuple[str, str, str]]:
+def cases(scores: pd.DataFrame) -> list[Case]:
     """Return (task, metric, group) of all rows of a table of groups, in their order."""
     return list(dict.fromkeys((task, metric, group) for task, metric, group, _ in scores.index))
+
+
+def averaged(table: pd.DataFrame, group: str, average: str = "average") -> frozenset[tuple[str, str]]:
+    """Return the tasks and metrics, not the main ones alone, of which an average of a group is the mean.
+
+    Args:
+        table: As ``long_table`` returns it.
+        group: Its name.
+        average: Of all tasks, of those with a teacher, or of those without.
+    """
+    found = table[(table["group"] == group) & ~table["task"].isin(AVERAGE_ROWS)]
+    if average in AVERAGES:
+        taught = found["task"].isin(found.loc[found["role"] == "teacher", "task"])
+        found = found[taught if average == AVERAGES[0] else ~taught]
+    return frozenset(zip(found["task"], found["metric"], strict=True))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kd_lightning.apps.reports.cells import Table, p_value, points, task_name, told_once, without_one_group
 from kd_lightning.apps.reports.group import Group
-from kd_lightning.apps.reports.scores import AVERAGE_ROWS, GAIN_NAMES, array, cases, values
+from kd_lightning.apps.reports.scores import AVERAGE_ROWS, GAIN_NAMES, Case, array, averaged, cases, values
 from kd_lightning.apps.reports.statistics import Array, bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.tables import GAINS, LABELS, gain, megabytes, percent
@@ -28,7 +28,7 @@ def main_table(scores: pd.DataFrame) -> Table:
     corrected = dict(zip(tests, raised, strict=True))
     for case in cases(scores):
         task, metric, group = case
-        found = {name: values(scores, task, group, name) for name in map(str, scores)}
+        found = {name: values(scores, case, name) for name in map(str, scores)}
         count = max(len(each) for each in found.values())
         cells = [_median(each, GAIN_NAMES.values(), name) for name, each in found.items()]
         p = [p_value(corrected.get((*case, "student")))] * bool(tests)
@@ -60,9 +60,10 @@ def _median(found: pd.Series, gains: Any, name: str) -> str:
 def spread_table(scores: pd.DataFrame) -> Table:
     """Return number, median, lowest, highest and deviation of each role and gain."""
     rows = []
-    for task, metric, group in cases(scores):
+    for case in cases(scores):
+        task, metric, group = case
         for name in map(str, scores):
-            found = values(scores, task, group, name)
+            found = values(scores, case, name)
             if len(found):
                 of, form = spread(found), points if name in GAIN_NAMES.values() else percent
                 shown = [form(of[key]) for key in ("median", "min", "max")]
@@ -79,7 +80,7 @@ def _student_tests(scores: pd.DataFrame) -> dict[tuple[str, str, str, str], pd.S
     found = {}
     for case in cases(scores):
         for student in GAINS:
-            gains = values(scores, case[0], case[2], GAIN_NAMES[student])
+            gains = values(scores, case, GAIN_NAMES[student])
             if len(gains):
                 found[(*case, student)] = gains
     return found
@@ -89,7 +90,7 @@ def student_table(scores: pd.DataFrame) -> Table | None:
     """Return the tests of each student against its baseline; None without a baseline."""
     rows, tests = [], []
     for (task, metric, group, student), gains in _student_tests(scores).items():
-        one, other = (array(values(scores, task, group, role)) for role in (student, GAINS[student]))
+        one, other = (array(values(scores, (task, metric, group), role)) for role in (student, GAINS[student]))
         differences = array(gains)
         tests.append((sign_flip(differences), mann_whitney(one, other), bootstrap(differences)))
         mean = gain(float(differences.mean()), 0.0)
@@ -114,19 +115,24 @@ TEST_NOTES = (
 )
 
 
-def pairs_table(scores: pd.DataFrame) -> Table | None:
-    """Return the tests of the students of each two groups, in what both were evaluated on; None of one group."""
+def pairs_table(scores: pd.DataFrame, table: pd.DataFrame) -> Table | None:
+    """Return the tests of the students of each two groups, in what both were evaluated on; None of one group.
+
+    Args:
+        scores: The main scores and gains.
+        table: All scores, which say of what averages are the means.
+    """
     rows, tests = [], []
     groups = list(dict.fromkeys(scores.index.get_level_values("group")))
-    of_group = {group: {task for task, _, of in cases(scores) if of == group} for group in groups}
     few = len(groups) <= MANY
     for task, metric in dict.fromkeys((task, metric) for task, metric, _ in cases(scores)):
         if not few and task not in AVERAGE_ROWS and len({task for task, _, _ in cases(scores)}) > 1:
             continue
-        found = {group: values(scores, task, group, _handed_over(scores, task, group)) for group in groups}
+        found = {group: _handed_over(scores, (task, metric, group)) for group in groups}
+        of_group = {group: averaged(table, group, task) for group in groups} if task in AVERAGE_ROWS else {}
         for one, other in itertools.combinations([group for group in groups if len(found[group])], 2):
             if task in AVERAGE_ROWS and of_group[one] != of_group[other]:
-                continue  # averages of other tasks
+                continue  # averages of other tasks, or of other metrics
             a, b = found[one], found[other]
             common = array((a - b).dropna())
             tests.append((sign_flip(common), mann_whitney(array(a), array(b)), bootstrap(array(a), array(b))))
@@ -146,8 +152,9 @@ def pairs_table(scores: pd.DataFrame) -> Table | None:
     return Table("Groups against each other", header, told_once(rows), 2, notes)
 
 
-def _handed_over(scores: pd.DataFrame, task: str, group: str) -> str:
-    return "student_fine_tuned" if len(values(scores, task, group, "student_fine_tuned")) else "student"
+def _handed_over(scores: pd.DataFrame, case: Case) -> pd.Series:
+    tuned = values(scores, case, "student_fine_tuned")
+    return tuned if len(tuned) else values(scores, case, "student")
 
 
 def size_table(groups: Sequence[Group]) -> Table:

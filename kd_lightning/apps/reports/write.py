@@ -55,7 +55,7 @@ def _contents(groups: Sequence[Group], table: pd.DataFrame, by_row: Table | None
     if table.empty:
         return [], {}
     scores = main_scores(table)
-    tables = [main_table(scores), student_table(scores), pairs_table(scores), by_row, size_table(groups)]
+    tables = [main_table(scores), student_table(scores), pairs_table(scores, table), by_row, size_table(groups)]
     tables.append(spread_table(scores))
     return [one for one in tables if one is not None and one.rows], plots(table, scores) if can_plot() else {}
 

@@ -20,6 +20,12 @@ LEFT_OUT = {
 }
 """Group -> its settings that change no result; under no name, those of the whole configuration."""
 
+OF_A_SEED = ("seed", "baseline")
+"""Settings in which runs may differ that are seeds of one group; a baseline makes no other student."""
+
+PLACES = ("root", "download")
+"""Settings of ``data`` that say where rows lie, in which such runs may differ, too."""
+
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return a hash of a job's settings without those that change no result: places, loggers, devices.
@@ -51,6 +57,12 @@ def of_the_result(cfg: Mapping[str, Any]) -> dict[str, Any]:
         cfg: The resolved configuration in plain containers.
     """
     return {str(name): _counted(node, str(name)) for name, node in cfg.items() if name not in LEFT_OUT[""]}
+
+
+def is_place(name: str) -> bool:
+    """Tell whether a setting, by its dotted name, says where data lie."""
+    *_, node, last = "", *name.split(".")
+    return node == "data" and last in PLACES
 
 
 def _counted(node: Any, group: str) -> Any:
