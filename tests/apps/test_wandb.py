@@ -155,8 +155,9 @@ def test_a_job_of_other_settings_has_a_run_of_its_own(kd, workplace, monkeypatch
         for told in ("seed=1", "seed=2", "skip_finished=true seed=2"):
             with pytest.raises(KeyboardInterrupt):
                 kd("distill", *SMALL, *told.split(), folder="outputs/job")
-    first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
-    assert first != second == third
+    runs = wandb_runs(workplace / "outputs" / "job")  # in any order: they begin in one second
+    assert sorted(run["config"]["seed"] for run in runs) == [1, 2, 2]
+    assert len({(run["id"], run["config"]["seed"]) for run in runs}) == len({run["id"] for run in runs}) == 2
 
 
 @pytest.mark.parametrize("stage", ["distill", "teacher rte", "teacher " + "long" * 40])
