@@ -42,12 +42,13 @@ def changes_result(argument: str) -> bool:
     Example:
         >>> [changes_result(one) for one in ("seed=1", "skip_finished=true", "+teacher.trainer.devices=2")]
         [True, False, False]
+        >>> [changes_result(one) for one in ("encoder@teacher.encoder=tiny", "accelerator@teacher.trainer=ddp")]
+        [True, False]
     """
-    name = argument.lstrip("+~").partition("=")[0].rpartition("@")[2]
-    *groups, last = ["", *re.split("[./]", name)]
-    first = groups[1] if len(groups) > 1 else last
-    apart = first in LEFT_OUT[""] or first in ("accelerator", "hydra")
-    return not (apart or last in LEFT_OUT.get(groups[-1], ()))
+    group, _, package = argument.lstrip("+~").partition("=")[0].partition("@")
+    parts = re.split("[./]", package or group)
+    apart = group.partition("/")[0] in ("accelerator", "hydra") or parts[0] == "hydra"
+    return not (apart or any(part in LEFT_OUT.get(of, ()) for of, part in zip(["", *parts], parts, strict=False)))
 
 
 def of_the_result(cfg: Mapping[str, Any]) -> dict[str, Any]:
