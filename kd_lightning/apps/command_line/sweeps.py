@@ -127,7 +127,8 @@ class RecordSweep(Callback):
             check_sweep(config)
             folder = Path(config.hydra.sweep.dir)
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+            if own_seat().leads:
+                write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             begun[:] = [Sweep(config, time.time())]
             if on_cluster(config):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
@@ -145,7 +146,7 @@ def check_sweep(config: DictConfig) -> None:
     Raises:
         UserError: If its jobs leave no word of what they were told, or if each of several processes would search.
     """
-    if config.hydra.output_subdir is None:
+    if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
         raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
     if own_seat().size > 1 and is_search(config):
         raise UserError(
