@@ -15,7 +15,7 @@ from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
 from kd_lightning.apps.settings.trainer import check_trainer
-from kd_lightning.apps.settings.unused import check_overridden, check_unused
+from kd_lightning.apps.settings.unused import check_unused, warn_of_overridden
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
 
@@ -98,7 +98,7 @@ def check_early(cfg: DictConfig) -> None:
     if isinstance(cfg.get("task"), DictConfig) and isinstance(cfg.get("system"), DictConfig):
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
-        check_overridden(plain, _arguments())
+        warn_of_overridden(plain, _arguments())
     make_absolute(cfg)
     if isinstance(cfg.get("pretrain"), DictConfig):
         make_absolute(cfg.pretrain, "pretrain.")

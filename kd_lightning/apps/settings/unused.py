@@ -36,33 +36,31 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
                 log.info("%s.%s: %s is no task of this run", where, name, name)
 
 
-def check_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    """Check that some teacher has a setting that the command gives all of them.
+def warn_of_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Say so if the command gives all teachers what each of them has of its own.
 
     Args:
         cfg: The run's configuration.
         arguments: Of the command.
-
-    Raises:
-        UserError: If each member of the ensemble has a value of its own.
     """
-    members = (cfg.get("teacher") or {}).get("members") or {}
-    members = {name: node for name, node in members.items() if node is not None}
+    teacher = cfg.get("teacher") or {}
+    members = {name: node for name, node in (teacher.get("members") or {}).items() if node is not None}
     for argument in arguments:
         first, *path = argument.lstrip("+~").partition("=")[0].split(".")
-        if first == "teacher" and path and members and all(_has(node, path) for node in members.values()):
+        own = [_value(node, path) for node in members.values()] if first == "teacher" and path else []
+        if own and None not in own and _value(teacher, path) not in own:  # equal where it refers to it
             setting, name = ".".join(path), next(iter(members))
-            raise UserError(
-                f"{argument} changes nothing: each of teacher.members has its own, as teacher.members.{name}.{setting}"
-            )
+            log.warning(
+                "%s changes nothing: each of teacher.members has its own, as teacher.members.%s.%s",
+                argument, name, setting,
+            )  # fmt: skip
 
 
-def _has(node: Any, path: Sequence[str]) -> bool:
+def _value(node: Any, path: Sequence[str]) -> Any:
+    """Return a single value at a path of names, None if there is none."""
     for name in path:
-        if not isinstance(node, Mapping) or name not in node:
-            return False
-        node = node[name]
-    return not isinstance(node, Mapping)
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return None if isinstance(node, Mapping) else node
 
 
 def _by_task(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
