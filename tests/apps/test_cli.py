@@ -173,6 +173,7 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
         pytest.param(["debgu=overfit"], "no setting 'debgu'; did you mean 'debug'?", id="misspelt group"),
         pytest.param(["seed=1", "task=[a,]"], "the argument task=[a,] cannot be read; letters that", id="grammar"),
         pytest.param(["system.head=[1,2]"], "system.head is [1,2], expected settings by their names", id="a list"),
+        pytest.param(["hydra/launcher=basic"], "hydra/launcher=basic is for sweeps: give -m, else", id="no sweep"),
         pytest.param(["--config-dir", "broken", "task=broken"], "task/broken.yaml", id="broken yaml"),
         pytest.param(["--config-dir", "broken", "task=bare"], "a file of task/ begins with _target_", id="bare task"),
         pytest.param(["--config-dir", "broken", "task=hollow"], "task hollow has no _target_", id="hollow task"),

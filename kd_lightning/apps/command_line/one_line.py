@@ -33,11 +33,12 @@ GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
 
 SPECIAL = "letters that mean something to Hydra stand in quotes within quotes, 'NAME=\"VALUE\"'"
 
+OTHERWISE = "over other values; hydra.sweeper.study_name=NAME begins another"
+
 SEARCHES = {
     "Record does not exist": "none of its trials has finished",
-    "does not support dynamic value space": (
-        "its study has trials over other values; hydra.sweeper.study_name=NAME begins another"
-    ),
+    "does not support dynamic value space": f"its study has trials {OTHERWISE}",
+    "Cannot set different distribution kind": f"its study has trials {OTHERWISE}",
 }
 """What Optuna says at the end of a search -> what that means."""
 
@@ -86,7 +87,7 @@ def one_line(
         last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
         text = text[last[-1].end() :] if last else text
     line = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return line.removeprefix("UserError raised while resolving interpolation: ")
+    return _in_plain_words(line.removeprefix("UserError raised while resolving interpolation: "))
 
 
 def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callable[[str], Sequence[str]]) -> str:
@@ -114,7 +115,10 @@ def last_error(text: str) -> str:
     """Return the first line of the exception that a traceback ends with."""
     raised = re.split(RAISED, text.split("Set the environment variable")[0], flags=re.MULTILINE)
     lines = [line.strip() for line in raised[-1].splitlines() if line.strip()]
-    line = lines[0] if lines else "it does not say why"
+    return _in_plain_words(lines[0] if lines else "it does not say why")
+
+
+def _in_plain_words(line: str) -> str:
     return next((plain for said, plain in SEARCHES.items() if said in line), line)
 
 

@@ -198,7 +198,8 @@ def end_of_sweep(name: str) -> None:
     if missing:
         print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep)}", file=sys.stderr)
     if missing or sweep.stopped:
-        sys.exit(2 if not sweep.stopped and all(job.state == REFUSED for job in missing) else 1)
+        refused = all(job.state == REFUSED for job in missing)
+        sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config)) else 1)
 
 
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:

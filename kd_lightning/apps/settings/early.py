@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,7 +16,7 @@ from kd_lightning.apps.settings.paths import make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
 from kd_lightning.apps.settings.trainer import check_trainer
-from kd_lightning.apps.settings.unused import check_unused, warn_of_overridden
+from kd_lightning.apps.settings.unused import check_launched, check_unused, warn_of_overridden
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
 
@@ -79,6 +80,8 @@ def check_early(cfg: DictConfig) -> None:
     Raises:
         UserError: If a value is missing, cannot be resolved, or is of the wrong kind.
     """
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN:
+        check_launched(HydraConfig.get().overrides.hydra)
     _check_is_read(cfg)
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too

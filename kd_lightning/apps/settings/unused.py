@@ -36,6 +36,20 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
                 log.info("%s.%s: %s is no task of this run", where, name, name)
 
 
+def check_launched(arguments: Sequence[str]) -> None:
+    """Check that a command which is no sweep is not told of a launcher or a sweeper.
+
+    Args:
+        arguments: Those for Hydra.
+
+    Raises:
+        UserError: If it is: the command would train here, where people log in.
+    """
+    for argument in arguments:
+        if re.match(r"[+~]*hydra[./](launcher|sweeper)\b", argument):
+            raise UserError(f"{argument} is for sweeps: give -m, else the command runs here and now")
+
+
 def warn_of_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
     """Say so if the command gives all teachers what each of them has of its own.
 
