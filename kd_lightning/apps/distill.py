@@ -22,6 +22,7 @@ from kd_lightning.apps.command_line.jobs import skipped_by_all
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.model_folder import write_config
+from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.apps.fits.start import Start
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import silence_libraries
@@ -63,15 +64,22 @@ def run(cfg: DictConfig) -> float | None:
         if all_of_us.leads:
             plan.warn_of_few_steps()
         folder = Path(all_of_us.agree(lambda: str(folder)))
-        if all_of_us.leads:
-            write_config(folder, plain)
         summary = new_summary(plain, versions())
-        with job_run(plain, folder, summary) if all_of_us.leads else nullcontext(), SummaryFile(folder, summary):
+        with claimed(folder), recorded(plain, folder, summary):
             if plain["until"]:
                 prepare(plan, summary)
                 return None
             distill(plan, folder, summary)
     return show(plain, folder, summary) if all_of_us.leads else None
+
+
+@contextmanager
+def recorded(plain: Config, folder: Path, summary: Config) -> Iterator[None]:
+    """Keep word of a run while the block does it: in its folder, and in the dashboards that it asks for."""
+    if team().leads:
+        write_config(folder, plain)
+    with job_run(plain, folder, summary) if team().leads else nullcontext(), SummaryFile(folder, summary):
+        yield
 
 
 def show(plain: Config, folder: Path, summary: Config) -> float | None:

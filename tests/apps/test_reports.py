@@ -643,7 +643,7 @@ def test_what_a_sweep_lacks_is_listed(sweep):
     ]
     said = list(found.values())
     assert said[0].startswith("running, or killed; last written 20")
-    assert said[1] == "interrupted; the same command goes on"
+    assert said[1] == "interrupted; the same command with skip_finished=true goes on"
     assert said[2] == "failed: ValueError: no such file"
     assert said[3].startswith("no summary.json")
     assert said[4] == "never started"
@@ -654,7 +654,12 @@ def test_what_a_sweep_lacks_is_listed(sweep):
     [
         ("refused: seed is -3", "refused: seed is -3"),
         ("crashed: ValueError: no; traceback in 4/x.log", "crashed: ValueError: no; traceback in 4/x.log"),
-        ("interrupted: it was ended from outside", "interrupted; the same command goes on"),
+        ("interrupted: it was ended from outside", "interrupted; the same command with skip_finished=true goes on"),
+        (
+            "interrupted: it was ended from outside, as job 7_3 of SLURM",
+            "interrupted; the same command with skip_finished=true goes on, unless squeue still lists job 7_3",
+        ),
+        ("queued again: it lost its place", "queued again, and goes on by itself"),
     ],
 )
 def test_what_ended_a_job_is_told_as_the_sweep_notes_it(sweep, text, said):
@@ -676,7 +681,8 @@ def test_a_job_that_runs_is_told_from_one_that_was_killed(sweep):
         (running,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/1 ")]
     (sweep / "1" / ".running").touch()
     (killed,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/1 ")]
-    assert [line.partition("): ")[2] for line in (running, killed)] == ["running", "killed; the same command goes on"]
+    goes_on = "the same command with skip_finished=true goes on"
+    assert [line.partition("): ")[2] for line in (running, killed)] == ["running", f"killed; {goes_on}"]
 
 
 @pytest.mark.parametrize("text", ["[]", "hydra: {sweep", "hydra: {sweep: null}", ""])
@@ -701,14 +707,13 @@ def test_jobs_in_folders_of_other_names_are_found(sweep):
 
 
 @pytest.mark.parametrize(
-    ("command", "how"),
-    [("distill", "the same command goes on"), ("train", "the same command with ckpt_path=last goes on")],
+    ("command", "more"), [("distill", "skip_finished=true"), ("train", "ckpt_path=last skip_finished=true")]
 )
-def test_how_a_job_goes_on_depends_on_its_command(sweep, command, how):
+def test_how_a_job_goes_on_depends_on_its_command(sweep, command, more):
     """The same ``kd-train`` begins anew."""
     (sweep / "2" / ".hydra" / "hydra.yaml").write_text(f"hydra: {{job: {{config_name: {command}}}}}")
     (line,) = [line for line in missing([sweep], *collect([sweep])) if line.startswith(f"{sweep}/2 ")]
-    assert line.endswith(f": interrupted; {how}")
+    assert line.endswith(f": interrupted; the same command with {more} goes on")
 
 
 def test_a_sweep_that_never_began_is_one_line(sweep):
@@ -728,6 +733,25 @@ def test_what_was_made_up_for_is_not_missing(sweep):
     make_run(sweep.parent / "later_too", 2, overrides=["experiment=bam", "seed=2", "lr=1"], optimizer__lr=1)
     lines = missing([sweep.parent], *collect([sweep.parent]))
     assert [re.search(r"/(\d) ", line)[1] for line in lines] == ["1", "3", "4"]
+
+
+def test_of_several_attempts_the_last_that_began_is_told(sweep):
+    """A gap for each mistake on the way hides those that are left."""
+    made = {"later": ["seed=3", "lr=1"], "later_still": ["seed=3", "lr=1", "skip_finished=true"]}
+    for name, told in made.items():
+        make_run(sweep.parent / name, 3, status="failed", overrides=["experiment=bam", *told])
+    other = sweep.parent / "sweep_y"
+    other.mkdir()
+    (other / "multirun.yaml").write_text((sweep / "multirun.yaml").read_text())
+    make_run(other / "3", 2, status="interrupted", overrides=["experiment=bam", "seed=2", "lr=2"])
+    lines = missing([sweep.parent], *collect([sweep.parent]))
+    assert [line.partition(": ")[0].removeprefix(f"{sweep.parent}/") for line in lines] == [
+        "sweep_x/1 (seed=1 lr=2)",
+        "sweep_x/2 (seed=2 lr=1)",
+        "sweep_y/3 (seed=2 lr=2)",
+        "sweep_y, job 5 (seed=3 lr=2)",
+        "later_still",
+    ]
 
 
 def test_runs_of_a_sweep_over_experiments_are_found(sweep):

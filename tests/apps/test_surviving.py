@@ -18,7 +18,7 @@ from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import workers
 from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
-from kd_lightning.apps.command_line.sweeps import check_sweep
+from kd_lightning.apps.command_line.sweep_start import check_sweep
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
@@ -246,6 +246,25 @@ def test_a_sweep_that_was_killed_goes_on(place):
     found = jobs(place, "half")
     assert trained({"0": begun, **{f"new {number}": folder for number, folder in found.items()}}) == ["0", "new 1"]
     assert (found["0"] / "finished_in.txt").read_text() == f"../../{begun.parent.name}/0\n"
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_refused_leaves_nothing(place):
+    """A gap in each later report, of a command that was mistyped."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = kd("train", "-m", "name=none", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", cwd=place)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert not list((place / "outputs").glob("none/*"))
+
+
+@pytest.mark.slow
+def test_a_folder_is_of_one_command(place):
+    """The later one would write over the other's results, and both end well."""
+    with locked_if_free(place / "outputs" / "held" / "fit"):
+        done = kd("distill", "encoder@teacher.encoder=tiny", "hydra.run.dir=outputs/held", cwd=place)
+    assert done.stderr.endswith("outputs/held is being trained by another command: wait for its end\n")
+    assert done.returncode == 2
+    assert not (place / "outputs" / "held" / "summary.json").exists()
 
 
 def test_one_that_searches_is_one(monkeypatch):

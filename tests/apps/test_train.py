@@ -463,7 +463,8 @@ def test_processes_that_wait_for_all_heads_are_refused(kd):
     """Torch's traceback at the first batch without one of the tasks."""
     length = ["accelerator=ddp_cpu", "trainer.max_epochs=-1", "trainer.max_steps=1"]
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_false"):
-        told = rf"trainer.strategy is {strategy}, .* one of 2 tasks: use ddp_find_unused_parameters_true$"
+        use = "accelerator=ddp .ddp_cpu without GPUs.$" if strategy == "auto" else "ddp_find_unused_parameters_true$"
+        told = rf"trainer.strategy is {strategy}, .* one of 2 tasks: use {use}"
         with pytest.raises(UserError, match=told):
             kd("train", "task=[animals,beasts]", *length, f"trainer.strategy={strategy}")
     kd("train", "task=animals", *length, f"trainer.strategy={strategy}")

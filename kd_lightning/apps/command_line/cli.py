@@ -110,6 +110,7 @@ def composed_in_one_line(name: str, said: io.StringIO) -> Iterator[None]:
         lookups = partial(setting_names, name, arguments), partial(options_with, name)
         message = one_line(said.getvalue(), *lookups, arguments, partial(options_of, name, arguments))
         said.truncate(said.seek(0))
+        sweeps.forget()
         print(f"kd-{name}: error: {message}", file=sys.__stderr__)
         sys.exit(2)
     except ValueError as error:

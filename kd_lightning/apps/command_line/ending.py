@@ -98,7 +98,9 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
     except Exception as error:
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
     except BaseException as error:
-        note(f"{QUEUED}: it lost its place" if isinstance(error, Preempted) else f"{INTERRUPTED}: {OUTSIDE}")
+        note(
+            f"{QUEUED}: it lost its place" if isinstance(error, Preempted) else f"{INTERRUPTED}: {OUTSIDE}{_its_job()}"
+        )
         raise
     else:
         (folder / ERROR).unlink(missing_ok=True)
@@ -108,6 +110,13 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
     line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
     print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
     _leave_with(EXIT_CODES[how])
+
+
+def _its_job() -> str:
+    """Return which job of a scheduler's this is, which may queue it again by itself."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+    return f", as job {job} of SLURM" if job else ""
 
 
 def tell_not_queued(name: str, why: str) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
@@ -28,10 +27,7 @@ from kd_lightning.apps.command_line.jobs import (
     result_of_job,
     state_of,
 )
-from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.seat import own_seat
-from kd_lightning.errors import UserError
-from kd_lightning.files import write_text
 
 NOT_STARTED = "not started"
 
@@ -40,6 +36,10 @@ SHOWN = 8
 
 MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
+
+
+WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED)
+"""Ends that leave no ``error.txt``."""
 
 
 @dataclass
@@ -115,49 +115,17 @@ begun: list[Sweep] = []
 """The sweep of this process, once it has begun."""
 
 
-class RecordSweep(Callback):
-    """Let the command know of its sweep: Hydra tells callbacks alone."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the sweep, and leave word of it in its folder, as Hydra's own sweeper does, of a search as well.
-
-        Hydra makes a warning of what goes wrong in a callback, so this ends the command by itself.
-        """
-        try:
-            check_sweep(config)
-            folder = Path(config.hydra.sweep.dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            if own_seat().leads:
-                write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
-            begun[:] = [Sweep(config, time.time())]
-            if on_cluster(config):
-                from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
-
-                watch(begun[0])
-        except Exception as error:
-            why = os_error(error) if isinstance(error, OSError) else str(error)
-            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
-            sys.exit(2)
-
-
-def check_sweep(config: DictConfig) -> None:
-    """Check what would go wrong in a sweep in silence.
-
-    Raises:
-        UserError: If its jobs leave no word of what they were told, or if each of several processes would search.
-    """
-    if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
-        raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
-    if own_seat().size > 1 and is_search(config):
-        raise UserError(
-            f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
-            "a launcher for its jobs"
-        )
-
-
 def is_search(config: DictConfig) -> bool:
     """Tell whether the jobs of a sweep follow from results."""
     return "n_trials" in config.hydra.sweeper
+
+
+def forget() -> None:
+    """Take away the folders of sweeps of which no job has begun: what was refused is nothing that is missing."""
+    for sweep in begun:
+        with suppress(OSError):
+            if {path.name for path in sweep.folder.iterdir()} <= {"multirun.yaml", ".submitit"}:
+                shutil.rmtree(sweep.folder)
 
 
 def on_cluster(config: DictConfig) -> bool:
@@ -211,7 +179,8 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     if len(missing) > SHOWN:
         named.append(f"and {len(missing) - SHOWN} more")
     deep = "/**" if any("/" in job.name for job in missing) else "/*"
-    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}; see {sweep.folder}{deep}/error.txt"
+    see = f"; see {sweep.folder}{deep}/error.txt" if any(job.state not in WITHOUT_WORD for job in missing) else ""
+    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}{see}"
     if name not in ("train", "distill"):
         return line
     mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "

@@ -115,10 +115,11 @@ def refuse_waiting_heads(cfg: Config, processes: int) -> None:
     """
     strategy, looks = str(cfg["trainer"]["strategy"]), "_find_unused_parameters_true"
     if processes > 1 and len(cfg["task"]) > 1 and strategy.startswith(("auto", "ddp")) and not strategy.endswith(looks):
-        kind = strategy.removesuffix("_find_unused_parameters_false").replace("auto", "ddp")
+        kind = strategy.removesuffix("_find_unused_parameters_false")
+        how = "accelerator=ddp (ddp_cpu without GPUs)" if kind == "auto" else f"{kind}{looks}"
         raise UserError(
             f"trainer.strategy is {strategy}, under which {processes} processes wait for the gradients of all heads, "
-            f"but a batch may lack one of {len(cfg['task'])} tasks: use {kind}{looks}"
+            f"but a batch may lack one of {len(cfg['task'])} tasks: use {how}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +26,8 @@ from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
 
 Arguments = frozenset[str]
-GOES_ON = {"distill": "the same command goes on", "train": "the same command with ckpt_path=last goes on"}
-"""Commands whose runs have a summary -> how what has not ended is continued."""
+GOES_ON = {"distill": "", "train": "ckpt_path=last"}
+"""Commands whose runs have a summary -> what the same command is told to go on with what has not ended."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,26 @@ class RecordedSweep:
     count: int | None
 
 
+@dataclass(frozen=True)
+class Lacking:
+    """A job or a run that has no result.
+
+    Args:
+        line: What is said of it.
+        told: Its arguments on which a result depends; None if they are not known.
+        begun: Whether it has a folder.
+    """
+
+    line: str
+    told: Arguments | None = None
+    begun: bool = True
+
+
 def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]) -> list[str]:
     """Return a line for each job or run that has no result, and for each file that could not be read.
 
-    A job is not missing if another run has finished since whose arguments have the same result, in whatever folder.
+    A job is not missing if another run has finished since whose arguments have the same result, in whatever folder; of
+    several attempts at one result, the last that has begun is told.
 
     Args:
         folders: Where to look for sweeps.
@@ -59,35 +76,36 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
     by_folder = {run.folder.resolve(): run for run in runs}
     done = {_counted(run.overrides) for run in runs if run.finished and run.overrides is not None}
     found, unread = sweeps(folders)
-    lines: list[str] = []
-    for sweep in found:
-        lines += _of_sweep(sweep, by_folder, done)
+    lacking = [one for sweep in found for one in _of_sweep(sweep, by_folder, done)]
     of_sweeps = {job.resolve() for sweep in found for job in sweep.jobs}
     for run in runs:
-        apart = run.finished or run.folder.resolve() in of_sweeps
-        if not apart and (run.overrides is None or _counted(run.overrides) not in done):
-            lines.append(f"{run.folder}: {state(run.folder, run)}")
+        told = None if run.overrides is None else _counted(run.overrides)
+        if not (run.finished or run.folder.resolve() in of_sweeps or told in done):
+            lacking.append(Lacking(f"{run.folder}: {state(run.folder, run)}", told))
+    last = {one.told: one for one in sorted(lacking, key=lambda one: one.begun) if one.told is not None}
+    lines = [one.line for one in lacking if one.told is None or last[one.told] is one]
     return [*lines, *damaged, *unread]
 
 
-def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments]) -> Iterator[str]:
-    """Yield a line for each job of a sweep that has no result; one for all, if none has begun."""
+def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments]) -> Iterator[Lacking]:
+    """Yield each job of a sweep that has no result; all as one, if none has begun."""
     started = {folder: arguments_of(folder) for folder in sweep.jobs}
     for folder, told in started.items():
         run = runs.get(folder.resolve())
         has_result = result_of_job(folder) is not None or (run is not None and run.finished)
-        if not has_result and (told is None or _counted(told) not in done):
-            yield f"{folder}{_shown(sweep, told)}: {state(folder, run)}"
+        counted = None if told is None else _counted(told)
+        if not has_result and counted not in done:
+            yield Lacking(f"{folder}{_shown(sweep, told)}: {state(folder, run, in_sweep=True)}", counted)
     begun = [told for told in started.values() if told is not None]
     planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
     lacking = [(i, told) for i, told in planned if _counted(told) not in done]
     if lacking and len(lacking) == len(sweep.told or ()):
-        yield f"{sweep.folder}: none of its {len(lacking)} jobs has begun"
+        yield Lacking(f"{sweep.folder}: none of its {len(lacking)} jobs has begun")
         return
     for i, told in lacking:
-        yield f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started"
+        yield Lacking(f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started", _counted(told), begun=False)
     if sweep.told is None and (never := (sweep.count or 0) - len(started)) > 0:
-        yield f"{sweep.folder}: {never} of {sweep.count} trials never started"
+        yield Lacking(f"{sweep.folder}: {never} of {sweep.count} trials never started")
 
 
 def _counted(told: Arguments) -> Arguments:
@@ -95,10 +113,14 @@ def _counted(told: Arguments) -> Arguments:
     return frozenset(argument for argument in told if changes_result(argument))
 
 
-def state(folder: Path, run: Run | None) -> str:
+def state(folder: Path, run: Run | None, in_sweep: bool = False) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     how, error = state_of(folder), " ".join(error_of(folder).split())
-    goes_on = GOES_ON.get(command_of(folder) or "", GOES_ON["distill"])
+    told = [GOES_ON.get(command_of(folder) or "", ""), "skip_finished=true" if in_sweep else ""]
+    more = " ".join(filter(None, told))
+    goes_on = f"the same command{' with ' if more else ''}{more} goes on"
+    if (job := re.search(r", as (job \S+) of SLURM$", error)) is not None:
+        goes_on += f", unless squeue still lists {job[1]}"
     if error and how != RUNNING:  # it is being tried again
         own = {INTERRUPTED: f"interrupted; {goes_on}", QUEUED: "queued again, and goes on by itself"}
         return own.get(how, error if how in (REFUSED, CRASHED) else f"failed: {error}")

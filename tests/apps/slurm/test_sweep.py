@@ -166,7 +166,7 @@ def test_failed_and_killed_jobs_are_named_and_end_nothing_else(swept, slurm, pla
     assert "2 of 7 jobs did not finish: 5 (+job=broken, crashed), 6 (+job=killed, killed); see " in last
     said = lacking(place)
     assert f"{folders['broken'].relative_to(place)} (+job=broken): crashed: RuntimeError: no step" in said
-    goes_on = "killed; the same command with ckpt_path=last goes on"
+    goes_on = "killed; the same command with ckpt_path=last skip_finished=true goes on"
     assert f"{folders['killed'].relative_to(place)} (+job=killed): {goes_on}" in said
     known = slurm("scontrol", "-o", "show", "job").splitlines()
     ended = {re.search(r"ArrayTaskId=(\d+) ", line)[1]: line for line in known if " ArrayTaskId=" in line}

@@ -1,0 +1,57 @@
+"""A sweep begins: what would go wrong in silence is refused, and word of it is left in its folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.command_line.sweeps import Sweep, begun, is_search, on_cluster
+from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
+
+
+class RecordSweep(Callback):
+    """Let the command know of its sweep: Hydra tells callbacks alone."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the sweep, and leave word of it in its folder, as Hydra's own sweeper does, of a search as well.
+
+        Hydra makes a warning of what goes wrong in a callback, so this ends the command by itself.
+        """
+        try:
+            check_sweep(config)
+            folder = Path(config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            if own_seat().leads:
+                write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+            begun[:] = [Sweep(config, time.time())]
+            if on_cluster(config):
+                from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
+
+                watch(begun[0])
+        except Exception as error:
+            why = os_error(error) if isinstance(error, OSError) else str(error)
+            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
+            sys.exit(2)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check what would go wrong in a sweep in silence.
+
+    Raises:
+        UserError: If its jobs leave no word of what they were told, or if each of several processes would search.
+    """
+    if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
+        raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
+    if own_seat().size > 1 and is_search(config):
+        raise UserError(
+            f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
+            "a launcher for its jobs"
+        )
