@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 
 from kd_lightning.errors import UserError
 from kd_lightning.loggers import MetricsCsv
-from kd_lightning.loggers import metrics_csv as module
 
 
 def rows(path: Path) -> dict[int, dict[str, float]]:
@@ -120,7 +120,9 @@ def test_the_table_is_replaced_whole(logger, monkeypatch):
     one.save()
     before = one.path.read_bytes()
     one.log_metrics({"x": 2.0}, step=1)
-    monkeypatch.setattr(module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        one.save()
+        one.finalize("success")
+    one.finalize("failed")  # what has failed is told, and not this
     assert one.path.read_bytes() == before
+    assert [path.name for path in one.path.parent.iterdir()] == ["metrics.csv"]
