@@ -74,12 +74,12 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        if path.is_dir() or temporary.is_dir():  # only a file replaces a file in one step
+            _remove(path)
+        os.replace(temporary, path)
     except BaseException:
         _remove(temporary)
         raise
-    if path.is_dir() or temporary.is_dir():  # only a file replaces a file in one step
-        _remove(path)
-    os.replace(temporary, path)
 
 
 @contextmanager
