@@ -98,9 +98,8 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
     except Exception as error:
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
     except BaseException as error:
-        note(
-            f"{QUEUED}: it lost its place" if isinstance(error, Preempted) else f"{INTERRUPTED}: {OUTSIDE}{_its_job()}"
-        )
+        lost = isinstance(error, Preempted)
+        note(f"{QUEUED}: it lost its place" if lost else f"{INTERRUPTED}: {OUTSIDE}{_its_job()}")
         raise
     else:
         (folder / ERROR).unlink(missing_ok=True)

@@ -37,7 +37,6 @@ SHOWN = 8
 MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
 
-
 WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED)
 """Ends that leave no ``error.txt``."""
 

@@ -7,11 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from kd_lightning.apps.command_line.jobs import overrides_of
+from kd_lightning.apps.reports.noted import arguments_of, cwd_of, read_yaml, runtime_of
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
@@ -41,14 +38,9 @@ class Run:
     @cached_property
     def choices(self) -> dict[str, str]:
         """Config group, or the package of its choice -> the option that Hydra was told; none if that is not known."""
-        file = self.folder / ".hydra" / "hydra.yaml"
-        if not file.is_file():
-            return {}
-        told: Any = read_yaml(file)
-        for name in ("hydra", "runtime", "choices"):
-            told = told.get(name) if isinstance(told, dict) else None
+        told = self._runtime.get("choices", {})
         if not isinstance(told, dict):
-            raise UserError(f"{file} has no hydra.runtime.choices, expected what Hydra notes of a run")
+            raise UserError(f"{self.folder}: hydra.runtime.choices is no mapping, expected what Hydra notes of a run")
         chosen = {str(name).rpartition("@")[2]: option for name, option in told.items()}
         return {name: str(option) for name, option in chosen.items() if option and not name.startswith("hydra/")}
 
@@ -67,30 +59,18 @@ class Run:
         return frozenset(name.rpartition("@")[2] for name in names)
 
     @property
+    def began_in(self) -> Path:
+        """The working directory of its command, from which its paths are told."""
+        return cwd_of(self._runtime)
+
+    @cached_property
+    def _runtime(self) -> Config:
+        return runtime_of(self.folder)
+
+    @property
     def finished(self) -> bool:
         """Whether it ended well."""
         return bool(self.summary["status"] == "finished")
-
-
-def read_yaml(file: Path) -> Config:
-    """Return a YAML file's content, not resolved.
-
-    Raises:
-        UserError: If it is not there, or holds no mapping; one line that names it.
-    """
-    if not file.is_file():
-        raise UserError(f"{file} is not there, expected beside summary.json")
-    found = _loaded(file)
-    if not isinstance(found, dict):
-        raise UserError(f"{file} holds no settings")
-    return {str(name): value for name, value in found.items()}
-
-
-def _loaded(file: Path) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception as error:  # of YAML's parser, of the encoding
-        raise UserError(f"{file} cannot be read ({first_line(error)})") from error
 
 
 def collect(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -133,22 +113,6 @@ def _summaries(folder: Path) -> Iterator[Path]:
         for path in place.rglob("summary.json"):
             if path.parent.name != "pretrain" or not (path.parent.parent / "summary.json").exists():
                 yield path
-
-
-def arguments_of(folder: Path) -> frozenset[str] | None:
-    """Return what the job of a folder was told on the command line; None if Hydra has left no list of it."""
-    try:
-        return frozenset(overrides_of(folder))
-    except Exception:  # there is none, or half of one
-        return None
-
-
-def command_of(folder: Path) -> str | None:
-    """Return the command of the job of a folder, ``distill`` or ``train``; None if that is not known."""
-    try:
-        return str(read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["job"]["config_name"])
-    except (UserError, KeyError, TypeError):
-        return None
 
 
 def sweep_folders(folder: Path) -> list[Path]:

@@ -21,7 +21,8 @@ from kd_lightning.apps.command_line.jobs import (
     result_of_job,
     state_of,
 )
-from kd_lightning.apps.reports.collect import Run, arguments_of, command_of, read_yaml
+from kd_lightning.apps.reports.collect import Run
+from kd_lightning.apps.reports.noted import arguments_of, command_of, read_yaml
 from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pandas as pd
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.reports.collect import Run, read_yaml
+from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
+from kd_lightning.apps.reports.noted import began_in, read_yaml
 from kd_lightning.errors import UserError, first_line
 
 
@@ -75,18 +76,7 @@ def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
     baselines = {**places.get("baseline", {}), **places.get("baseline_fine_tuned", {})}
     for task, each in baselines.items():
         if len(each) == 1:
-            yield (began_in(run.folder) / each[0]).resolve(), "baseline", [task]
-
-
-def began_in(folder: Path) -> Path:
-    """Return the working directory of the command that wrote a folder, from which its paths are told.
-
-    Raises:
-        UserError: If what Hydra notes of it cannot be read.
-    """
-    noted = folder / ".hydra" / "hydra.yaml"
-    told = OmegaConf.select(OmegaConf.create(read_yaml(noted)), "hydra.runtime.cwd") if noted.is_file() else None
-    return Path(told) if told else Path.cwd()
+            yield (run.began_in / each[0]).resolve(), "baseline", [task]
 
 
 def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
@@ -98,11 +88,11 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
         own = path.parents[1]
         try:
             told = OmegaConf.create(read_yaml(path))
-            start = began_in(own)
+            is_ours = {"run", "split", "format"} <= {*told} and not OmegaConf.is_missing(told, "run")
+            start = began_in(own) if is_ours else own
         except UserError as error:
             lines.append(f"{error}: if these are predictions, they are left out")
             continue
-        is_ours = {"run", "split", "format"} <= {*told} and not OmegaConf.is_missing(told, "run")
         if is_ours and told["format"] == "csv":
             output = start / told["output"] if told["output"] else own
             name = Path(told["file"]).stem if told["file"] else "*"
