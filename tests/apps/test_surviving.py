@@ -196,12 +196,17 @@ def test_a_search_goes_on_where_it_was(place):
     done = kd("train", *search, "hydra.sweeper.n_trials=2", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    failed = kd("train", *search, "hydra.sweeper.n_trials=1", "seed=-1", cwd=place)
+    failed = kd("train", *search, "hydra.sweeper.n_trials=1", "trainer.devices=0", cwd=place)
     assert failed.returncode == 2
+    assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
     assert failed.stderr.endswith("; mend them, then the same command adds trials to its study\n")
     report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
     said = subprocess.run(report, cwd=place, capture_output=True, text=True).stdout
-    assert "refused: seed is -1, expected a whole number" in said.partition("missing (1):")[2]
+    assert "refused: trainer: `Trainer(devices=0)`" in said.partition("missing (1):")[2]
+    other = kd("train", *search, "seed=2", cwd=place)
+    assert other.stderr.startswith("kd-train: error: the study search has trials without seed=2: its scores")
+    assert (other.returncode, len(other.stderr.splitlines()), other.stdout) == (2, 1, "")
+    assert len(list((place / "outputs" / "search").glob("sweep_*"))) == 2, "what is refused leaves nothing"
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{place}/outputs/search/search.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
     summaries = [json.loads(path.read_text()) for path in place.glob("outputs/search/*/*/summary.json")]

@@ -25,10 +25,14 @@ def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[
     """
     if "n_trials" in sweeper or not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper"):
         return None  # jobs of a search follow from results
-    params = [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]
     try:
-        parsed = OverridesParser.create().parse_overrides([*params, *overrides])
+        parsed = OverridesParser.create().parse_overrides([*sweeper_params(sweeper), *overrides])
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except (HydraException, AssertionError, ValueError):  # glob(*) needs the config groups, interval(0,1) a sampler
         return None
     return [list(job) for job in jobs]
+
+
+def sweeper_params(sweeper: Mapping[str, Any]) -> list[str]:
+    """Return what a sweeper's own settings tell each job, as arguments."""
+    return [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()]

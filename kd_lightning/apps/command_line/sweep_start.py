@@ -11,7 +11,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.apps.command_line.sweeps import Sweep, begun, is_search, on_cluster
+from kd_lightning.apps.command_line.studies import check_study
+from kd_lightning.apps.command_line.sweeps import Sweep, begun, forget, is_search, on_cluster
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
@@ -32,6 +33,8 @@ class RecordSweep(Callback):
             if own_seat().leads:
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             begun[:] = [Sweep(config, time.time())]
+            if is_search(config):
+                check_study(config)
             if on_cluster(config):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
 
@@ -39,6 +42,7 @@ class RecordSweep(Callback):
         except Exception as error:
             why = os_error(error) if isinstance(error, OSError) else str(error)
             print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
+            forget()
             sys.exit(2)
 
 

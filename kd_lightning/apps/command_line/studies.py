@@ -1,0 +1,93 @@
+"""A search goes on with its study: under the settings that its trials had, and not without a word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from kd_lightning.apps.command_line.grids import sweeper_params
+from kd_lightning.apps.settings.config_hash import changes_result
+from kd_lightning.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
+
+
+def check_study(config: DictConfig) -> None:
+    """Check that a search can go on with its study, and say so if it does.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+
+    Raises:
+        UserError: If the study's trials had other settings, beside those that it searches: their scores are not to be
+            compared.
+    """
+    sweeper = config.hydra.sweeper
+    if sweeper.n_trials < 1:
+        raise UserError(f"hydra.sweeper.n_trials is {sweeper.n_trials}, expected at least 1")
+    if not (sweeper.get("storage") and sweeper.get("study_name")):
+        return  # it ends with the command
+    finished, begun = _trials(sweeper)
+    if finished:
+        own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
+        theirs = {name: value for name, value in finished[-1].user_attrs.items() if changes_result(name)}
+        if differs := difference(theirs, own):
+            raise UserError(
+                f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
+                "of this search; hydra.sweeper.study_name=NAME begins another"
+            )
+    if begun:
+        log.info("Study goes on: %d trials before, %d of them finished", begun, len(finished))
+
+
+def fixed_settings(arguments: list[str]) -> dict[str, str]:
+    """Return the settings that all trials of a search share, and on which their results depend.
+
+    Args:
+        arguments: Of the search; the last of two of a name counts.
+
+    Example:
+        >>> fixed_settings(["seed=1", "optimizer.lr=interval(1e-4,1e-2)", "logger=wandb", "seed=2"])
+        {'seed': '2'}
+    """
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    each = {one.get_key_element(): one for one in parsed}
+    return {
+        name: one.get_value_element_as_str()
+        for name, one in each.items()
+        if not one.is_sweep_override() and changes_result(name)
+    }
+
+
+def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
+    """Return how the settings of earlier trials differ from those of a search.
+
+    Example:
+        >>> difference({"seed": "1", "data.limit": "64"}, {"seed": "2", "encoder": "tiny"})
+        'with data.limit=64 seed=1, without encoder=tiny'
+    """
+    other = " ".join(f"{name}={value}" for name, value in sorted(theirs.items()) if own.get(name) != value)
+    more = " ".join(f"{name}={value}" for name, value in sorted(own.items()) if name not in theirs)
+    return ", ".join([*([f"with {other}"] if other else []), *([f"without {more}"] if more else [])])
+
+
+def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
+    """Return the trials of a study that have finished, and the number of all that have begun."""
+    import optuna  # of an extra, and slow to load
+
+    storage = sweeper.storage
+    try:
+        storage = instantiate(storage) if isinstance(storage, DictConfig) else storage
+        trials = optuna.load_study(study_name=sweeper.study_name, storage=storage).trials
+    except KeyError:  # it begins
+        return [], 0
+    except Exception as error:  # of a database's driver
+        raise UserError(
+            f"hydra.sweeper.storage is {storage}, where no study can be kept: {first_line(error)}"
+        ) from error
+    return [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE], len(trials)

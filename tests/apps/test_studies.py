@@ -1,0 +1,91 @@
+"""A search goes on with trials whose scores can be compared with those that it will draw."""
+
+import logging
+
+import pytest
+from omegaconf import OmegaConf
+
+from kd_lightning.apps.command_line.studies import check_study
+from kd_lightning.errors import UserError
+
+optuna = pytest.importorskip("optuna")
+
+TRIAL = {"name": "x", "seed": "1", "logger": "csv", "+data.limit": "64"}
+
+
+@pytest.fixture
+def search(tmp_path):
+    """Return what makes the configuration of a search with some arguments, and settings of its sweeper."""
+
+    def make(*arguments, **sweeper):
+        sweeper = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s", "n_trials": 2, **sweeper}
+        return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": {"task": list(arguments)}}})
+
+    return make
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of three trials: one has finished, one failed under another setting, one was killed."""
+    study = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/search.db", direction="maximize")
+    for told, end in ((TRIAL, 0.5), ({"seed": "-1"}, None), ({"seed": "1"}, "killed")):
+        trial = study.ask()
+        for name, value in told.items():
+            trial.set_user_attr(name, value)
+        if end != "killed":
+            study.tell(trial, end, state=optuna.trial.TrialState["FAIL" if end is None else "COMPLETE"])
+    return study
+
+
+ALIKE = ["name=x", "seed=1", "+data.limit=64", "optimizer.lr=interval(0,1)"]
+
+
+@pytest.mark.parametrize("more", [[], ["logger=wandb"], ["trainer.devices=2"], ["hydra/launcher=joblib"]])
+def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
+    """Where it computes, and what it shows of it, may change."""
+    caplog.set_level(logging.INFO)
+    check_study(search(*ALIKE, *more))
+    assert caplog.messages == ["Study goes on: 3 trials before, 1 of them finished"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["name=x", "seed=2", "+data.limit=64"], "with seed=1:"),
+        ([*ALIKE, "encoder=tiny"], "without encoder=tiny:"),
+        ([*ALIKE[:2], "data.limit=interval(1,9)"], "with +data.limit=64:"),
+    ],
+)
+def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
+    """The best of its trials would be the one with the best settings, not with the best values."""
+    with pytest.raises(UserError, match="study_name=NAME begins another") as error:
+        check_study(search(*arguments))
+    assert f"the study s has trials {said}" in str(error.value)
+
+
+def test_settings_of_the_sweeper_count_too(search, study):
+    """``hydra.sweeper.params`` tells each job as the command does, which comes after it."""
+    check_study(search(*ALIKE, params={"seed": 7}))
+    with pytest.raises(UserError, match="with seed=1:"):
+        check_study(search("name=x", "+data.limit=64", params={"seed": 7}))
+
+
+@pytest.mark.parametrize("sweeper", [{}, {"storage": None}, {"study_name": None}, {"study_name": "other"}])
+def test_a_study_begins_without_a_word(search, sweeper, caplog):
+    """In a file that is not there yet, or in none."""
+    caplog.set_level(logging.INFO)
+    check_study(search("seed=9", **sweeper))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("storage", ["sqlite:////nowhere/x.db", 3, {"_target_": "nowhere.X"}])
+def test_a_study_that_cannot_be_kept_is_told_in_one_line(search, storage):
+    """Of a database's driver come several."""
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage is .*, where no study can be kept: "):
+        check_study(search(storage=storage))
+
+
+def test_a_search_draws_at_least_once(search):
+    """Of none there is no best."""
+    with pytest.raises(UserError, match="n_trials is 0, expected at least 1"):
+        check_study(search(n_trials=0))
