@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ LONGEST_TAG = 64
 
 GRACE = 5.0
 """Seconds that the library gets beyond what it was told to wait for the service, before it is left alone."""
+
+
+FLUSHED = "WANDB__TRANSACTION_LOG_FLUSH_INTERVAL", "1"
+"""Seconds after which values are in the run's files, where the library takes 15.
+
+A scheduler that ends a job ends the library's own process at once, and what that still holds is lost.
+"""
 
 
 class WandbRun(Logger):
@@ -113,12 +121,21 @@ class WandbRun(Logger):
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
         """End the run, if it is open: its files are whole, and what can be sent in time is sent."""
+        error = self._close(exit_code)
+        if error is not None:
+            log.warning("wandb: %s; what was not sent of %s is in its files", first_line(error), self.name)
+
+    def _close(self, exit_code: int) -> Exception | None:
+        """End the run, if it is open; return what has gone wrong."""
         run, self._run = self._run, None
         if run is not None:
             try:
                 _end(run, exit_code, self.timeout + GRACE)
             except Exception as error:
-                log.warning("wandb: %s; what was not sent of %s is in its files", first_line(error), self.name)
+                if isinstance(error, ConnectionError):
+                    _forget_process()
+                return error
+        return None
 
     def _open(self, config: Mapping[str, Any]) -> Any:
         """Return the run of the library; where the service does not take it, one that is written to files."""
@@ -126,6 +143,7 @@ class WandbRun(Logger):
 
         waits: dict[str, Any] = {"init_timeout": self.timeout, "finish_timeout": self.timeout}
         waits |= {"finish_timeout_raises": True}  # to be told
+        os.environ.setdefault(*FLUSHED)
         place = Path(self._save_dir).absolute()  # the library's own process may have begun in another folder
         place.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {**self._own, "dir": str(place), "config": dict(config)}
@@ -156,7 +174,7 @@ class WandbRun(Logger):
                 act(self._run)
             except Exception as error:
                 log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
-                self.finish(1)
+                self._close(1)
 
 
 def _end(run: Any, exit_code: int, patience: float) -> None:
@@ -180,6 +198,14 @@ def _end(run: Any, exit_code: int, patience: float) -> None:
         failed.append(TimeoutError(f"its process has not answered for {patience:.0f} seconds"))
     if failed:
         raise failed[0]
+
+
+def _forget_process() -> None:
+    """Leave the library's own process alone, which has ended: the next run has another, and at exit nothing is told."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _keep_maximum(name: str, run: Any) -> None:

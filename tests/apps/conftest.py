@@ -104,9 +104,9 @@ def key(item):
 def wandb_runs():
     """Return a function: folder -> all runs whose files lie below it, in the order in which they began."""
 
-    def read_all(folder):
+    def read_all(folder, patience=20):
         paths = sorted(folder.glob("**/offline-run-*/*.wandb"), key=lambda path: path.parent.name)
-        until = time.monotonic() + 20  # the library's own process writes the last bytes after the run has ended
+        until = time.monotonic() + patience  # the library's own process writes the last bytes after the run has ended
         while True:
             found = [read_run(path) for path in paths]
             if all(run["exit"] is not None for run in found) or time.monotonic() > until:

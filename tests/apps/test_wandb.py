@@ -286,6 +286,33 @@ def test_a_run_that_breaks_is_a_warning_and_is_ended(tmp_path, caplog, monkeypat
     assert found["exit"] == 1
 
 
+def test_a_scheduler_ends_the_library_too(tmp_path, wandb_runs):
+    """Fifteen seconds of each curve are lost at each preemption, and the library's traceback is all that is told."""
+    code = f"""
+import os, signal, subprocess, time
+from kd_lightning.loggers import WandbRun, finished
+for name in ("one", "two"):
+    run = WandbRun("runs", "p", name=name, id=name, offline=True)
+    with finished([run]):
+        run.log_hyperparams({{}})
+        run.log_metrics({{"x": 1.0}}, step=1)
+        if name == "one":
+            time.sleep(3 * float({wandb_run.FLUSHED[1]}))
+            mine = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
+            os.kill(int(mine.stdout), signal.SIGTERM)
+            time.sleep(1)
+            run.log_metrics({{"x": 2.0}}, step=2)
+            time.sleep(1)
+            run.log_metrics({{"x": 3.0}}, step=3)
+"""
+    environment = {**os.environ, "WANDB_SILENT": "true"}
+    environment.pop("WANDB_SERVICE", None)  # of the process that runs this test
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert told.stderr == "wandb: Connection lost; one goes on without it\n"
+    assert [len(run["history"]) for run in wandb_runs(tmp_path, patience=1)] == [1, 1]
+
+
 def test_an_end_is_not_waited_for_without_end(tmp_path, caplog, monkeypatch):
     """The library's process may hang, as on a disk that is gone; the model is trained, and the command waits."""
     monkeypatch.setattr(wandb_run, "GRACE", 0.0)
