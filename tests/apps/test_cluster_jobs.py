@@ -29,3 +29,19 @@ def test_the_queue_tells_what_accounts_would(tmp_path, monkeypatch):
     accounts = QueueWatcher()
     accounts.register_job("8")
     assert accounts.get_state("8", mode="force") == "OUT_OF_MEMORY"
+
+
+@pytest.mark.parametrize(("accounts", "told"), [(False, "7"), (True, "7"), (True, "7_[0-1]"), (True, "7_[0-1%1]")])
+def test_an_array_that_is_told_in_one_line_is_all_its_jobs(tmp_path, monkeypatch, accounts, told):
+    """Jobs that were cancelled before they began: the launcher waits for their answers for ever."""
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\necho 'JobID|State|NodeList'; echo '{told}|CANCELLED by 0|a'\n")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho 'JOBID|STATE'; echo '{told}|CANCELLED'\n")
+    if not accounts:
+        (tmp_path / "sacct").write_text("#!/bin/sh\nexit 1\n")
+    for tool in ("squeue", "sacct"):
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    watcher = QueueWatcher()
+    for job in ("7_0", "7_1", "8_0"):
+        watcher.register_job(job)
+    assert [watcher.is_done(job) for job in ("7_0", "7_1", "8_0")] == [True, True, not accounts]

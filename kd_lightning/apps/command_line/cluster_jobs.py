@@ -59,14 +59,18 @@ class QueueWatcher(SlurmInfoWatcher):
         return command if self._accounts else ["squeue", "--me", "--array", "--states=all", "--format=%i|%T"]
 
     def read_info(self, string: bytes | str) -> States:
-        """Return job -> its state, of all that were asked for."""
-        if self._accounts:
-            found: States = super().read_info(string)
-            return found
-        text = string.decode() if isinstance(string, bytes) else string
-        rows = (line.split("|") for line in text.splitlines()[1:])
-        states = {job: {"JobID": job, "State": state} for job, state in rows}
-        return {job: states.get(job, {"JobID": job, "State": GONE}) for job in self._registered}
+        """Return job -> its state, of all that were asked for; an array that is told in one line is all its jobs."""
+        found: States = super().read_info(string) if self._accounts else _queue(string)
+        known = {job: found.get(job) or found.get(job.partition("_")[0]) for job in self._registered}
+        if self._accounts:  # which may not know yet
+            return {job: state for job, state in known.items() if state}
+        return {job: state or {"JobID": job, "State": GONE} for job, state in known.items()}
+
+
+def _queue(answer: bytes | str) -> States:
+    text = answer.decode() if isinstance(answer, bytes) else answer
+    rows = (line.split("|") for line in text.splitlines()[1:])
+    return {job: {"JobID": job, "State": state} for job, state in rows}
 
 
 def _works(command: list[str]) -> bool:
