@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds the lock that belongs to a path; where one may not look, it seems so."""
+    if not path.with_name(f".{path.name}.lock").exists():
+        return False
+    with suppress(OSError), locked_if_free(path) as free:
+        return not free
+    return True
 
 
 @contextmanager

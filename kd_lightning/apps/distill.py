@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import skipped_by_all
+from kd_lightning.apps.command_line.finished import skipped_by_all
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.identity import SoftTargetMap, versions
 from kd_lightning.apps.fits.model_folder import write_config

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import note_elsewhere, skipped_by_all
+from kd_lightning.apps.command_line.finished import note_elsewhere, skipped_by_all
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps

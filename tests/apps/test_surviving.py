@@ -18,7 +18,7 @@ from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import workers
 from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
-from kd_lightning.apps.command_line.sweep_start import check_sweep
+from kd_lightning.apps.command_line.sweep_start import check_sweep, claim
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
@@ -390,6 +390,63 @@ def test_who_looks_at_a_job_does_not_stop_it(tmp_path):
             time.sleep(0.2)
         assert found.result() == "running"
     assert state_of(tmp_path) == "finished"
+
+
+def test_what_another_process_does_in_the_folder_stays(tmp_path):
+    """The second sweep into a folder took the mark of the first one's job: killed, it counted as finished."""
+    (tmp_path / ".running").touch()
+    with locked_if_free(tmp_path / "job"):
+        with marked_as_running(tmp_path):
+            pass
+        assert state_of(tmp_path) == "running"
+    assert state_of(tmp_path) == "killed"
+
+
+def test_a_sweep_has_its_folder_for_itself(tmp_path):
+    """Two of them would write over each other's results, and each find jobs that it did not start."""
+    lock = claim(tmp_path, "x")
+    with pytest.raises(UserError, match="is of a sweep that still goes on: wait for its end, or choose another"):
+        claim(tmp_path, "x")
+    lock.release()
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[]\n")
+    with marked_as_running(tmp_path / "0"), pytest.raises(UserError, match=r"/0 still runs, of an earlier sweep into"):
+        claim(tmp_path, "x")
+    claim(tmp_path, "x").release()
+
+
+@pytest.mark.slow
+def test_a_second_sweep_into_a_folder_waits_its_turn(place):
+    """Refused, without a trace in the folder of the first; later it may have the folder."""
+    folder = place / "outputs" / "turn"
+    folder.mkdir(parents=True)
+    sweep = ["-m", "name=turn", "hydra.sweep.dir=outputs/turn", "seed=1,2"]
+    with locked_if_free(folder / "sweep"):
+        done = kd("train", *sweep, cwd=place)
+        assert done.stderr.startswith("kd-train: error: outputs/turn is of a sweep that still goes on: ")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert [path.name for path in folder.iterdir()] == [".sweep.lock"]
+    assert kd("train", *sweep, cwd=place).returncode == 0
+    assert not (folder / ".sweep.lock").exists()
+
+
+@pytest.mark.slow
+def test_what_still_runs_is_not_run_beside_it(place):
+    """The launcher was interrupted, its jobs go on: a second call with ``skip_finished=true`` trained them again."""
+    assert kd("train", "-m", "name=beside", "seed=1", cwd=place).returncode == 0
+    begun = jobs(place, "beside")["0"]
+    summary = json.loads((begun / "summary.json").read_text())
+    (begun / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
+    with locked_if_free(begun / "fit"):
+        done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith(
+        f"error: job 0: {begun} has these settings, and still runs: wait for its end, then the same command again"
+    )
+    assert trained(jobs(place, "beside")) == ["1"]
+    done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
+    assert done.returncode == 0, "whose process was killed does not run"
+    assert trained(jobs(place, "beside")) == ["0"]
 
 
 def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):

@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning import __version__
 from kd_lightning.apps.command_line import sweeps
 from kd_lightning.apps.command_line.ending import no_litter, tell_not_queued, told_in_one_line
+from kd_lightning.apps.command_line.finished import skipped
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
-from kd_lightning.apps.command_line.jobs import skipped
 from kd_lightning.apps.command_line.one_line import last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.command_line.jobs import RUNNING, state_of
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study
-from kd_lightning.apps.command_line.sweeps import Sweep, begun, forget, is_search, on_cluster
+from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, is_search, on_cluster
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
@@ -30,9 +32,11 @@ class RecordSweep(Callback):
             check_sweep(config)
             folder = Path(config.hydra.sweep.dir)
             folder.mkdir(parents=True, exist_ok=True)
+            sweep = Sweep(config, time.time())
             if own_seat().leads:
+                sweep.lock = claim(folder, config.get("name", ""))
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
-            begun[:] = [Sweep(config, time.time())]
+            begun[:] = [sweep]
             if is_search(config):
                 check_study(config)
             if on_cluster(config):
@@ -44,6 +48,28 @@ class RecordSweep(Callback):
             print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
             forget()
             sys.exit(2)
+
+
+def claim(folder: Path, name: str) -> FileLock:
+    """Return the lock of a sweep's folder, which is held.
+
+    Args:
+        folder: The sweep's.
+        name: The experiment's.
+
+    Raises:
+        UserError: If another sweep goes on there, or a job of one: each would write over the other's results.
+    """
+    other = "wait for its end, or choose another hydra.sweep.dir"
+    lock = FileLock(folder / f".{SWEEP}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{folder} is of a sweep that still goes on: {other}") from None
+    running = next((job for job in begun_jobs(folder, name) if state_of(job) == RUNNING), None)
+    if running is not None:
+        raise UserError(f"{running} still runs, of an earlier sweep into {folder}: {other}")
+    return lock
 
 
 def check_sweep(config: DictConfig) -> None:

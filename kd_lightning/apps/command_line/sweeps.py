@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     FINISHED,
@@ -24,12 +26,14 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     job_folders,
     overrides_of,
-    result_of_job,
     state_of,
 )
 from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
+
+SWEEP = "sweep"
+"""Gives the lock its name that the launching process holds in the sweep's folder."""
 
 SHOWN = 8
 """At most so many jobs are named in the last line."""
@@ -67,12 +71,14 @@ class Sweep:
         began: In seconds, by the clock of this machine.
         stopped: Why the launcher (or the sweeper) stopped, if it did.
         ended: What a job was told -> how it ended, of those that could not say so.
+        lock: Of its folder, until it is closed; of several processes of a command the first has it.
     """
 
     config: DictConfig
     began: float
     stopped: str = ""
     ended: dict[tuple[str, ...], str] = field(default_factory=dict)
+    lock: FileLock | None = None
 
     @property
     def folder(self) -> Path:
@@ -101,6 +107,12 @@ class Sweep:
         name = str(folder.relative_to(self.folder)) if inside else folder.name
         return Job(name, told, state, error_of(folder) or ended)
 
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self.lock is not None:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.lock.release()
+
     def close(self) -> None:
         """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
         for node in self.config.hydra.callbacks.values():
@@ -123,7 +135,7 @@ def forget() -> None:
     """Take away the folders of sweeps of which no job has begun: what was refused is nothing that is missing."""
     for sweep in begun:
         with suppress(OSError):
-            if {path.name for path in sweep.folder.iterdir()} <= {"multirun.yaml", ".submitit"}:
+            if {path.name for path in sweep.folder.iterdir()} <= {"multirun.yaml", ".submitit", f".{SWEEP}.lock"}:
                 shutil.rmtree(sweep.folder)
 
 
@@ -157,6 +169,7 @@ def end_of_sweep(name: str) -> None:
         print(f"kd-{name}: error: the sweep stopped: {sweep.stopped}", file=sys.stderr)
         sweep.close()
     jobs = sweep.jobs()
+    sweep.release()
     missing = [job for job in jobs if job.state != FINISHED]
     if on_cluster(sweep.config):
         for job in missing:  # what they said stands in files of submitit's

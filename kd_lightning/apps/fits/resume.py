@@ -8,15 +8,13 @@ from pathlib import Path
 
 import torch
 
-from kd_lightning.apps.processes.preemption import started_before
+from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import locked_if_free
-
-LATE = 150.0
-"""Seconds; NFS keeps the locks of a machine that is gone for 90."""
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked_if_free(folder / "fit", LATE if started_before() else 0.0) as ours:
+    with locked_if_free(folder / FIT, LATE if started_before() else 0.0) as ours:
         if not ours:
             raise UserError(f"{folder} is being trained by another command: wait for its end")
         yield

@@ -28,6 +28,10 @@ PATIENCE = 60.0
 """Seconds that the scheduler has to answer."""
 
 
+LATE = 150.0
+"""Seconds that who is started again waits for the locks of before: NFS keeps those of a machine that is gone for 90."""
+
+
 class Preempted(KeyboardInterrupt):
     """The job's place has been taken away; it goes on when it has another."""
 

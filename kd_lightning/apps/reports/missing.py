@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     CRASHED,
@@ -18,7 +19,6 @@ from kd_lightning.apps.command_line.jobs import (
     RUNNING,
     error_of,
     job_folders,
-    result_of_job,
     state_of,
 )
 from kd_lightning.apps.reports.collect import Run

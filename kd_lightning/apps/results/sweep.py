@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from kd_lightning.apps.command_line.jobs import overrides_of, result_of_job
+from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.jobs import overrides_of
 from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.processes.seat import own_seat
 

@@ -9,6 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.errors import UserError
 
+FIT = "fit"
+"""Gives the lock its name, in the folder of a run, of the command that trains there."""
+
 PLACES = (
     "data.download",
     "data.unlabelled",

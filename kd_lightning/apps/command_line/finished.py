@@ -1,0 +1,106 @@
+"""Runs that have finished, or are being run: what a job need not, or must not, do again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, remove_if_empty
+from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.settings.paths import FIT
+from kd_lightning.errors import UserError
+from kd_lightning.files import is_held, write_text
+
+if TYPE_CHECKING:
+    from kd_lightning.apps.processes.team import Team
+
+log = logging.getLogger(__name__)
+
+
+def result_of_job(folder: Path) -> Path | None:
+    """Return the folder of the finished run that has a job's results: its own, or an earlier one."""
+    elsewhere = folder / ELSEWHERE
+    run = folder / elsewhere.read_text(encoding="utf-8").strip() if elsewhere.is_file() else folder
+    return run if _summary(run / "summary.json").get("status") == FINISHED else None
+
+
+def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
+    """Tell whether the job need not run, since the settings ask to skip what has finished, and it has.
+
+    Of several processes one decides: a run may finish while they look.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+
+    Returns:
+        The folder and the objective of the finished run.
+    """
+    found = finished_before(cfg) if cfg.get("skip_finished") else None
+    if found is not None:
+        log.info("already finished: %s", found[0])
+        now = HydraConfig.get()
+        if now.mode is RunMode.MULTIRUN:
+            note_elsewhere(Path(now.runtime.output_dir), found[0])
+        else:
+            remove_if_empty()
+    return found and (str(found[0]), found[1])
+
+
+def note_elsewhere(folder: Path, run: Path) -> None:
+    """Note in a job's folder where its results are."""
+    write_text(folder / ELSEWHERE, f"{os.path.relpath(run, folder)}\n")
+
+
+def skipped_by_all(cfg: DictConfig, team: Team) -> tuple[str, float | None] | None:
+    """Return what the first of several processes that were started for a job says: see ``skipped``.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+        team: The processes. One that has started the others has looked before it did.
+    """
+    started = team.size > 1 and team.seat.started_by != "us"
+    return team.agree(lambda: skipped(cfg)) if started else None
+
+
+def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
+    """Return the folder and the objective of a finished run of this command and these settings, if there is one.
+
+    Args:
+        cfg: The job's configuration, checked and resolved.
+
+    Raises:
+        UserError: If there is none, but another process is at such a run.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    now, own = HydraConfig.get(), config_hash(plain)
+    places = {Path(plain["paths"]["output"], plain["name"])}
+    if now.mode is RunMode.MULTIRUN:
+        places.add(Path(now.sweep.dir))
+    paths = sorted({path.absolute() for place in places for path in place.rglob("summary.json")})
+    summaries = {path.parent: _summary(path, own) for path in paths if path.parent.name != "pretrain"}
+    alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
+    for folder, summary in alike.items():
+        if summary["status"] == FINISHED:
+            return folder, summary["objective"]
+    for folder in alike:
+        if folder != Path(now.runtime.output_dir).absolute() and is_held(folder / FIT):
+            raise UserError(
+                f"{folder} has these settings, and still runs: wait for its end, then the same command again"
+            )
+    return None
+
+
+def _summary(path: Path, text: str = "") -> dict[str, Any]:
+    """Return the summary of a run, nothing of one that is damaged, or without this text."""
+    try:
+        content = path.read_text(encoding="utf-8")
+        return dict(json.loads(content)) if text in content else {}
+    except (OSError, ValueError, TypeError):
+        return {}
