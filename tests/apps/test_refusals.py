@@ -27,3 +27,14 @@ def test_a_target_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, tar
     (tmp_path / "unread_module.py").write_text("def head(:")
     with pytest.raises(UserError, match=said):
         build({"_target_": "kd_lightning.systems.Teacher", "head": {"_target_": target, "_partial_": True}}, "system")
+
+
+def test_what_own_code_refuses_is_told_with_its_line(tmp_path, monkeypatch):
+    """A message without a place, as if it were of a setting."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "import torch\n\ndef head(width):\n    return torch.nn.Linear(width, 'two')\n"
+    (tmp_path / "own_heads.py").write_text(code)
+    with pytest.raises(UserError, match=r"^system: .* \(\S+/own_heads\.py, line 4\)$"):
+        build({"_target_": "own_heads.head", "width": 3}, "system")
+    with pytest.raises(UserError, match=r"^system: .*Linear.* has no setting 'wdith'$"):
+        build({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2, "wdith": 3}, "system")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+import kd_lightning
 from kd_lightning.errors import UserError, did_you_mean
 
 REFUSALS = (UserError, ValueError, TypeError, ImportError, AssertionError, MisconfigurationException)
@@ -47,8 +51,19 @@ def refused_by(where: str, settings: Mapping[str, Any], make: Callable[..., Any]
         if isinstance(cause, UserError):
             raise cause from error
         if isinstance(cause, REFUSALS):
-            raise UserError(_refusal((where, settings), str(cause))) from error
+            raise UserError(_refusal((where, settings), str(cause)) + _own_line(cause)) from error
         raise
+
+
+def _own_line(error: BaseException) -> str:
+    """Return where a user's own code was when something was raised; nothing of the code of libraries."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
+def _is_own(file: Path) -> bool:
+    libraries = [Path(kd_lightning.__file__).parent, *map(Path, sysconfig.get_paths().values())]
+    return file.is_file() and not any(file.is_relative_to(folder) for folder in libraries)
 
 
 def _inside(node: Node, path: str) -> Node:
