@@ -25,7 +25,7 @@ from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.naming import names_of
-from kd_lightning.apps.reports.plots import plots
+from kd_lightning.apps.reports.plots import plots, within
 from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
@@ -485,6 +485,38 @@ def test_plots_are_of_one_metric(tmp_path):
     assert [f">{name}<" in gains for name in ("rte", "mrpc (f1)", "mrpc (accuracy)", "mrpc")] == [True] * 3 + [False]
     for names in ("rte (accuracy), mrpc (f1), mrpc (accuracy)", "rte (accuracy), mrpc (accuracy)"):
         assert f">{names}<" in panels
+
+
+def test_runs_that_only_try_do_not_count_beside_others(tmp_path, capsys):
+    """A row of chance scores, and a group more in each comparison."""
+    make_run(tmp_path / "tried" / "0", choices={"debug": "fast_dev_run"}, name="fast_dev_run")
+    write.write([tmp_path], tmp_path / "report")
+    assert capsys.readouterr().out.count("1 finished run in 1 group of the same settings; fast_dev_run, seed 1.") == 1
+    make_run(tmp_path / "real" / "0")
+    write.write([tmp_path], tmp_path / "report")
+    assert "seed 1; 1 run of debug=fast_dev_run left out." in capsys.readouterr().out
+
+
+def test_many_groups_have_numbers(tmp_path):
+    """The ninth has the colour of the first; each has one number in all plots, and eight need none."""
+    pytest.importorskip("matplotlib")
+    for number in range(9):
+        make_run(tmp_path / str(number), optimizer__lr=number, baseline=None if number == 0 else 0.6)
+        if number == 7:
+            table = long_table(groups_of(tmp_path))
+            assert not [svg for svg in plots(table, main_scores(table)).values() if ">8  lr=7<" in svg]
+    table = long_table(groups_of(tmp_path))
+    *against, gains = plots(table, main_scores(table)).values()
+    assert all(f">{number + 1}  lr={number}<" in svg for svg in against for number in range(9))
+    assert [f">{number + 1}  lr={number}<" in gains for number in range(9)] == [False] + [True] * 8
+    assert all(f">{number}</text>" in svg for svg in against for number in range(1, 10))
+
+
+def test_two_seeds_do_not_take_the_page(tmp_path):
+    """Their interval is thirteen times as wide as they lie apart: all other gains are a line."""
+    assert within(np.array([1.0, 3.0]), (-200.0, 200.0)) == (-3.0, 6.0)
+    assert within(np.array([1.0, 3.0]), (0.0, 4.0)) == (0.0, 4.0)
+    assert within(np.array([0.0]), (-9.0, 9.0)) == (-1.0, 1.0)
 
 
 def test_the_order_of_folders_changes_nothing(tmp_path):

@@ -2,14 +2,29 @@
 
 import os
 
+import pytest
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.sweeps import Sweep, begun_jobs
 from kd_lightning.apps.results.roles import ROLES
-from kd_lightning.apps.results.sweep import SweepTable, sweep_rows
+from kd_lightning.apps.results.sweep import SweepTable, summaries, sweep_rows
 from kd_lightning.files import write_json
 
 NONE = dict.fromkeys(ROLES)
+
+
+def ended(sweep, **sweeper):
+    """Return the configuration of a sweep that has ended."""
+    hydra = {"sweep": {"dir": str(sweep)}, "sweeper": sweeper}
+    return OmegaConf.create({"name": "distill", "paths": {"store": "outputs/store"}, "hydra": hydra})
+
+
+def make_job(run, told, student=None, **more):
+    """Write the folder of a job that has finished."""
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("".join(f"- {one}\n" for one in told))
+    found = {"average": NONE | {"student": student}, "objective": student, "parameters": {"student": 10}}
+    write_json(run / "summary.json", found | {"status": "finished"} | more)
 
 
 def test_a_sweep_ends_with_one_table(tmp_path, capsys):
@@ -23,7 +38,7 @@ def test_a_sweep_ends_with_one_table(tmp_path, capsys):
         average = NONE | {"teacher": 0.9, "baseline": 0.5, "student": 0.5 + number / 100}
         status = "failed" if number == 7 else "finished"
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 2_500_000}, "status": status})
-    SweepTable().on_multirun_end(OmegaConf.create({"name": "distill", "hydra": {"sweep": {"dir": str(sweep)}}}))
+    SweepTable().on_multirun_end(ended(sweep))
     expected = [f"| {n} | 90.0 | 50.0 | {50 + n:.1f} | +{n:.1f} | 2.50 M |" for n in range(11) if n != 7]
     head = ["| seed | teacher | baseline | student | gain | parameters |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     assert (sweep / "report.md").read_text().splitlines() == head + expected
@@ -38,7 +53,7 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
         average = NONE | {"student": 0.5}
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    header, rows = sweep_rows(begun_jobs(tmp_path / "outputs" / "distill" / "sweep", "distill"))
+    header, rows = sweep_rows(summaries(begun_jobs(tmp_path / "outputs" / "distill" / "sweep", "distill")))
     assert header[0] == "run"
     assert rows[0] == ["seed=0 optimizer.lr=1e-3", "50.0", "0.00 M"]
 
@@ -50,8 +65,28 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
     (run / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
     average = NONE | {"student": 0.5}
     write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    SweepTable().on_multirun_end(OmegaConf.create({"name": "distill", "hydra": {"sweep": {"dir": str(run.parent)}}}))
-    assert "| the only one | 50.0 | 0.00 M |" in (run.parent / "report.md").read_text()
+    SweepTable().on_multirun_end(ended(run.parent))
+    assert (run.parent / "report.md").read_text().startswith("| seed | student | parameters |")
+    assert "| 2 | 50.0 | 0.00 M |" in (run.parent / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("direction", "first"), [("maximize", "0.001235"), ("minimize", "0.0009877")])
+def test_of_a_search_the_best_comes_first(tmp_path, capsys, direction, first):
+    """Twenty rows in the order of drawing, with sixteen digits each."""
+    for number, (lr, score) in enumerate((("0.00098765432", 0.1), ("0.00123456789", 0.9), ("0.5", 0.5))):
+        make_job(tmp_path / str(number), ["seed=1", f"optimizer.lr={lr}"], score)
+    SweepTable().on_multirun_end(ended(tmp_path, n_trials=3, direction=direction))
+    assert (tmp_path / "report.md").read_text().splitlines()[2].startswith(f"| {first} | ")
+    assert "the best first" in capsys.readouterr().out
+
+
+def test_a_first_wave_says_what_it_has_made(tmp_path, capsys):
+    """It ended in silence: there is no student."""
+    for number in range(2):
+        make_job(tmp_path / str(number), [f"seed={number}"], until="soft_targets")
+    SweepTable().on_multirun_end(ended(tmp_path))
+    assert capsys.readouterr().out == "teachers and soft targets of 2 jobs are in outputs/store\n"
+    assert not (tmp_path / "report.md").exists()
 
 
 def test_other_sweeps_are_not_counted(tmp_path):

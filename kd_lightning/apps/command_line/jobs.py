@@ -112,12 +112,17 @@ def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
         roots |= {*sweep.parent.parent.glob(f"*/{sweep.name}")}
     told = (path for root in roots for path in root.rglob(".hydra/overrides.yaml"))
     found = [path.parents[1] for path in told if path.stat().st_mtime >= since]
-    return sorted(found, key=lambda folder: [_counting(part) for part in (folder.name, *folder.parts)])
+    return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
 
 
-def _counting(name: str) -> list[tuple[int, str]]:
-    """Return a key by which ten comes after nine."""
-    return [(len(part), part) for part in re.split(r"(\d+)", name)]
+def counting(name: str) -> list[tuple[int, str]]:
+    """Return a key by which ten comes after nine, and letters are as in a dictionary.
+
+    Example:
+        >>> sorted(["10", "9", "tmkd", "bam_large", "bam2"], key=counting)
+        ['9', '10', 'bam2', 'bam_large', 'tmkd']
+    """
+    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def overrides_of(folder: Path) -> list[str]:

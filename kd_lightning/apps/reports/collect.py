@@ -68,6 +68,11 @@ class Run:
         return runtime_of(self.folder)
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it only tried that all of it runs: its scores tell nothing."""
+        return self.choices.get("debug") == "fast_dev_run"
+
+    @property
     def finished(self) -> bool:
         """Whether it ended well."""
         return bool(self.summary["status"] == "finished")

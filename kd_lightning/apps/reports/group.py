@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.apps.command_line.jobs import counting
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
 from kd_lightning.apps.settings.config import Config
@@ -44,7 +45,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     seed (``teacher.seeds=[SEED]``), two or more, theirs does not count either.
     """
     buckets: dict[str, list[tuple[Run, Settings]]] = {}
-    for run in sorted(runs, key=lambda run: [(len(part), part) for part in run.folder.parts]):
+    for run in sorted(runs, key=lambda run: [counting(part) for part in run.folder.parts]):
         if run.finished and run.summary["tasks"]:  # those that end with soft targets have none
             settings = settings_of(run)
             buckets.setdefault(_key(settings, "teacher.seeds"), []).append((run, settings))

@@ -36,13 +36,15 @@ def write(folders: Sequence[Path], output: Path) -> None:
     if not runs and not lines:
         where = ", ".join(map(str, folders))
         raise UserError(f"no summary.json under {where}: expected folders of runs of kd-distill or kd-train")
-    groups = group(runs)
+    groups = group([run for run in runs if not run.is_trial] or runs)
     table = long_table(groups)
     predicted, unread = predictions(folders, groups)
     lines += unread
     by_row = rows_table(predicted, [one.name for one in groups])
     found, drawn = _contents(groups, table, by_row)
-    report = Report(_title(folders), _facts(groups, len(lines)), found, drawn, lines, [*_groups(groups)])
+    counted = {run.folder for one in groups for run in one.runs}
+    trials = sum(run.is_trial and run.folder not in counted for run in runs)
+    report = Report(_title(folders), _facts(groups, len(lines), trials), found, drawn, lines, [*_groups(groups)])
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "report.csv", table.to_csv(index=False))
     write_text(output / "report.md", as_markdown(report))
@@ -64,13 +66,15 @@ def _title(folders: Sequence[Path]) -> str:
     return f"Runs in {', '.join(map(str, folders))}"
 
 
-def _facts(groups: Sequence[Group], lacking: int) -> str:
+def _facts(groups: Sequence[Group], lacking: int, trials: int) -> str:
     runs, repeated = sum(len(one.runs) for one in groups), sum(len(one.repeated) for one in groups)
     said = [f"{_count(runs, 'finished run')} in {_count(len(groups), 'group')} of the same settings"]
     if len(groups) == 1:
         said.append(f"{groups[0].name}, {_seeds(groups[0])}")
     if repeated:
         said.append(f"{_count(repeated, 'older run')} of the same settings and seed left out")
+    if trials:
+        said.append(f"{_count(trials, 'run')} of debug=fast_dev_run left out")
     if lacking:
         said.append(f"{lacking} missing")
     return "; ".join(said) + "."

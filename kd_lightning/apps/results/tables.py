@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,9 @@ LABELS = {role: role.replace("_fine_tuned", ", fine-tuned") for role in ROLES}
 GAINS = {"student": "baseline", "student_fine_tuned": "baseline_fine_tuned"}
 """Who gains -> over whom."""
 
+LONG = 9
+"""Letters of a number that nobody writes by hand."""
+
 AVERAGES = tuple(f"average {group}" for group in GROUPS)
 """Rows of averages over some of the tasks, in their order."""
 
@@ -39,6 +43,17 @@ def gain(student: float | None, baseline: float | None) -> str:
 def megabytes(parameters: int) -> str:
     """Return the size of float32 weights."""
     return f"{parameters * 4 / 1e6:.1f} MB"
+
+
+def brief(value: str) -> str:
+    """Return a setting's value as tables show it: of a number that a search has drawn four digits.
+
+    Example:
+        >>> [brief(value) for value in ("0.00042074820750", "3e-05", "0.75", "123456789", "linear")]
+        ['0.0004207', '3e-05', '0.75', '123456789', 'linear']
+    """
+    drawn = re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", value) is not None and len(value) > LONG
+    return f"{float(value):.4g}" if drawn else value
 
 
 Column = Callable[[Config], str]
