@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from kd_lightning.apps.command_line.plain import OneLineParser, ended_in_one_line
+from kd_lightning.apps.command_line.shipped_conf import options_of
 from kd_lightning.apps.settings.wandb_key import has_wandb_key
-from kd_lightning.errors import UserError, first_line, to_install
+from kd_lightning.errors import UserError, did_you_mean, first_line, to_install
 
 HELP = """Build a workspace of Weights & Biases for the runs of kd-distill logger=wandb: a table of the sweep, gains
 over the baseline, gold weight and losses, seeds as bands, quality against latency and size.
@@ -54,6 +56,9 @@ def run(asked: argparse.Namespace) -> None:
     from kd_lightning.apps.dashboards.workspace import build_workspace, specification
     from kd_lightning.files import write_text
 
+    for task in asked.tasks:
+        if said := unlike_any(task, options_of("train", (), "task")):
+            print(f"kd-dashboard: warning: {said}", file=sys.stderr)
     workspace = build_workspace(entity, project, asked.tasks)
     if asked.output is not None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +70,19 @@ def run(asked: argparse.Namespace) -> None:
     except Exception as error:
         raise UserError(f"{asked.project}: the service refuses, or is not there: {first_line(error)}") from error
     print(f"saved: {workspace.url}")
+
+
+def unlike_any(task: str, known: Sequence[str]) -> str:
+    """Return what is to be said of a task that is not shipped, but nearly: else its panels stay empty without a word.
+
+    Example:
+        >>> unlike_any("mrcp", ["mrpc", "rte"])
+        "--tasks mrcp is no task of the package; did you mean 'mrpc'?"
+        >>> unlike_any("rte", ["mrpc", "rte"]), unlike_any("tickets", ["mrpc", "rte"])
+        ('', '')
+    """
+    near = "" if task in known else did_you_mean(task, known)
+    return f"--tasks {task} is no task of the package{near}" if near else ""
 
 
 def owner_and_name(project: str) -> tuple[str, str]:

@@ -133,12 +133,7 @@ def prepare(plan: Plan, summary: Config) -> None:
     """Put teachers and soft targets, of all stages, into the store, where the jobs of a sweep find them."""
     teachers = [teacher for each in (plan.first, plan) if each for teacher in teach(each, summary)[0]]
     summary["until"], summary["teachers"] = plan.inputs.cfg["until"], [teacher_facts(each) for each in teachers]
-    models = (
-        "1 model that teaches, and what it says"
-        if len(teachers) == 1
-        else f"{len(teachers)} models that teach, and what they say"
-    )
-    log.info("the store has what the jobs of a sweep share: %s", models)
+    log.info("the store has what the jobs of a sweep share: teachers (%d), and what they say", len(teachers))
 
 
 def evaluate(plan: Plan, trained: Trained, summary: Config) -> None:

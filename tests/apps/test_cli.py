@@ -87,6 +87,12 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
     ("overrides", "wanted"),
     [
         pytest.param(["foo=1"], "there is no setting 'foo'", id="unknown setting"),
+        pytest.param(["hydra.swep.dir=x"], "did you mean 'hydra.sweep.dir'?", id="misspelt setting of Hydra"),
+        pytest.param(["hydra/launchr=basic"], "did you mean 'hydra/launcher'?", id="misspelt group of Hydra"),
+        pytest.param(["hydra.xyzzy=1"], "'hydra.xyzzy'; --hydra-help lists", id="unknown setting of Hydra"),
+        pytest.param(
+            ["hydra.job.chdir=maybe"], "error: hydra.job.chdir is maybe, expected true or false", id="wrong for Hydra"
+        ),
         pytest.param(
             ["encoder=pretrained", "encoder.path=${installed_folder:no_such_package,model,offline}"],
             "package no_such_package is not installed: in the checkout, pip install -e",
@@ -319,6 +325,10 @@ def test_what_the_system_refuses_says_where_and_what_to_do():
     assert os_error(copied) == "No space left on device: b; make room, then the same command again"
     chain = "FileNotFoundError: [Errno 2] No such file or directory: 'a/b'\n\nOSError: [Errno 30] Read-only: 'a'\n"
     assert one_line(chain) == "Read-only: a; check that the path is right, and that it can be written"
+    part = OSError(errno.EACCES, "Permission denied", "out/.report.csv.123.part")
+    assert os_error(part).startswith("Permission denied: out/report.csv; check")
+    part = OSError(errno.EACCES, "Permission denied", "/store/.model.77.part/a.bin")
+    assert os_error(part).startswith("Permission denied: /store/model/a.bin; check")
 
 
 def test_other_messages_of_hydra_become_one_line():

@@ -17,6 +17,9 @@ CHECK_PATH = "check that the path is right, and that it can be written"
 
 MAKE_ROOM = "make room, then the same command again"
 
+PART = r"(?<=/)\.([^/]+)\.\d+\.part(?=$|/)"
+"""Of a path: what we call a file, or a folder, while it is written."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a disk that is full."""
 
@@ -27,6 +30,9 @@ EXTRAS = {
     "hydra/sweeper/optuna": "sweep",
 }
 """Options of Hydra's plugins -> the extra that brings them."""
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+"""What a setting is to be, in OmegaConf's words and in ours."""
 
 GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
 """Where Hydra tells how arguments are written."""
@@ -78,6 +84,9 @@ def one_line(
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None:
         return _not_there(found[1], settings, options)
+    found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Value .*? could not be converted to (\w+)", text)
+    if found is not None:
+        return f"{found[1]} is {found[2]}, expected {KINDS.get(found[3], found[3])}"
     found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Cannot merge DictConfig", text, flags=re.DOTALL)
     if found is not None and found[1].endswith(".task"):
         return f"{found[1]}={found[2]}: tasks are chosen by task@{found[1]}={found[2]}"
@@ -99,7 +108,11 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
         return f"there is no choice {name} yet: a new one needs a + in front, +{name}=OPTION"
     if name == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
-    return f"there is no setting {_nearest(name, list(settings()), options)}"
+    known = list(settings())
+    if re.match("hydra[./]", name):
+        near = did_you_mean(name, [one for one in known if one.startswith("hydra")])
+        return f"there is no setting '{name}'{near or '; --hydra-help lists what Hydra has'}"
+    return f"there is no setting {_nearest(name, [one for one in known if not one.startswith('hydra')], options)}"
 
 
 def _is_read(argument: str) -> bool:
@@ -163,5 +176,6 @@ def os_error(error: OSError) -> str:
         found = re.match(r"\[Errno (\d+)\] (.+?)(?:: |$)", str(why))
         return os_error(OSError(int(found[1]), found[2], to)) if found else f"{why}: {to}; {CHECK_PATH}"
     file = error.filename2 or error.filename  # of a copy, where it was to be
-    where = f": {file}" if file else ""
+    shown = re.sub(PART, r"\1", str(file or ""))
+    where = f": {shown}" if shown else ""
     return f"{error.strerror or error}{where}; {MAKE_ROOM if error.errno in FULL else CHECK_PATH}"

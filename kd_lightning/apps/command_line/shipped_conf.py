@@ -25,14 +25,18 @@ def config_dir() -> str:
 
 
 def setting_names(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the config groups of the command ``kd-NAME``, and its settings under the options that it was given."""
+    """Return the config groups of the command ``kd-NAME``, and its settings under the options that it was given.
+
+    Hydra's are among them.
+    """
     with _composing():
-        groups = GlobalHydra.instance().config_loader().list_groups("")
+        loader = GlobalHydra.instance().config_loader()
+        groups = [*loader.list_groups(""), *(f"hydra/{group}" for group in loader.list_groups("hydra"))]
         options = [a for a in arguments if re.split("[@=]", a)[0] in groups and not is_swept(a.partition("=")[2])]
         try:
-            cfg = hydra.compose(name, overrides=[*_own_folder(arguments), *options])
+            cfg = hydra.compose(name, overrides=[*_own_folder(arguments), *options], return_hydra_config=True)
         except HydraException:
-            cfg = hydra.compose(name)
+            cfg = hydra.compose(name, return_hydra_config=True)
         return [*groups, *_names(cfg)]
 
 

@@ -70,7 +70,7 @@ class Run:
     @property
     def is_trial(self) -> bool:
         """Whether it only tried that all of it runs: its scores tell nothing."""
-        return self.choices.get("debug") == "fast_dev_run"
+        return self.finished and self.choices.get("debug") == "fast_dev_run"
 
     @property
     def finished(self) -> bool:
