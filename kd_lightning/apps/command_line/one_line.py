@@ -31,7 +31,7 @@ EXTRAS = {
 }
 """Options of Hydra's plugins -> the extra that brings them."""
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 """What a setting is to be, in OmegaConf's words and in ours."""
 
 GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
@@ -84,7 +84,9 @@ def one_line(
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None:
         return _not_there(found[1], settings, options)
-    found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Value .*? could not be converted to (\w+)", text)
+    found = re.search(
+        r"Error merging override \+*(\S+?)=(.*?)\s+Value .*? (?:could not be converted to|is not a valid) (\w+)", text
+    )
     if found is not None:
         return f"{found[1]} is {found[2]}, expected {KINDS.get(found[3], found[3])}"
     found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Cannot merge DictConfig", text, flags=re.DOTALL)
@@ -110,7 +112,7 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     known = list(settings())
     if re.match("hydra[./]", name):
-        near = did_you_mean(name, [one for one in known if one.startswith("hydra")])
+        near = did_you_mean(name, [one for one in known if re.match("hydra[./]", one)])
         return f"there is no setting '{name}'{near or '; --hydra-help lists what Hydra has'}"
     return f"there is no setting {_nearest(name, [one for one in known if not one.startswith('hydra')], options)}"
 
