@@ -112,8 +112,10 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     known = list(settings())
     if re.match("hydra[./]", name):
-        near = did_you_mean(name, [one for one in known if re.match("hydra[./]", one)])
-        return f"there is no setting '{name}'{near or '; --hydra-help lists what Hydra has'}"
+        inside = {one[len("hydra.") :]: one for one in known if re.match("hydra[./]", one)}
+        near = difflib.get_close_matches(name[len("hydra.") :], inside, n=1)
+        hint = f"did you mean '{inside[near[0]]}'?" if near else "--hydra-help lists what Hydra has"
+        return f"there is no setting '{name}'; {hint}"
     return f"there is no setting {_nearest(name, [one for one in known if not one.startswith('hydra')], options)}"
 
 
