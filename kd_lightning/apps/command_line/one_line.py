@@ -112,7 +112,7 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     known = list(settings())
     if re.match("hydra[./]", name):
-        inside = {one[len("hydra.") :]: one for one in known if re.match("hydra[./]", one)}
+        inside = {one[len("hydra.") :]: one for one in known if one.startswith(name[: len("hydra.")])}
         near = difflib.get_close_matches(name[len("hydra.") :], inside, n=1)
         hint = f"did you mean '{inside[near[0]]}'?" if near else "--hydra-help lists what Hydra has"
         return f"there is no setting '{name}'; {hint}"
