@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 pytestmark = pytest.mark.slurm
 
 OPTIMIZERS = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 from torch.optim import AdamW
 
@@ -27,6 +28,11 @@ class Dies(AdamW):
     def step(self, closure=None):
         if not Path("mended").exists():
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(closure)
+
+class Slow(AdamW):
+    def step(self, closure=None):
+        time.sleep(0.1 * ("SLURM_JOB_ID" in os.environ))
         return super().step(closure)
 """
 SHORT, LONG, TWO = {"max_epochs": 1}, {"max_epochs": 60}, {"devices": 2, "strategy": "ddp"}
@@ -53,13 +59,16 @@ SWEEP = [
 ]
 
 
+SLOW = {"seed": 8, "trainer": LONG, "optimizer": {"optimizer": {"_target_": "own_optimizers.Slow"}}}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A working directory with the jobs of a sweep as configurations of one's own."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "own_optimizers.py").write_text(OPTIMIZERS)
     (folder / "mine" / "job").mkdir(parents=True)
-    for name, settings in JOBS.items():
+    for name, settings in {**JOBS, "slow": SLOW}.items():
         (folder / "mine" / "job" / f"{name}.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(settings)}")
     return folder
 
@@ -99,11 +108,32 @@ def steps(folder):
 
 
 def at_once(slurm):
-    """Let jobs that were queued again begin without SLURM's two minutes between."""
-    for line in slurm("squeue", "-h", "-r", "-o", "%i|%r").split():
-        job, _, why = line.partition("|")
-        if why == "BeginTime":
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    """Let jobs that were queued again begin without SLURM's two minutes between; at once its node would refuse them."""
+    lines = slurm("squeue", "-h", "-r", "-o", "%i|%r").split()
+    waiting = [line.partition("|")[0] for line in lines if line.endswith("|BeginTime")]
+    if waiting:
+        time.sleep(3)
+    for job in waiting:
+        slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def over(slurm, process, place):
+    """Return how a sweep has ended; what is queued again meanwhile begins at once."""
+
+    def ended():
+        at_once(slurm)
+        return process.poll() is not None
+
+    slurm.until(ended, 300, "the end of the sweep")
+    return end(process, place)
+
+
+def assert_alike(folder, alone):
+    """Check that two runs have the same curve, weights and scores."""
+    assert (folder / "metrics.csv").read_bytes() == (alone / "metrics.csv").read_bytes()
+    of = [json.loads((run / "fit.json").read_text()) for run in (folder, alone)]
+    assert of[0]["weights"] == of[1]["weights"]
+    assert of[0]["scores"] == of[1]["scores"]
 
 
 def lacking(place):
@@ -124,12 +154,7 @@ def swept(slurm, place):
     slurm.until(lambda: "BeginTime" in slurm("squeue", "-h", "-r", "-o", "%r"), 60, "a job that is queued again")
     (place / "waiting.md").write_text(lacking(place))
 
-    def over():
-        at_once(slurm)
-        return process.poll() is not None
-
-    slurm.until(over, 300, "the end of the sweep")
-    return end(process, place)
+    return over(slurm, process, place)
 
 
 def test_what_was_preempted_goes_on_to_the_bit(swept, place):
@@ -143,10 +168,7 @@ def test_what_was_preempted_goes_on_to_the_bit(swept, place):
             begin("train", *TOY, f"+job={job}", "name=alone", f"hydra.run.dir={job}", cwd=place), place
         )
         assert code == 0, errors
-        assert (folder / "metrics.csv").read_bytes() == (place / job / "metrics.csv").read_bytes()
-        of = [json.loads((run / "fit.json").read_text()) for run in (folder, place / job)]
-        assert of[0]["weights"] == of[1]["weights"]
-        assert of[0]["scores"] == of[1]["scores"]
+        assert_alike(folder, place / job)
 
 
 def test_a_job_that_is_queued_again_waits_and_is_not_missing(swept, place):
@@ -210,3 +232,16 @@ def test_a_second_call_runs_what_is_missing(swept, place):
         elsewhere = (folder / "finished_in.txt").read_text().strip()
         assert (folder / elsewhere).resolve() == before[name].resolve()
     assert lacking(place) == ""
+
+
+def test_a_job_that_reaches_its_time_limit_goes_on_to_the_bit(slurm, place):
+    """A minute for each place, and the signal half a minute before its end; submitit counts how often."""
+    limit = ["hydra/launcher=slurm_cpu", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30", *SMALL]
+    sweep = begin("train", "-m", *TOY, "name=timed", *limit, "+job=slow", "seed=8,9", cwd=place)
+    code, _, errors = over(slurm, sweep, place)
+    assert (code, errors) == (0, [])
+    folder = next(place.glob("outputs/timed/sweep_*/0"))
+    assert (folder / "timed.log").read_text().count("this job is queued again, and goes on from its last step") >= 1
+    alone = begin("train", *TOY, "+job=slow", "seed=8", "name=alone", "hydra.run.dir=slow", cwd=place)
+    assert end(alone, place)[0] == 0
+    assert_alike(folder, place / "slow")
