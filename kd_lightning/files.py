@@ -99,6 +99,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield part
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as seen from the working directory, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -440,9 +440,8 @@ def test_what_still_runs_is_not_run_beside_it(place):
     with locked_if_free(begun / "fit"):
         done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0].endswith(
-        f"error: job 0: {begun} has these settings, and still runs: wait for its end, then the same command again"
-    )
+    why = "has these settings, and still runs: wait for its end, then the same command again"
+    assert done.stderr.splitlines()[0].endswith(f"error: job 0: {begun.relative_to(place)} {why}")
     assert trained(jobs(place, "beside")) == ["1"]
     done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
     assert done.returncode == 0, "whose process was killed does not run"

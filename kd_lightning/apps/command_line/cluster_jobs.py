@@ -15,6 +15,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
 from kd_lightning.apps.command_line.sweeps import Sweep
+from kd_lightning.files import from_here
 
 EVERY_S = 60
 """At most so many seconds between two looks."""
@@ -93,7 +94,8 @@ def watch(sweep: Sweep) -> None:
             found: list[Any] = answers(job)
         except (UncompletedJobError, FailedJobError):
             told = tuple(job.submission().args[0])
-            sweep.ended.setdefault(told, f"it has ended without an answer ({job.state}); see {job.paths.stderr}")
+            see = f"; see {from_here(job.paths.stderr)}" if job.paths.stderr.exists() else ""  # it may not have begun
+            sweep.ended.setdefault(told, f"it has ended without an answer ({job.state}){see}")
             return [JobReturn(status=JobStatus.COMPLETED)]
         return found
 

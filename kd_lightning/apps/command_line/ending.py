@@ -28,7 +28,7 @@ from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import write_text
+from kd_lightning.files import from_here, write_text
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +142,7 @@ def _keep_traceback() -> str:
     logging.raiseExceptions = told
     if not files or "HYDRA_FULL_ERROR" in os.environ:
         print(trace, file=sys.stderr)
-    return f"; traceback in {_shown(Path(files[0].baseFilename))}" if files else ""
-
-
-def _shown(path: Path) -> Path:
-    """Return a path as seen from the working directory, if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"; traceback in {from_here(Path(files[0].baseFilename))}" if files else ""
 
 
 def _leave_with(code: int) -> None:

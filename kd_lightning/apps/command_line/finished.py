@@ -16,7 +16,7 @@ from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, remove_if_e
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.errors import UserError
-from kd_lightning.files import is_held, write_text
+from kd_lightning.files import from_here, is_held, write_text
 
 if TYPE_CHECKING:
     from kd_lightning.apps.processes.team import Team
@@ -92,7 +92,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     for folder in alike:
         if folder != Path(now.runtime.output_dir).absolute() and is_held(folder / FIT):
             raise UserError(
-                f"{folder} has these settings, and still runs: wait for its end, then the same command again"
+                f"{from_here(folder)} has these settings, and still runs: wait for its end, then the same command again"
             )
     return None
 
