@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -28,25 +29,30 @@ class ResumeCheckpoint(pl.Callback):
 
     def __init__(self, every_minutes: float | None = 5.0, every_n_steps: int | None = None) -> None:
         self.every_minutes, self.every_n_steps = every_minutes, every_n_steps
-        self._saved_at, self._step = time.monotonic(), 0
+        self._saved_at, self._step, self._due = time.monotonic(), 0, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._saved_at, self._step = time.monotonic(), trainer.global_step
+        self._saved_at, self._step, self._due = time.monotonic(), trainer.global_step, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, all processes at the same step; the end of an epoch waits for its evaluation."""
+        """Save when it is time, all processes at the same step; of one that is evaluated, at the next.
+
+        The end of an epoch is saved after its evaluation.
+        """
         stepped = trainer.global_step != self._step  # of batches that share a step, the last makes it
         self._step = trainer.global_step
-        if trainer.is_last_batch or not stepped:
+        if not stepped:
             return
-        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        if not due and self.every_minutes is not None:
+        self._due |= self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        if is_evaluated(trainer, batch_idx):
+            return
+        if not self._due and self.every_minutes is not None:
             late = time.monotonic() - self._saved_at > 60 * self.every_minutes
-            due = trainer.strategy.reduce_boolean_decision(late, all=False) if trainer.world_size > 1 else late
-        if due:
+            self._due = trainer.strategy.reduce_boolean_decision(late, all=False) if trainer.world_size > 1 else late
+        if self._due:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,7 +72,14 @@ class ResumeCheckpoint(pl.Callback):
             raise
         if trainer.is_global_zero:
             os.replace(temporary, path)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._due = time.monotonic(), False
+
+
+def is_evaluated(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Tell whether an evaluation may follow a batch; who goes on from before it would go on without it."""
+    of_all = trainer.check_val_every_n_epoch is None  # the interval is over epochs
+    count = trainer.fit_loop.total_batch_idx if of_all else batch_idx
+    return bool(trainer.is_last_batch or (count + 1) % (trainer.val_check_batch or math.inf) == 0)
 
 
 class LogProgress(pl.Callback):

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 2.0
 """Seconds of waiting for another run before it is said that, and for what, one waits."""
 
+GLANCE, LOOK = 0.2, 2.0
+"""Seconds in which whoever looks at a lock has looked, most likely, and surely: meanwhile it is held."""
+
 
 @contextmanager
 def locked(folder: Path, what: str | None = None) -> Iterator[None]:
@@ -67,13 +70,19 @@ def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
         lock.release()
 
 
-def is_held(path: Path) -> bool:
-    """Tell whether a process holds the lock that belongs to a path; where one may not look, it seems so."""
+def is_held(path: Path, *, patience: float = GLANCE, unknown: bool = True) -> bool:
+    """Tell whether a process holds the lock that belongs to a path.
+
+    Args:
+        path: Gives the lock its name.
+        patience: Seconds in which it may still come free: others look, too.
+        unknown: The answer where one may not look.
+    """
     if not path.with_name(f".{path.name}.lock").exists():
         return False
-    with suppress(OSError), locked_if_free(path) as free:
+    with suppress(OSError), locked_if_free(path, patience) as free:
         return not free
-    return True
+    return unknown
 
 
 @contextmanager

@@ -38,11 +38,12 @@ DYING = "+callbacks.dies._target_=dies.Dies"
 def begin(folder, command, *settings, **environment):
     """Start a command; its lines go to a file. It is killed after ``STEPS_TO_LIVE``, if they are told."""
     (folder / "dies.py").write_text(DIES)
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     with (folder / "said.txt").open("w") as said:
         return subprocess.Popen(
             [sys.executable, "-m", f"kd_lightning.{command}", *settings, DYING],
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
             stdout=said,
             stderr=subprocess.STDOUT,
             start_new_session=True,

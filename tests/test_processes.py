@@ -25,6 +25,11 @@ TRAIN += ["trainer.precision=32-true", "encoder.dropout=0", "system.head.dropout
 TOGETHER = ["accelerator=ddp_cpu"]
 
 
+def ours_and(folder):
+    """Return where modules are looked for, with a folder before all others."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+
+
 def environment(**more):
     """Return the environment of a user: no wandb, one thread."""
     known = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "COMP_"))}
@@ -164,7 +169,7 @@ def test_each_process_keeps_its_part(tmp_path):
     done = subprocess.run(
         [*train, "+callbacks.sizes._target_=sizes.Sizes"],
         cwd=tmp_path,
-        env=environment(PYTHONPATH=str(tmp_path)),
+        env=environment(PYTHONPATH=ours_and(tmp_path)),
         capture_output=True,
         text=True,
         timeout=120,
@@ -316,7 +321,7 @@ def test_a_signal_in_the_last_validation_ends_the_command(tmp_path, rank):
         "trainer.max_epochs=2",
     ]
     command += TOGETHER if rank else []
-    known = environment(PYTHONPATH=str(tmp_path))
+    known = environment(PYTHONPATH=ours_and(tmp_path))
     done = subprocess.run(command, cwd=tmp_path, env={**known, "ENDS": ""}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     said = "kd-train: interrupted; ckpt_path=last goes on from the last checkpoint, if there is one\n"

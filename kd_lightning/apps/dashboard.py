@@ -56,9 +56,7 @@ def run(asked: argparse.Namespace) -> None:
     from kd_lightning.apps.dashboards.workspace import build_workspace, specification
     from kd_lightning.files import write_text
 
-    for task in asked.tasks:
-        if said := unlike_any(task, options_of("train", (), "task")):
-            print(f"kd-dashboard: warning: {said}", file=sys.stderr)
+    warn_of_tasks(asked.tasks, options_of("train", (), "task"))
     workspace = build_workspace(entity, project, asked.tasks)
     if asked.output is not None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,17 +70,11 @@ def run(asked: argparse.Namespace) -> None:
     print(f"saved: {workspace.url}")
 
 
-def unlike_any(task: str, known: Sequence[str]) -> str:
-    """Return what is to be said of a task that is not shipped, but nearly: else its panels stay empty without a word.
-
-    Example:
-        >>> unlike_any("mrcp", ["mrpc", "rte"])
-        "--tasks mrcp is no task of the package; did you mean 'mrpc'?"
-        >>> unlike_any("rte", ["mrpc", "rte"]), unlike_any("tickets", ["mrpc", "rte"])
-        ('', '')
-    """
-    near = "" if task in known else did_you_mean(task, known)
-    return f"--tasks {task} is no task of the package{near}" if near else ""
+def warn_of_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
+    """Say which tasks are nearly, but not quite, among those that are known: their panels would stay empty."""
+    for task in tasks:
+        if task not in known and (near := did_you_mean(task, known)):
+            print(f"kd-dashboard: warning: --tasks {task} is no task of the package{near}", file=sys.stderr)
 
 
 def owner_and_name(project: str) -> tuple[str, str]:

@@ -52,8 +52,11 @@ class NewTransformer:
         """Return the encoder with random weights.
 
         Raises:
-            ValueError: If it has no layer.
+            ValueError: If it has no layer, or ``dropout`` is no rate.
         """
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            found = "null" if self.dropout is None else self.dropout
+            raise ValueError(f"dropout is {found}, expected a number in [0, 1)")
         if not is_whole(self.num_layers, 1):
             raise ValueError(f"num_layers is {self.num_layers}, expected a whole number of at least 1")
         sizes: dict[str, Any] = {

@@ -119,6 +119,14 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     assert said.count("\n") == 1
 
 
+def test_a_task_that_is_nearly_one_is_told(tmp_path, capsys):
+    """Its panels stay empty; one of one's own is nothing to speak of."""
+    main(["--output", str(tmp_path / "x.json"), "--tasks", "mrcp", "rte", "tickets"])
+    said = capsys.readouterr()
+    assert said.err == "kd-dashboard: warning: --tasks mrcp is no task of the package; did you mean 'mrpc'?\n"
+    assert said.out.startswith("written: ")
+
+
 def test_a_library_that_is_missing_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):

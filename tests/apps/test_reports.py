@@ -25,7 +25,7 @@ from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing
 from kd_lightning.apps.reports.naming import names_of
-from kd_lightning.apps.reports.plots import plots, within
+from kd_lightning.apps.reports.plots import beside, plots, within
 from kd_lightning.apps.reports.predictions import predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
@@ -345,6 +345,16 @@ def test_what_is_usual_is_told_where_it_was_told():
     assert names_of(settings, [{"y": "one"}] * 5, told) == of_option, "an option was told, and not what it sets"
 
 
+def test_drawn_values_are_short_where_that_tells_them_apart():
+    """Sixteen digits in each row; or two groups of one name."""
+
+    def named(*rates):
+        return names_of([{"name": "x", "optimizer.lr": rate} for rate in rates], [{}] * 2, [{"optimizer.lr"}] * 2)
+
+    assert named(0.00042074820750, 0.00102003004) == ["lr=0.0004207", "lr=0.00102"]
+    assert named(0.12345678901, 0.12345678902) == ["lr=0.12345678901", "lr=0.12345678902"]
+
+
 def test_options_are_named_as_they_were_told(tmp_path):
     loss = {"_target_": "kd_lightning.losses.LogitMSE"}
     make_run(tmp_path / "0", choices={"distill_loss": "soft_ce", "hydra/launcher": "basic"})
@@ -493,6 +503,8 @@ def test_runs_that_only_try_do_not_count_beside_others(tmp_path, capsys):
     write.write([tmp_path], tmp_path / "report")
     assert capsys.readouterr().out.count("1 finished run in 1 group of the same settings; fast_dev_run, seed 1.") == 1
     make_run(tmp_path / "real" / "0")
+    make_run(tmp_path / "tried" / "1", choices={"debug": "fast_dev_run"}, name="fast_dev_run", status="running")
+    (tmp_path / "tried" / "1" / ".hydra" / "hydra.yaml").write_text("damaged: [")  # of one that has not finished
     write.write([tmp_path], tmp_path / "report")
     assert "seed 1; 1 run of debug=fast_dev_run left out." in capsys.readouterr().out
 
@@ -517,6 +529,25 @@ def test_two_seeds_do_not_take_the_page(tmp_path):
     assert within(np.array([1.0, 3.0]), (-200.0, 200.0)) == (-3.0, 6.0)
     assert within(np.array([1.0, 3.0]), (0.0, 4.0)) == (0.0, 4.0)
     assert within(np.array([0.0]), (-9.0, 9.0)) == (-1.0, 1.0)
+    pytest.importorskip("matplotlib")
+    for seed, student in ((1, 0.7), (2, 0.8)):
+        make_run(tmp_path / str(seed), seed=seed, student=student)
+    table = long_table(groups_of(tmp_path))
+    *_, gains = plots(table, main_scores(table)).values()
+    assert ">30</text>" in gains
+    assert not re.search(r">(50|60|80|100)</text>", gains), "gains of 10 and 20 points"
+
+
+def test_what_costs_the_same_does_not_lie_on_one_place(tmp_path):
+    """Two students of one size, and of one score: one point. Of other sizes each is where it belongs."""
+    pytest.importorskip("matplotlib")
+    known = pd.DataFrame({"group": ["a", "b", "c"], "parameters": [5, 5, 7]})
+    inches = beside(known, ["a", "b", "c"], "parameters")
+    assert inches["b"] - inches["a"] > 0.05
+    assert inches["a"] + inches["b"] == inches["c"] == 0.0
+    many = pd.DataFrame({"group": list("abcdefghij"), "parameters": [5] * 10})
+    inches = beside(many, list("abcdefghij"), "parameters")
+    assert inches["j"] - inches["a"] < 0.5, "a size, not another one"
 
 
 def test_the_order_of_folders_changes_nothing(tmp_path):

@@ -40,7 +40,7 @@ def study(tmp_path):
 ALIKE = ["name=x", "seed=1", "+data.limit=64", "optimizer.lr=interval(0,1)"]
 
 
-@pytest.mark.parametrize("more", [[], ["logger=wandb"], ["trainer.devices=2"], ["hydra/launcher=joblib"]])
+@pytest.mark.parametrize("more", [[], ["logger=wandb"], ["trainer.devices=2"], ["data.root=elsewhere"], ["++seed=1"]])
 def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     """Where it computes, and what it shows of it, may change."""
     caplog.set_level(logging.INFO)
@@ -53,7 +53,7 @@ def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     [
         (["name=x", "seed=2", "+data.limit=64"], "with seed=1:"),
         ([*ALIKE, "encoder=tiny"], "without encoder=tiny:"),
-        ([*ALIKE[:2], "data.limit=interval(1,9)"], "with +data.limit=64:"),
+        ([*ALIKE[:2], "data.limit=interval(1,9)"], "with data.limit=64:"),
     ],
 )
 def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
@@ -78,11 +78,30 @@ def test_a_study_begins_without_a_word(search, sweeper, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("storage", ["sqlite:////nowhere/x.db", 3, {"_target_": "nowhere.X"}])
-def test_a_study_that_cannot_be_kept_is_told_in_one_line(search, storage):
+@pytest.mark.parametrize("storage", ["sqlite:///setup.cfg/x.db", 3, {"_target_": "nowhere.X"}])
+def test_a_study_that_cannot_be_kept_is_told_in_one_line(search, storage, tmp_path, monkeypatch):
     """Of a database's driver come several."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.cfg").touch()
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage is .*, where no study can be kept: "):
         check_study(search(storage=storage))
+
+
+def test_any_trial_of_other_settings_counts(search, study):
+    """Of a study that was mixed already the last trial may be alike."""
+    trial = study.ask()
+    for name, value in (TRIAL | {"seed": "5"}).items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, 0.25)
+    for seed, other in ((1, 5), (5, 1)):
+        with pytest.raises(UserError, match=f"has trials with seed={other}:"):
+            check_study(search("name=x", f"seed={seed}", "data.limit=64"))
+
+
+def test_a_study_has_its_folder(search, tmp_path):
+    """Its file is under the name of the search, wherever the sweep is."""
+    check_study(search("seed=1", storage=f"sqlite:///{tmp_path}/outputs/new/search.db"))
+    assert (tmp_path / "outputs" / "new").is_dir()
 
 
 def test_a_search_draws_at_least_once(search):

@@ -8,20 +8,27 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from kd_lightning import files
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line import workers
-from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
+from kd_lightning.apps.command_line import sweeps, workers
+from kd_lightning.apps.command_line.finished import finished_before
+from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
-from kd_lightning.apps.command_line.sweep_start import check_sweep, claim
+from kd_lightning.apps.command_line.sweep_start import check_sweep, claim, warn_of_early_signals
+from kd_lightning.apps.fits.resume import claimed
+from kd_lightning.apps.processes.preemption import LATE
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.errors import UserError
-from kd_lightning.files import locked_if_free
+from kd_lightning.files import LOOK, is_held, locked_if_free
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = """
@@ -196,6 +203,7 @@ def test_a_search_goes_on_where_it_was(place):
     done = kd("train", *search, "hydra.sweeper.n_trials=2", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert "averages of these trials, the best first (outputs/search/" in done.stdout
     failed = kd("train", *search, "hydra.sweeper.n_trials=1", "trainer.devices=0", cwd=place)
     assert failed.returncode == 2
     assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
@@ -270,6 +278,14 @@ def test_a_folder_is_of_one_command(place):
     assert done.stderr.endswith("outputs/held is being trained by another command: wait for its end\n")
     assert done.returncode == 2
     assert not (place / "outputs" / "held" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("part", ["launcher", "sweeper"])
+def test_an_option_that_is_told_as_a_setting(part):
+    """``string indices must be integers``."""
+    config = OmegaConf.create({"hydra": {"output_subdir": ".hydra", "sweeper": {}, part: "joblib"}})
+    with pytest.raises(UserError, match=f"hydra.{part} is joblib, expected an option: hydra/{part}=joblib"):
+        check_sweep(config)
 
 
 def test_one_that_searches_is_one(monkeypatch):
@@ -410,9 +426,119 @@ def test_a_sweep_has_its_folder_for_itself(tmp_path):
     lock.release()
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[]\n")
-    with marked_as_running(tmp_path / "0"), pytest.raises(UserError, match=r"/0 still runs, of an earlier sweep into"):
+    with marked_as_running(tmp_path / "0"), pytest.raises(UserError, match=r"/0 goes on, of an earlier sweep into"):
         claim(tmp_path, "x")
     claim(tmp_path, "x").release()
+
+
+@pytest.mark.parametrize(
+    ("error", "lists", "waits"),
+    [
+        ("queued again: it lost its place, as job 7_1 of SLURM", "7_1", True),
+        ("queued again: it lost its place, as job 7_1 of SLURM", "", False),
+        ("queued again: it lost its place", "7_1", False),
+        ("interrupted: it was ended from outside, as job 7_1 of SLURM", "7_1", False),
+    ],
+)
+def test_a_job_that_is_queued_again_goes_on(tmp_path, monkeypatch, error, lists, waits):
+    """As long as the scheduler knows it: who has cancelled it since may begin it anew."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\ntest $2 = --jobs=7_1 && echo {lists}\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    (tmp_path / "error.txt").write_text(f"{error}\n")
+    assert goes_on(tmp_path) is waits
+
+
+def test_where_there_is_no_scheduler_nothing_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "error.txt").write_text("queued again: it lost its place, as job 7_1 of SLURM\n")
+    assert not goes_on(tmp_path)
+
+
+def test_only_what_was_made_for_a_refused_sweep_is_taken_away(tmp_path, monkeypatch):
+    """In an older folder jobs may wait that were submitted there; under another's lock they may begin at any time."""
+    monkeypatch.setattr(sweeps, "begun", [])
+    for name, is_new, held in (("made", True, True), ("older", False, True), ("of another", True, False)):
+        (tmp_path / name / ".submitit").mkdir(parents=True)
+        config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / name)}}})
+        lock = claim(tmp_path / name, "x") if held else None
+        sweeps.begun.append(sweeps.Sweep(config, 0.0, is_new=is_new, lock=lock))
+    sweeps.forget()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["of another", "older"]
+
+
+def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
+    """What is there need not be waited for."""
+    now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": "sweep"}, "runtime": {"output_dir": "sweep/9"}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "overrides": {"task": ["seed=1"]}}))
+    monkeypatch.chdir(tmp_path)
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": "outputs"}, "seed": 1})
+    for number, status in enumerate(("running", "finished")):
+        folder = tmp_path / "outputs" / "x" / str(number)
+        folder.mkdir(parents=True)
+        summary = {"status": status, "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    with locked_if_free(tmp_path / "outputs" / "x" / "0" / "fit"):
+        assert finished_before(cfg) == (tmp_path / "outputs" / "x" / "1", 0.5)
+        (tmp_path / "outputs" / "x" / "1" / "summary.json").unlink()
+        with pytest.raises(UserError, match="outputs/x/0 has these settings, and goes on"):
+            finished_before(cfg)
+    assert finished_before(cfg) is None
+
+
+@pytest.mark.parametrize(("limit", "delay", "said"), [(1, 120, True), (4, 120, True), (5, 120, False), (0, 120, False)])
+def test_a_limit_that_leaves_jobs_no_time_is_told(caplog, limit, delay, said):
+    """Four places of a minute, two minutes apart, for what takes one."""
+    warn_of_early_signals(OmegaConf.create({"timeout_min": limit, "signal_delay_s": delay}))
+    warn_of_early_signals(OmegaConf.create({"_target_": "x"}))
+    assert len(caplog.messages) == said
+
+
+def test_who_is_started_again_waits_for_the_lock_of_before(tmp_path, monkeypatch):
+    """A file server keeps the locks of a machine that is gone for a minute and a half."""
+    asked = []
+
+    @contextmanager
+    def asking(path, patience=0.0):
+        asked.append(patience)
+        yield True
+
+    monkeypatch.setattr(jobs_of_sweeps, "locked_if_free", asking)
+    for again in ("0", "1"):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", again)
+        with marked_as_running(tmp_path):
+            pass
+    assert asked == [LOOK, LATE]
+
+
+def test_a_lock_that_may_not_be_looked_at(tmp_path, monkeypatch):
+    """Of another user: a report says that the job runs; a job of one's own does not wait for it."""
+    (tmp_path / ".fit.lock").touch()
+
+    @contextmanager
+    def denied(path, patience):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        yield
+
+    monkeypatch.setattr(files, "locked_if_free", denied)
+    assert [is_held(tmp_path / "fit"), is_held(tmp_path / "fit", unknown=False)] == [True, False]
+
+
+def test_who_looks_does_not_hinder_others(tmp_path):
+    """A fit was refused since a report looked at its folder; of two who looked, one saw the other."""
+    (tmp_path / ".fit.lock").touch()
+    ends = time.monotonic() + 1.0
+
+    def look():
+        return {is_held(tmp_path / "fit") for _ in iter(lambda: time.monotonic() < ends, False)}
+
+    with ThreadPoolExecutor() as pool:
+        seen = [pool.submit(look) for _ in range(2)]
+        with claimed(tmp_path):
+            pass
+        assert all(True in found.result() or found.result() == {False} for found in seen)
+    assert not is_held(tmp_path / "fit")
 
 
 @pytest.mark.slow
@@ -439,13 +565,21 @@ def test_what_still_runs_is_not_run_beside_it(place):
     (begun / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
     with locked_if_free(begun / "fit"):
         done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
+        assert "; see " in done.stderr
+        assert "mend" not in done.stderr, "there is nothing to mend"
     assert done.returncode == 2
-    why = "has these settings, and still runs: wait for its end, then the same command again"
+    why = "has these settings, and goes on: wait for its end, then the same command again"
     assert done.stderr.splitlines()[0].endswith(f"error: job 0: {begun.relative_to(place)} {why}")
     assert trained(jobs(place, "beside")) == ["1"]
     done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
     assert done.returncode == 0, "whose process was killed does not run"
     assert trained(jobs(place, "beside")) == ["0"]
+    for path in (begun / "summary.json", *place.glob("outputs/beside/*/[01]/summary.json")):
+        path.unlink(missing_ok=True)
+    with marked_as_running(begun):  # and has not said yet what it is
+        done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
+    assert "error: job 0: " in done.stderr
+    assert trained(jobs(place, "beside")) == ["1"]
 
 
 def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):

@@ -13,9 +13,9 @@ from kd_lightning.files import write_json
 NONE = dict.fromkeys(ROLES)
 
 
-def ended(sweep, **sweeper):
+def ended(sweep, *told, **sweeper):
     """Return the configuration of a sweep that has ended."""
-    hydra = {"sweep": {"dir": str(sweep)}, "sweeper": sweeper}
+    hydra = {"sweep": {"dir": str(sweep)}, "sweeper": sweeper, "overrides": {"task": list(told)}}
     return OmegaConf.create({"name": "distill", "paths": {"store": "outputs/store"}, "hydra": hydra})
 
 
@@ -65,7 +65,7 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
     (run / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
     average = NONE | {"student": 0.5}
     write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    SweepTable().on_multirun_end(ended(run.parent))
+    SweepTable().on_multirun_end(ended(run.parent, "seed=-1,-2,2", "task=[rte]"))
     assert (run.parent / "report.md").read_text().startswith("| seed | student | parameters |")
     assert "| 2 | 50.0 | 0.00 M |" in (run.parent / "report.md").read_text()
 
@@ -73,11 +73,21 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
 @pytest.mark.parametrize(("direction", "first"), [("maximize", "0.001235"), ("minimize", "0.0009877")])
 def test_of_a_search_the_best_comes_first(tmp_path, capsys, direction, first):
     """Twenty rows in the order of drawing, with sixteen digits each."""
-    for number, (lr, score) in enumerate((("0.00098765432", 0.1), ("0.00123456789", 0.9), ("0.5", 0.5))):
+    drawn = ("0.00098765432", -0.1), ("0.00123456789", 0.9), ("0.5", 0.5), ("0.25", None)
+    for number, (lr, score) in enumerate(drawn):
         make_job(tmp_path / str(number), ["seed=1", f"optimizer.lr={lr}"], score)
     SweepTable().on_multirun_end(ended(tmp_path, n_trials=3, direction=direction))
-    assert (tmp_path / "report.md").read_text().splitlines()[2].startswith(f"| {first} | ")
+    _, _, best, *_, last = (tmp_path / "report.md").read_text().splitlines()
+    assert best.startswith(f"| {first} | ")
+    assert last.startswith("| 0.25 | "), "what has no score is not the best"
     assert "the best first" in capsys.readouterr().out
+
+
+def test_a_job_that_was_alone_has_its_number(tmp_path):
+    """All that it was told, two hundred letters, in the place of what it was told that others were not."""
+    make_job(tmp_path / "0", ["seed=1", "optimizer.lr=1e-3"], 0.5)
+    header, rows = sweep_rows(summaries([tmp_path / "0"]), [["seed=1", "optimizer.lr=1e-3"]])
+    assert (header[0], rows[0][0]) == ("run", "0")
 
 
 def test_a_first_wave_says_what_it_has_made(tmp_path, capsys):

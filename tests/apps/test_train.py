@@ -16,6 +16,7 @@ from kd_lightning.apps.fits import identity
 from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.resume import claimed
+from kd_lightning.apps.fits.stopping import ByEpochs
 from kd_lightning.callbacks import ResumeCheckpoint
 from kd_lightning.errors import UserError
 from kd_lightning.files import read_json
@@ -190,21 +191,38 @@ def test_a_task_that_is_not_trained_here_is_refused(kd):
         kd("train", "system=bam", "task=animals", "+soft_targets.beasts=nowhere")
 
 
+LIMITS = {
+    "epochs": {"max_epochs": 2},
+    "steps before epochs": {"max_epochs": 3, "max_steps": 15},
+    "epochs before steps": {"max_epochs": 3, "max_steps": 500},
+    "steps": {"max_epochs": -1, "max_steps": 15},
+    "steps of whole epochs": {"max_epochs": -1, "max_steps": 12},
+    "batches that share a step": {"max_epochs": 5, "max_steps": 14, "accumulate_grad_batches": 2},
+    "every second epoch is evaluated": {"max_epochs": -1, "max_steps": 15, "check_val_every_n_epoch": 2},
+    "each third step is evaluated": {"max_epochs": -1, "max_steps": 15, "val_check_interval": 3},
+    "half epochs are evaluated": {"max_epochs": 2, "val_check_interval": 0.5},
+}
+"""How a fit ends, and when it is evaluated; 6 steps an epoch."""
+
+MOMENTS = [("epochs", step) for step in (1, 4, 6, 9, 11)] + [(how, step) for how in LIMITS for step in (6, 9)][2:]
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 9, 11])
-def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, step):
+@pytest.mark.parametrize(("how", "step"), MOMENTS)
+def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, how, step):
     """To the bit: optimiser, schedule, gold weight, dropout, position in the data, metrics.csv. 6 steps an epoch."""
-    settings = ["task=[animals]", "batching.batch_size=32", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
+    settings = ["task=[animals]", "batching.batch_size=32", "trainer.log_every_n_steps=1"]
+    settings += [f"++trainer.{name}={value}" for name, value in LIMITS[how].items()]
     settings += ["callbacks.resume_checkpoint.every_n_steps=1"]
     whole = kd("train", *settings)
     save = ResumeCheckpoint.save
 
     def save_and_die(self, trainer):
         save(self, trainer)
-        if trainer.global_step == step:
+        if trainer.global_step >= step:  # a step that is evaluated is saved with the next
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -216,6 +234,25 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, step):
     resumed = whole.parent / "interrupted"
     assert weights(resumed) == weights(whole)
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_fit_that_ends_too_soon_is_no_result(kd, monkeypatch):
+    """Lightning's own loop goes on from the end of an epoch without the next one, where steps are limited, too."""
+    settings = ["task=[animals]", "batching.batch_size=32", "trainer.max_epochs=3", "trainer.max_steps=500"]
+    save = ResumeCheckpoint.save
+
+    def save_and_die(self, trainer):
+        save(self, trainer)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumeCheckpoint, "save", save_and_die)
+        with pytest.raises(Killed):
+            kd("train", *settings, folder="outputs/train/interrupted")
+    monkeypatch.setattr(ByEpochs, "_iteration_based_training", lambda loop: True)
+    with pytest.raises(RuntimeError, match="the fit has ended after step 12 of 18"):
+        kd("train", *settings, "ckpt_path=last")
+    assert not Path("outputs/train/interrupted/fit.json").exists()
 
 
 def test_last_is_unfinished_and_of_the_same_settings(kd):

@@ -178,12 +178,13 @@ def test_a_folder_keeps_the_id_of_one_purpose(tmp_path, stage):
 def test_the_command_of_the_docs_finds_all_runs(kd, workplace):
     """Those of single jobs, of a sweep's, and of fits in the store; each once, and the older of a fit's two first."""
     text = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text()
-    command = re.search(r"`(find outputs .*? \| sort) \| xargs wandb sync`", text)[1]
+    command = re.search(r"`(find outputs .*? \| sort -z) \| xargs -0 wandb sync`", text)[1]
     train = ["system=teacher", "task=animals", "trainer.max_epochs=1", "logger=wandb"]
     for _ in range(2):
         kd("train", *train, folder="outputs/train/one")
     kd("distill", *SMALL, folder="outputs/distill/sweep_x/0")
-    found = subprocess.check_output(command, shell=True, cwd=workplace, text=True).split()
+    (workplace / "outputs" / "train" / "one").rename(workplace / "outputs" / "train" / "it's one")
+    found = subprocess.check_output(command, shell=True, cwd=workplace, text=True).split("\0")[:-1]
     there = {str(path.parent.relative_to(workplace)) for path in workplace.rglob("*.wandb")}
     assert set(found) == there
     assert len(found) == len(there) == 2 + 4

@@ -218,6 +218,13 @@ def test_fingerprint_of_a_new_one(spec, change):
     assert replace(spec).fingerprint() == spec.fingerprint()
 
 
+@pytest.mark.parametrize(("rate", "said"), [(None, "null"), ("0.1", "0.1"), (1.0, "1.0"), (-0.1, "-0.1")])
+def test_a_dropout_that_is_no_rate(spec, rate, said):
+    """Four hundred letters of a library's own check."""
+    with pytest.raises(ValueError, match=rf"^dropout is {said}, expected a number in \[0, 1\)"):
+        replace(spec, dropout=rate).build(range(50))
+
+
 def test_new_transformer_is_as_ordered(spec):
     """Settings that do not arrive: a "64-dimensional" student of 128."""
     encoder = NewTransformer(hidden_size=24, num_layers=3, num_heads=3, max_length=10, dropout=0.2).build(range(50))

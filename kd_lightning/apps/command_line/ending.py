@@ -14,8 +14,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from kd_lightning.apps.command_line.finished import RunsElsewhereError
 from kd_lightning.apps.command_line.interrupts import HOW
 from kd_lightning.apps.command_line.jobs import (
+    BUSY,
     CRASHED,
     ERROR,
     INTERRUPTED,
@@ -32,7 +34,7 @@ from kd_lightning.files import from_here, write_text
 
 log = logging.getLogger(__name__)
 
-EXIT_CODES = {REFUSED: 2, CRASHED: 1}
+EXIT_CODES = {REFUSED: 2, BUSY: 2, CRASHED: 1}
 """How a job ended -> the exit code of its process."""
 
 OUTSIDE = "it was ended from outside"
@@ -89,7 +91,7 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
     try:
         yield
     except UserError as error:
-        end = REFUSED, str(error)
+        end = BUSY if isinstance(error, RunsElsewhereError) else REFUSED, str(error)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -99,7 +101,7 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
     except BaseException as error:
         lost = isinstance(error, Preempted)
-        note(f"{QUEUED}: it lost its place" if lost else f"{INTERRUPTED}: {OUTSIDE}{_its_job()}")
+        note(f"{QUEUED}: it lost its place{_its_job()}" if lost else f"{INTERRUPTED}: {OUTSIDE}{_its_job()}")
         raise
     else:
         (folder / ERROR).unlink(missing_ok=True)

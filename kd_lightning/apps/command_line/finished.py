@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +14,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, remove_if_empty
-from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, overrides_of, remove_if_empty
+from kd_lightning.apps.processes.preemption import LATE, started_before
+from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.errors import UserError
-from kd_lightning.files import from_here, is_held, write_text
+from kd_lightning.files import GLANCE, from_here, is_held, write_text
 
 if TYPE_CHECKING:
     from kd_lightning.apps.processes.team import Team
 
 log = logging.getLogger(__name__)
+
+
+class RunsElsewhereError(UserError):
+    """Another process is at what a job asks for."""
 
 
 def result_of_job(folder: Path) -> Path | None:
@@ -76,7 +83,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
         cfg: The job's configuration, checked and resolved.
 
     Raises:
-        UserError: If there is none, but another process is at such a run.
+        RunsElsewhereError: If there is none, but such a run goes on.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     now, own = HydraConfig.get(), config_hash(plain)
@@ -89,12 +96,27 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     for folder, summary in alike.items():
         if summary["status"] == FINISHED:
             return folder, summary["objective"]
-    for folder in alike:
-        if folder != Path(now.runtime.output_dir).absolute() and is_held(folder / FIT):
-            raise UserError(
-                f"{from_here(folder)} has these settings, and still runs: wait for its end, then the same command again"
+    for folder in [*alike, *_begun_alike(places, list(now.overrides.task))]:
+        if folder != Path(now.runtime.output_dir).absolute() and (goes_on(folder) or _is_trained(folder)):
+            raise RunsElsewhereError(
+                f"{from_here(folder)} has these settings, and goes on: wait for its end, then the same command again"
             )
     return None
+
+
+def _begun_alike(places: Iterable[Path], told: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders of jobs that were told the same, and may not have written yet what they are."""
+    marks = {path.absolute() for place in places for path in place.rglob(MARK)}
+    counted = set(filter(changes_result, told))
+    for folder in sorted(path.parent for path in marks):
+        with suppress(OSError):
+            if set(filter(changes_result, overrides_of(folder))) == counted:
+                yield folder
+
+
+def _is_trained(folder: Path) -> bool:
+    """Tell whether a process trains in a folder; of a machine that was lost a file server learns late."""
+    return is_held(folder / FIT, patience=LATE if started_before() else GLANCE, unknown=False)
 
 
 def _summary(path: Path, text: str = "") -> dict[str, Any]:

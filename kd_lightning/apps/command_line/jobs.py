@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.processes.preemption import LATE, started_before
-from kd_lightning.files import is_held, locked_if_free, write_text
+from kd_lightning.files import LOOK, is_held, locked_if_free, write_text
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
@@ -27,10 +28,10 @@ MARK = ".running"
 JOB = "job"
 """Gives the lock its name that the job's process holds while it runs."""
 
-LOOK = 2.0
-"""Seconds in which whoever looks at a job has looked."""
+JOB_OF_SLURM = r"as job (\S+) of SLURM"
+"""How ``error.txt`` names the scheduler's job."""
 
-FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED = (
+FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED, BUSY = (
     "finished",
     "running",
     "refused",
@@ -38,6 +39,7 @@ FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED = (
     "crashed",
     "killed",
     "queued again",
+    "run elsewhere",
 )
 """How a job stands."""
 
@@ -62,15 +64,16 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
             stays = True
 
     with locked_if_free(folder / JOB, LATE if started_before() else LOOK) as ours:
-        (folder / ELSEWHERE).unlink(missing_ok=True)
+        if ours:
+            (folder / ELSEWHERE).unlink(missing_ok=True)
         (folder / MARK).touch()
         try:
             yield note
         finally:
-            if ours:
-                (folder / f".{JOB}.lock").unlink(missing_ok=True)
             if ours and not stays:
                 (folder / MARK).unlink(missing_ok=True)
+            if ours:
+                (folder / f".{JOB}.lock").unlink(missing_ok=True)
 
 
 def state_of(folder: Path) -> str:
@@ -78,6 +81,23 @@ def state_of(folder: Path) -> str:
     if not (folder / MARK).exists():
         return error_of(folder).partition(":")[0] or FINISHED
     return RUNNING if is_held(folder / JOB) else KILLED
+
+
+def goes_on(folder: Path) -> bool:
+    """Tell whether the job of a folder runs, or has a place in a queue, where it will run again."""
+    state = state_of(folder)
+    if state != QUEUED:
+        return state == RUNNING
+    job = re.search(JOB_OF_SLURM, error_of(folder))
+    return job is not None and _is_queued(job[1])
+
+
+def _is_queued(job: str) -> bool:
+    """Tell whether SLURM knows a job that has not ended; where there is no SLURM, none is known."""
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%i"]
+    with suppress(OSError):
+        return bool(subprocess.run(command, capture_output=True, check=False).stdout.strip())
+    return False
 
 
 def error_of(folder: Path) -> str:
@@ -122,7 +142,7 @@ def counting(name: str) -> list[tuple[int, str]]:
         >>> sorted(["10", "9", "tmkd", "bam_large", "bam2"], key=counting)
         ['9', '10', 'bam2', 'bam_large', 'tmkd']
     """
-    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def overrides_of(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ CHECK_PATH = "check that the path is right, and that it can be written"
 
 MAKE_ROOM = "make room, then the same command again"
 
-PART = r"(?<=/)\.([^/]+)\.\d+\.part(?=$|/)"
+PART = r"(?:^|(?<=/))\.([^/]+)\.\d+\.part(?=$|/)"
 """Of a path: what we call a file, or a folder, while it is written."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

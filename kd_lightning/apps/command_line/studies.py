@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,8 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
-from kd_lightning.apps.settings.config_hash import changes_result
+from kd_lightning.apps.settings.config_hash import changes_result, is_place
 from kd_lightning.errors import UserError, first_line
+
+IN_A_FILE = "sqlite:///"
+"""How the address of a study in a file begins."""
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +39,8 @@ def check_study(config: DictConfig) -> None:
     finished, begun = _trials(sweeper)
     if finished:
         own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
-        theirs = {name: value for name, value in finished[-1].user_attrs.items() if changes_result(name)}
-        if differs := difference(theirs, own):
+        each = [_counted(trial.user_attrs.items()) for trial in finished]
+        if differs := next(filter(None, (difference(theirs, own) for theirs in each)), ""):
             raise UserError(
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
                 "of this search; hydra.sweeper.study_name=NAME begins another"
@@ -57,11 +61,13 @@ def fixed_settings(arguments: list[str]) -> dict[str, str]:
     """
     parsed = OverridesParser.create().parse_overrides(arguments)
     each = {one.get_key_element(): one for one in parsed}
-    return {
-        name: one.get_value_element_as_str()
-        for name, one in each.items()
-        if not one.is_sweep_override() and changes_result(name)
-    }
+    return _counted((name, one.get_value_element_as_str()) for name, one in each.items() if not one.is_sweep_override())
+
+
+def _counted(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the settings on which a result depends, as they are called whether or not they are new."""
+    found = ((name.lstrip("+"), value) for name, value in settings if changes_result(name))
+    return {name: value for name, value in found if not is_place(name)}
 
 
 def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
@@ -82,6 +88,8 @@ def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
 
     storage = sweeper.storage
     try:
+        if str(storage).startswith(IN_A_FILE):
+            Path(str(storage).removeprefix(IN_A_FILE)).parent.mkdir(parents=True, exist_ok=True)
         storage = instantiate(storage) if isinstance(storage, DictConfig) else storage
         trials = optuna.load_study(study_name=sweeper.study_name, storage=storage).trials
     except KeyError:  # it begins

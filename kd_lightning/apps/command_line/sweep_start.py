@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import RUNNING, state_of
+from kd_lightning.apps.command_line.jobs import goes_on
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, is_search, on_cluster
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
+
+log = logging.getLogger(__name__)
 
 
 class RecordSweep(Callback):
@@ -31,23 +35,39 @@ class RecordSweep(Callback):
         try:
             check_sweep(config)
             folder = Path(config.hydra.sweep.dir)
+            sweep = Sweep(config, time.time(), is_new=own_seat().leads and not folder.exists())
+            begun[:] = [sweep]
             folder.mkdir(parents=True, exist_ok=True)
-            sweep = Sweep(config, time.time())
             if own_seat().leads:
                 sweep.lock = claim(folder, config.get("name", ""))
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
-            begun[:] = [sweep]
             if is_search(config):
                 check_study(config)
+            warn_of_early_signals(config.hydra.launcher)
             if on_cluster(config):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
 
                 watch(begun[0])
         except Exception as error:
+            if not isinstance(error, OSError | UserError):
+                traceback.print_exc(file=sys.__stderr__)
+                sys.exit(1)
             why = os_error(error) if isinstance(error, OSError) else str(error)
             print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
             forget()
             sys.exit(2)
+
+
+def warn_of_early_signals(launcher: DictConfig) -> None:
+    """Say where jobs are signalled as soon as they begin: they spend their time on beginning again."""
+    delay, limit = launcher.get("signal_delay_s"), launcher.get("timeout_min")
+    if isinstance(delay, int) and isinstance(limit, int) and 0 < 60 * limit <= 2 * delay:
+        log.warning(
+            "hydra.launcher.signal_delay_s is %d, of a time limit of %d seconds: jobs are told to end soon after they "
+            "begin; a longer hydra.launcher.timeout_min, or a shorter delay, gives them time",
+            delay,
+            60 * limit,
+        )
 
 
 def claim(folder: Path, name: str) -> FileLock:
@@ -66,9 +86,9 @@ def claim(folder: Path, name: str) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"{folder} is of a sweep that still goes on: {other}") from None
-    running = next((job for job in begun_jobs(folder, name) if state_of(job) == RUNNING), None)
-    if running is not None:
-        raise UserError(f"{running} still runs, of an earlier sweep into {folder}: {other}")
+    at_work = next((job for job in begun_jobs(folder, name) if goes_on(job)), None)
+    if at_work is not None:
+        raise UserError(f"{at_work} goes on, of an earlier sweep into {folder}: {other}")
     return lock
 
 
@@ -76,8 +96,12 @@ def check_sweep(config: DictConfig) -> None:
     """Check what would go wrong in a sweep in silence.
 
     Raises:
-        UserError: If its jobs leave no word of what they were told, or if each of several processes would search.
+        UserError: If its jobs leave no word of what they were told, if each of several processes would search, or if a
+            launcher or sweeper is told as a setting.
     """
+    for part in ("launcher", "sweeper"):
+        if isinstance(name := config.hydra.get(part), str):
+            raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
     if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
         raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
     if own_seat().size > 1 and is_search(config):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
+    BUSY,
     FINISHED,
     INTERRUPTED,
     KILLED,
@@ -38,7 +39,7 @@ SWEEP = "sweep"
 SHOWN = 8
 """At most so many jobs are named in the last line."""
 
-MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, RUNNING, NOT_STARTED)
+MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, BUSY, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
 
 WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED)
@@ -71,6 +72,7 @@ class Sweep:
         began: In seconds, by the clock of this machine.
         stopped: Why the launcher (or the sweeper) stopped, if it did.
         ended: What a job was told -> how it ended, of those that could not say so.
+        is_new: Whether its folder was not there.
         lock: Of its folder, until it is closed; of several processes of a command the first has it.
     """
 
@@ -78,6 +80,7 @@ class Sweep:
     began: float
     stopped: str = ""
     ended: dict[tuple[str, ...], str] = field(default_factory=dict)
+    is_new: bool = False
     lock: FileLock | None = None
 
     @property
@@ -132,8 +135,10 @@ def is_search(config: DictConfig) -> bool:
 
 
 def forget() -> None:
-    """Take away the folders of sweeps of which no job has begun: what was refused is nothing that is missing."""
+    """Take away the folders, made for them, of sweeps of which no job has begun: what was refused is not missing."""
     for sweep in begun:
+        if not sweep.is_new or sweep.lock is None:
+            continue
         with suppress(OSError):
             if {path.name for path in sweep.folder.iterdir()} <= {"multirun.yaml", ".submitit", f".{SWEEP}.lock"}:
                 shutil.rmtree(sweep.folder)
@@ -178,7 +183,7 @@ def end_of_sweep(name: str) -> None:
     if missing:
         print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep)}", file=sys.stderr)
     if missing or sweep.stopped:
-        refused = all(job.state == REFUSED for job in missing)
+        refused = all(job.state in (REFUSED, BUSY) for job in missing)
         sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config)) else 1)
 
 

@@ -63,7 +63,8 @@ def _own_line(error: BaseException) -> str:
 
 def _is_own(file: Path) -> bool:
     libraries = [Path(kd_lightning.__file__).parent, *map(Path, sysconfig.get_paths().values())]
-    return file.is_file() and not any(file.is_relative_to(folder) for folder in libraries)
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return file.is_file() and not installed and not any(file.is_relative_to(folder) for folder in libraries)
 
 
 def _inside(node: Node, path: str) -> Node:

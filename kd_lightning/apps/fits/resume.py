@@ -14,7 +14,7 @@ from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import locked_if_free
+from kd_lightning.files import LOOK, locked_if_free
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked_if_free(folder / FIT, LATE if started_before() else 0.0) as ours:
+    with locked_if_free(folder / FIT, LATE if started_before() else LOOK) as ours:
         if not ours:
             raise UserError(f"{folder} is being trained by another command: wait for its end")
         yield

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from kd_lightning.apps.processes.preemption import Preempted, preempted
 from kd_lightning.apps.processes.termination import terminated
-from kd_lightning.callbacks import ResumeCheckpoint
+from kd_lightning.callbacks import ResumeCheckpoint, is_evaluated
 from kd_lightning.errors import Terminated
 
 REASONS = (None, Terminated, Preempted)
@@ -23,6 +24,17 @@ class NoSignals(_SignalConnector):
     def register_signal_handlers(self) -> None:
         """Leave them as they are."""
         self.received_sigterm = False
+
+
+class ByEpochs(_FitLoop):
+    """Lightning's loop over epochs, which goes on from the end of one with the next, whatever the fit ends after.
+
+    Where steps are limited, its own takes the end of an epoch for its middle: a step that is none is counted, and in
+    the place of an epoch nothing is done.
+    """
+
+    def _iteration_based_training(self) -> bool:
+        return False
 
 
 class StopAtStep(pl.Callback):
@@ -45,9 +57,9 @@ class StopAtStep(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and end, if any process was told to; the end of an epoch waits for its evaluation."""
+        """Save and end, if any process was told to; what is evaluated, as the end of an epoch, waits for that."""
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if stepped and not trainer.is_last_batch and self._told(trainer) and self.checkpoint is not None:
+        if stepped and not is_evaluated(trainer, batch_idx) and self._told(trainer) and self.checkpoint is not None:
             self.checkpoint.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

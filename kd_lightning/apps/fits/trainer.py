@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from kd_lightning.apps.fits.build import build
 from kd_lightning.apps.fits.dashboards import build_loggers
 from kd_lightning.apps.fits.sharded import FSDP, strategy_of, whole_state
-from kd_lightning.apps.fits.stopping import NoSignals, StopAtStep
+from kd_lightning.apps.fits.stopping import ByEpochs, NoSignals, StopAtStep
 from kd_lightning.apps.processes.environment import TeamEnvironment
 from kd_lightning.apps.processes.preemption import Preempted, preempted, preemption_deferred
 from kd_lightning.apps.processes.team import team
@@ -92,6 +92,7 @@ def build_trainer(
     if trainer.strategy.launcher is not None and trainer.world_size == 1:
         trainer = make(strategy="auto")  # one process is no group, whose address would stay for the next fit
     trainer._signal_connector = NoSignals(trainer)
+    trainer.fit_loop.__class__ = ByEpochs
     return trainer
 
 
@@ -164,6 +165,8 @@ def train(
     with _group_of(trainer):
         with interruptible(trainer), termination_deferred(), preemption_deferred():
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+        if not trainer.should_stop and trainer.global_step != data.total_steps:  # no callback has ended it early
+            raise RuntimeError(f"the fit has ended after step {trainer.global_step:,} of {data.total_steps:,}")
         if not evaluated_at_the_end(trainer):
             remove_requeue_checkpoints(Path(trainer.default_root_dir))
             with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():

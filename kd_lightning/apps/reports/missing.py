@@ -11,8 +11,10 @@ from pathlib import Path
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
+    BUSY,
     CRASHED,
     INTERRUPTED,
+    JOB_OF_SLURM,
     KILLED,
     QUEUED,
     REFUSED,
@@ -120,11 +122,13 @@ def state(folder: Path, run: Run | None, in_sweep: bool = False) -> str:
     told = [GOES_ON.get(command_of(folder) or "", ""), "skip_finished=true" if in_sweep else ""]
     more = " ".join(filter(None, told))
     goes_on = f"the same command{' with ' if more else ''}{more} goes on"
-    if (job := re.search(r", as (job \S+) of SLURM$", error)) is not None:
-        goes_on += f", unless squeue still lists {job[1]}"
+    waits = "queued again, and goes on by itself"
+    if (job := re.search(JOB_OF_SLURM, error)) is not None:
+        goes_on += f", unless squeue still lists job {job[1]}"
+        waits += f", if squeue still lists job {job[1]}"
     if error and how != RUNNING:  # it is being tried again
-        own = {INTERRUPTED: f"interrupted; {goes_on}", QUEUED: "queued again, and goes on by itself"}
-        return own.get(how, error if how in (REFUSED, CRASHED) else f"failed: {error}")
+        own = {INTERRUPTED: f"interrupted; {goes_on}", QUEUED: waits}
+        return own.get(how, error if how in (REFUSED, BUSY, CRASHED) else f"failed: {error}")
     if how in (RUNNING, KILLED):
         return "running" if how == RUNNING else f"killed; {goes_on}"
     if run is None:

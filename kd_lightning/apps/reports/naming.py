@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from kd_lightning.apps.results.tables import brief
+from kd_lightning.apps.results.tables import briefly
 
 Settings = dict[str, Any]
 """Dotted name -> value."""
@@ -73,8 +73,9 @@ def _kept(
     kept: dict[str, list[str]] = {}
     for name in sorted(found, key=order):
         speak = [known for known in kept if known in of_all or name.endswith(".rows") or _speaks_of(known, name)]
+        brief = briefly(found[name])
         if not _is_told(name, found[name], kept) and not _follows(found[name], [kept[known] for known in speak]):
-            kept[name] = _brief(found[name])
+            kept[name] = [brief[value] for value in found[name]]
     return kept
 
 
@@ -88,12 +89,6 @@ def _was_told(name: str, told: AbstractSet[str], choices: Sequence[Mapping[str, 
 def _is_usual(values: Sequence[str], i: int, alike: Sequence[int]) -> bool:
     """Tell whether more than half of the groups like one have its value."""
     return 2 * sum(values[j] == values[i] for j in alike) > len(alike)
-
-
-def _brief(values: list[str]) -> list[str]:
-    """Return values as tables show them, unless two become one."""
-    short = [brief(value) for value in values]
-    return short if len(set(short)) == len(set(values)) else values
 
 
 def _name(told: Mapping[str, str], lacking: bool = False) -> str:

@@ -91,7 +91,7 @@ def score_plot(table: pd.DataFrame, cost: str, marks: Mapping[str, Mark]) -> str
     figure = Figure(figsize=(WIDTH, 3.4 * rows + legend_height(marks, roles)), layout="constrained")
     each = figure.subplots(rows, min(2, len(panels)), squeeze=False).flat
     for axes, (title, groups) in zip(each, panels.items(), strict=False):
-        for group, inches in _beside(known, groups, cost).items():
+        for group, inches in beside(known, groups, cost).items():
             moved = axes.transData + ScaledTranslation(inches, 0, figure.dpi_scale_trans)
             _score_points(axes, known[known["group"] == group], cost, marks[group], moved)
         _plain(axes)
@@ -103,7 +103,7 @@ def score_plot(table: pd.DataFrame, cost: str, marks: Mapping[str, Mark]) -> str
     return _svg(figure, f"score against {cost}")
 
 
-def _beside(known: pd.DataFrame, groups: Sequence[str], cost: str) -> dict[str, float]:
+def beside(known: pd.DataFrame, groups: Sequence[str], cost: str) -> dict[str, float]:
     """Return by how many inches a group's points are moved, so that those of one cost do not hide each other."""
     costs = {group: known.loc[known["group"] == group, cost].min() for group in groups}
     found = {}

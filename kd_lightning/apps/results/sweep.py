@@ -6,6 +6,8 @@ Hydra builds the callback before a command begins: what is heavy is imported whe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import overrides_of
 from kd_lightning.apps.command_line.sweeps import begun_jobs, is_search
 from kd_lightning.apps.processes.seat import own_seat
@@ -37,18 +40,36 @@ class SweepTable(Callback):
         if is_search(config):
             what = "averages of these trials, the best first"
             lowest = "minimize" in str(config.hydra.sweeper.get("direction")).lower()
-            told.sort(key=lambda job: job[1]["objective"] or 0.0, reverse=not lowest)
-        header, rows = sweep_rows(told)
+            told.sort(key=partial(_from_best, lowest))
+        planned = jobs_of_grid(config.hydra.sweeper, list(config.hydra.overrides.task)) or []
+        header, rows = sweep_rows(told, planned)
         if rows:
             write_text(folder / "report.md", markdown(header, rows) + "\n")
             show_table(f"{what} ({folder / 'report.md'})", header, rows)
-        if prepared := sum("until" in summary for _, summary in told):
+        if prepared := sum("until" in job.summary for job in told):
             jobs = "1 job" if prepared == 1 else f"{prepared} jobs"
             print(f"teachers and soft targets of {jobs} are in {config.paths.store}")
 
 
-Told = tuple[list[str], dict[str, Any]]
-"""What a job was told, and its summary."""
+@dataclass(frozen=True)
+class Told:
+    """A job that has finished.
+
+    Args:
+        name: Of its folder.
+        overrides: What it was told.
+        summary: What it found.
+    """
+
+    name: str
+    overrides: list[str]
+    summary: dict[str, Any]
+
+
+def _from_best(lowest: bool, job: Told) -> tuple[bool, float]:
+    """Return the key by which the best job comes first; one without an objective is the last."""
+    found = job.summary["objective"]
+    return found is None, (found or 0.0) if lowest else -(found or 0.0)
 
 
 def summaries(jobs: Sequence[Path]) -> list[Told]:
@@ -60,26 +81,29 @@ def summaries(jobs: Sequence[Path]) -> list[Told]:
     from kd_lightning.files import read_json
 
     runs = {job: run for job in jobs if (run := result_of_job(job)) is not None}
-    return [(overrides_of(job), read_json(run / "summary.json")) for job, run in runs.items()]
+    return [Told(job.name, overrides_of(job), read_json(run / "summary.json")) for job, run in runs.items()]
 
 
-def sweep_rows(jobs: Sequence[Told]) -> tuple[Row, list[Row]]:
+def sweep_rows(jobs: Sequence[Told], planned: Sequence[Sequence[str]] = ()) -> tuple[Row, list[Row]]:
     """Return the header and the rows of a sweep's table: what each job was told that others were not, and averages.
 
     Args:
-        jobs: Those with a student; of one alone all is told.
+        jobs: Those that have finished; of those without a student there is no row.
+        planned: What each job of the sweep was to be told, if that is known: it tells one that is left from the others.
     """
-    from kd_lightning.apps.results.tables import brief, columns
+    from kd_lightning.apps.results.tables import briefly, columns
 
-    found = [(told, summary) for told, summary in jobs if "until" not in summary]
-    common = set.intersection(*(set(told) for told, _ in found)) if len(found) > 1 else set()
-    own = [[override for override in told if override not in common] for told, _ in found]
-    keys = {override.partition("=")[0] for overrides in own for override in overrides}
-    shown = columns([summary["average"] for _, summary in found])
+    found = [job for job in jobs if "until" not in job.summary]
+    each = [set(told) for told in (*(planned if len(found) == 1 else ()), *(job.overrides for job in found))]
+    common = set.intersection(*each) if each else set()
+    own = [[override.partition("=") for override in job.overrides if override not in common] for job in found]
+    keys = list(dict.fromkeys(name for settings in own for name, _, _ in settings))
+    brief = briefly([value for settings in own for _, _, value in settings])
+    shown = columns([job.summary["average"] for job in found])
     rows: list[Row] = []
-    for overrides, (_, summary) in zip(own, found, strict=True):
-        settings = [(name, brief(value)) for name, _, value in (override.partition("=") for override in overrides)]
-        name = " ".join(value if len(keys) == 1 else f"{name}={value}" for name, value in settings)
-        cells = [cell(summary["average"]) for cell in shown.values()]
-        rows.append([name or "as told", *cells, f"{summary['parameters']['student'] / 1e6:.2f} M"])
+    for settings, job in zip(own, found, strict=True):
+        told = [(name, brief[value]) for name, _, value in settings]
+        name = " ".join(value if len(keys) == 1 else f"{name}={value}" for name, value in told)
+        cells = [cell(job.summary["average"]) for cell in shown.values()]
+        rows.append([name or job.name, *cells, f"{job.summary['parameters']['student'] / 1e6:.2f} M"])
     return [*(keys if len(keys) == 1 else ["run"]), *shown, "parameters"], rows

@@ -45,14 +45,21 @@ def megabytes(parameters: int) -> str:
     return f"{parameters * 4 / 1e6:.1f} MB"
 
 
-def brief(value: str) -> str:
-    """Return a setting's value as tables show it: of a number that a search has drawn four digits.
+def briefly(values: Sequence[str]) -> dict[str, str]:
+    """Return settings as tables show them: of numbers that a search has drawn four digits, unless two become one.
 
     Example:
-        >>> [brief(value) for value in ("0.00042074820750", "3e-05", "0.75", "123456789", "linear")]
-        ['0.0004207', '3e-05', '0.75', '123456789', 'linear']
+        >>> briefly(["0.00042074820750", "3e-05", "0.75", "1234567.25", "linear"])["0.00042074820750"]
+        '0.0004207'
+        >>> list(briefly(["0.12345678901", "0.12345678902"]).values())
+        ['0.12345678901', '0.12345678902']
     """
-    drawn = re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", value) is not None and len(value) > LONG
+    found = {value: _brief(value) for value in values}
+    return found if len(set(found.values())) == len(found) else {value: value for value in values}
+
+
+def _brief(value: str) -> str:
+    drawn = re.fullmatch(r"-?\d{1,3}\.\d+(e-?\d+)?", value) is not None and len(value) > LONG
     return f"{float(value):.4g}" if drawn else value
 
 

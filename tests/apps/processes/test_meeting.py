@@ -48,7 +48,10 @@ def start(tmp_path):
         for rank in range(2):
             told = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
             told |= {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "OMP_NUM_THREADS": "1"}
-            told |= {"SLURM_JOB_NAME": "x", "PYTHONPATH": str(tmp_path)}
+            told |= {
+                "SLURM_JOB_NAME": "x",
+                "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
+            }
             line = [sys.executable, "-m", f"kd_lightning.{command}", *arguments]
             known = {**os.environ, **told, **more, **own[rank]}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

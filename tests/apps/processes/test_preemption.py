@@ -121,7 +121,12 @@ def test_while_libraries_are_imported_it_waits_for_their_end(job, tmp_path):
     )
     done = job("pass")  # writes the scheduler
     assert done.stdout == "it has gone on\n", done.stderr
-    known = {**os.environ, "SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path)}
+    known = {
+        **os.environ,
+        "SLURM_JOB_ID": "7",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
+    }
     command = [sys.executable, "-m", "kd_lightning.train", "data=embedded", "task=toy_sentiment", "encoder=tiny"]
     done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
