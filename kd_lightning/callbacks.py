@@ -76,10 +76,15 @@ class ResumeCheckpoint(pl.Callback):
 
 
 def is_evaluated(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Tell whether an evaluation may follow a batch; who goes on from before it would go on without it."""
+    """Tell whether an evaluation may follow a batch; who goes on from before it would go on without it.
+
+    Of steps that all are evaluated it is told of the last of an epoch alone: else none would be saved.
+    """
     of_all = trainer.check_val_every_n_epoch is None  # the interval is over epochs
     count = trainer.fit_loop.total_batch_idx if of_all else batch_idx
-    return bool(trainer.is_last_batch or (count + 1) % (trainer.val_check_batch or math.inf) == 0)
+    interval = trainer.val_check_batch or math.inf
+    within = interval > trainer.accumulate_grad_batches and (count + 1) % interval == 0
+    return bool(trainer.is_last_batch or within)
 
 
 class LogProgress(pl.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 
 from kd_lightning import callbacks as module
 from kd_lightning import progress
-from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, resume_path
+from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, is_evaluated, resume_path
 from kd_lightning.data import EvaluationStream
 from kd_lightning.heads import linear_head
 from kd_lightning.loggers import MetricsCsv
@@ -236,3 +237,29 @@ def test_lines_become_rare(monkeypatch, caplog):
         done.advance(1)
     assert lines(caplog)[0] == "read: 1 of 10,080, 167 h 59 min left"
     assert 40 < len(lines(caplog)) < 100
+
+
+@pytest.mark.parametrize(
+    ("interval", "accumulated", "evaluated"),
+    [(3, 1, [2, 5, 6]), (math.inf, 1, [6]), (None, 1, [6]), (7, 1, [6]), (1, 1, [6]), (2, 2, [6]), (4, 2, [3, 6])],
+)
+def test_a_batch_that_is_evaluated_is_known(interval, accumulated, evaluated):
+    """Of seven; where each step is, a job that is told to end would train on to the end of the epoch."""
+
+    def trainer(batch):
+        loop = SimpleNamespace(total_batch_idx=batch)
+        known = {"val_check_batch": interval, "accumulate_grad_batches": accumulated, "fit_loop": loop}
+        return SimpleNamespace(check_val_every_n_epoch=1, is_last_batch=batch == 6, **known)
+
+    assert [batch for batch in range(7) if is_evaluated(trainer(batch), batch)] == evaluated
+
+
+def test_an_interval_may_go_over_epochs():
+    """Four batches an epoch, an evaluation after every sixth of all."""
+    known = {"val_check_batch": 6, "accumulate_grad_batches": 1, "check_val_every_n_epoch": None}
+    found = []
+    for batch in range(12):
+        loop = SimpleNamespace(total_batch_idx=batch)
+        trainer = SimpleNamespace(is_last_batch=batch % 4 == 3, fit_loop=loop, **known)
+        found += [batch] if is_evaluated(trainer, batch % 4) else []
+    assert found == [3, 5, 7, 11]

@@ -11,12 +11,13 @@ from kd_lightning.apps.fits.refusals import refused_by
 from kd_lightning.apps.fits.sharded import refuse_undivided
 from kd_lightning.apps.fits.sparse_gradients import refuse_sparse_gradients
 from kd_lightning.apps.fits.start import Shapes
-from kd_lightning.apps.fits.trainer import refuse_waiting_heads
+from kd_lightning.apps.settings.config import Config
 from kd_lightning.data.batches.grouping import check_groups
 from kd_lightning.data.batches.train_stream import check_shares, check_single_task
 from kd_lightning.data.sampling import probabilities
 from kd_lightning.encoders import Encoder
 from kd_lightning.encoders.vocabulary import tokenizer_fingerprint
+from kd_lightning.errors import UserError
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import Task
 
@@ -91,3 +92,19 @@ def warn_of_few_steps(fit: Fit, where: str = "") -> None:
     if steps < FEW_STEPS and trainer.limit_train_batches == 1.0:  # who limits them wants a trial
         setting = f"{where}{fit.prefix}trainer.{'max_epochs' if trainer.max_steps == -1 else 'max_steps'}"
         log.warning("%s: %d steps are few; if it stays at chance, raise %s", fit.stage, steps, setting)
+
+
+def refuse_waiting_heads(cfg: Config, processes: int) -> None:
+    """Refuse a strategy that waits for the gradients of all heads: a batch of several tasks may lack one of them.
+
+    Raises:
+        UserError: If there are several tasks and processes, and the strategy does so.
+    """
+    strategy, looks = str(cfg["trainer"]["strategy"]), "_find_unused_parameters_true"
+    if processes > 1 and len(cfg["task"]) > 1 and strategy.startswith(("auto", "ddp")) and not strategy.endswith(looks):
+        kind = strategy.removesuffix("_find_unused_parameters_false")
+        how = "accelerator=ddp (ddp_cpu without GPUs)" if kind == "auto" else f"{kind}{looks}"
+        raise UserError(
+            f"trainer.strategy is {strategy}, under which {processes} processes wait for the gradients of all heads, "
+            f"but a batch may lack one of {len(cfg['task'])} tasks: use {how}"
+        )

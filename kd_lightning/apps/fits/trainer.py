@@ -29,7 +29,7 @@ from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
 from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
 from kd_lightning.data import MultiTaskData
-from kd_lightning.errors import Terminated, UserError
+from kd_lightning.errors import Terminated
 from kd_lightning.loggers import MetricsCsv, WandbRun
 from kd_lightning.systems import NLUSystem
 
@@ -106,22 +106,6 @@ def remove_requeue_checkpoints(folder: Path) -> None:
     """Take away what a requeue left in a root folder: under SLURM, Lightning loads it whatever it is asked to do."""
     for stale in folder.glob("hpc_ckpt_*.ckpt"):
         stale.unlink(missing_ok=True)
-
-
-def refuse_waiting_heads(cfg: Config, processes: int) -> None:
-    """Refuse a strategy that waits for the gradients of all heads: a batch of several tasks may lack one of them.
-
-    Raises:
-        UserError: If there are several tasks and processes, and the strategy does so.
-    """
-    strategy, looks = str(cfg["trainer"]["strategy"]), "_find_unused_parameters_true"
-    if processes > 1 and len(cfg["task"]) > 1 and strategy.startswith(("auto", "ddp")) and not strategy.endswith(looks):
-        kind = strategy.removesuffix("_find_unused_parameters_false")
-        how = "accelerator=ddp (ddp_cpu without GPUs)" if kind == "auto" else f"{kind}{looks}"
-        raise UserError(
-            f"trainer.strategy is {strategy}, under which {processes} processes wait for the gradients of all heads, "
-            f"but a batch may lack one of {len(cfg['task'])} tasks: use {how}"
-        )
 
 
 def choose_precision(cfg: Config) -> str:
