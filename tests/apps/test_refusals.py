@@ -36,5 +36,11 @@ def test_what_own_code_refuses_is_told_with_its_line(tmp_path, monkeypatch):
     (tmp_path / "own_heads.py").write_text(code)
     with pytest.raises(UserError, match=r"^system: .* \(\S+/own_heads\.py, line 4\)$"):
         build({"_target_": "own_heads.head", "width": 3}, "system")
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "own_heads.py").rename(tmp_path / "site-packages" / "installed_heads.py")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    with pytest.raises(UserError) as refused:
+        build({"_target_": "installed_heads.head", "width": 3}, "system")
+    assert "line 4" not in str(refused.value)
     with pytest.raises(UserError, match=r"^system: .*Linear.* has no setting 'wdith'$"):
         build({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2, "wdith": 3}, "system")

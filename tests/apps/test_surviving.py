@@ -523,6 +523,9 @@ def test_a_lock_that_may_not_be_looked_at(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "locked_if_free", denied)
     assert [is_held(tmp_path / "fit"), is_held(tmp_path / "fit", unknown=False)] == [True, False]
+    for name in (".running", ".job.lock"):
+        (tmp_path / name).touch()
+    assert (state_of(tmp_path), goes_on(tmp_path)) == ("running", False)
 
 
 def test_who_looks_does_not_hinder_others(tmp_path):
