@@ -485,6 +485,17 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="outputs/x/0 has these settings, and goes on"):
             finished_before(cfg)
     assert finished_before(cfg) is None
+    for number, began in ((5, 2), (9, 3)):  # two jobs that have just begun, and ours in one of the folders
+        folder = tmp_path / "sweep" / str(number)
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+        (folder / ".running").touch()
+        os.utime(folder / ".running", (began, began))
+    with locked_if_free(tmp_path / "sweep" / "5" / "job"), locked_if_free(tmp_path / "sweep" / "9" / "job"):
+        with pytest.raises(UserError, match="sweep/5 has these settings, and goes on"):
+            finished_before(cfg)
+        now["runtime"]["output_dir"] = "sweep/5"
+        assert finished_before(cfg) is None, "each would leave it to the other"
 
 
 @pytest.mark.parametrize(("limit", "delay", "said"), [(1, 120, True), (4, 120, True), (5, 120, False), (0, 120, False)])

@@ -96,8 +96,9 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     for folder, summary in alike.items():
         if summary["status"] == FINISHED:
             return folder, summary["objective"]
+    ours = Path(now.runtime.output_dir).absolute()
     for folder in [*alike, *_begun_alike(places, list(now.overrides.task))]:
-        if folder != Path(now.runtime.output_dir).absolute() and (goes_on(folder) or _is_trained(folder)):
+        if folder != ours and (_is_trained(folder) or (goes_on(folder) and not _is_later(folder, ours))):
             raise RunsElsewhereError(
                 f"{from_here(folder)} has these settings, and goes on: wait for its end, then the same command again"
             )
@@ -112,6 +113,15 @@ def _begun_alike(places: Iterable[Path], told: Sequence[str]) -> Iterator[Path]:
         with suppress(OSError):
             if set(filter(changes_result, overrides_of(folder))) == counted:
                 yield folder
+
+
+def _is_later(folder: Path, ours: Path) -> bool:
+    """Tell whether a job has begun after ours: of two that begin together one leaves it to the other."""
+    try:
+        began = [(place / MARK).stat().st_mtime_ns for place in (folder, ours)]
+    except OSError:
+        return False
+    return (began[0], str(folder)) > (began[1], str(ours))
 
 
 def _is_trained(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.processes.preemption import LATE, started_before
+from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
 from kd_lightning.files import LOOK, is_held, locked_if_free, write_text
 
 ERROR = "error.txt"
@@ -101,8 +101,8 @@ def goes_on(folder: Path) -> bool:
 def _is_queued(job: str) -> bool:
     """Tell whether SLURM knows a job that has not ended; where there is no SLURM, none is known."""
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%i"]
-    with suppress(OSError):
-        return bool(subprocess.run(command, capture_output=True, check=False).stdout.strip())
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return bool(subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE).stdout.strip())
     return False
 
 
