@@ -27,11 +27,11 @@ SETUP.read(ROOT / "setup.cfg")
 
 in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is asked of git: no checkout")
 
-IMPORTED_EXTRAS = ("augment", "dashboard", "plots", "slurm")
+IMPORTED_EXTRAS = ("augment", "dashboard", "plots", "slurm", "sweep")
 """Extras that modules import, where they are used."""
 
-PLUGINS = {"hydra-submitit-launcher"}
-"""What Hydra imports by itself."""
+PLUGINS = {"hydra-submitit-launcher", "hydra-optuna-sweeper", "sqlalchemy"}
+"""What Hydra imports by itself, and Optuna for a study in a file."""
 
 NOT_IMPORTED: dict[str, str] = {}
 """Requirements that no import of ours shows, and why they are there."""
