@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 2.0
 """Seconds of waiting for another run before it is said that, and for what, one waits."""
 
+IN_A_FILE = "sqlite:///"
+"""How the address of a database begins that is a file."""
+
 GLANCE, LOOK = 0.2, 2.0
 """Seconds in which whoever looks at a lock has looked, most likely, and surely: meanwhile it is held."""
 

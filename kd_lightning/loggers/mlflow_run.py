@@ -14,12 +14,9 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from kd_lightning.errors import UserError, first_line, to_install
-from kd_lightning.files import locked
+from kd_lightning.files import IN_A_FILE, locked
 
 log = logging.getLogger(__name__)
-
-IN_A_FILE = "sqlite:///"
-"""How the address of a store begins that is a file."""
 
 ENDS = {0: "FINISHED", 255: "KILLED"}
 """Exit code -> how the run ended, in MLflow's words; all others failed."""

@@ -204,7 +204,7 @@ LIMITS = {
 }
 """How a fit ends, and when it is evaluated; 6 steps an epoch."""
 
-MOMENTS = [("epochs", step) for step in (1, 4, 6, 9, 11)] + [(how, step) for how in LIMITS for step in (6, 9)][2:]
+MOMENTS = [(how, step) for how in LIMITS for step in ((1, 4, 6, 9, 11) if how == "epochs" else (6, 9))]
 
 
 class Killed(BaseException):

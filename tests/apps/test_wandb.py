@@ -287,6 +287,7 @@ def test_a_run_that_breaks_is_a_warning_and_is_ended(tmp_path, caplog, monkeypat
     assert found["exit"] == 1
 
 
+@pytest.mark.slow
 def test_a_scheduler_ends_the_library_too(tmp_path, wandb_runs):
     """Fifteen seconds of each curve are lost at each preemption, and the library's traceback is all that is told."""
     code = f"""

@@ -76,22 +76,22 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
                 (folder / f".{JOB}.lock").unlink(missing_ok=True)
 
 
-def state_of(folder: Path, unknown: str = RUNNING) -> str:
+def state_of(folder: Path, unknown: bool = True) -> str:
     """Return how the job of a folder stands.
 
     Args:
         folder: The job's.
-        unknown: What is said of a job that has begun, where one may not see whether it was killed: in the folder of
-            another user.
+        unknown: Whether a job that has begun is said to run where one may not see that it was killed: in the folder
+            of another user.
     """
     if not (folder / MARK).exists():
         return error_of(folder).partition(":")[0] or FINISHED
-    return RUNNING if is_held(folder / JOB, unknown=unknown == RUNNING) else KILLED
+    return RUNNING if is_held(folder / JOB, unknown=unknown) else KILLED
 
 
 def goes_on(folder: Path) -> bool:
     """Tell whether the job of a folder runs, or has a place in a queue, where it will run again."""
-    state = state_of(folder, unknown=KILLED)
+    state = state_of(folder, unknown=False)
     if state != QUEUED:
         return state == RUNNING
     job = re.search(JOB_OF_SLURM, error_of(folder))

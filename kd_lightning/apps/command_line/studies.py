@@ -14,9 +14,7 @@ from omegaconf import DictConfig
 from kd_lightning.apps.command_line.grids import sweeper_params
 from kd_lightning.apps.settings.config_hash import changes_result, is_place
 from kd_lightning.errors import UserError, first_line
-
-IN_A_FILE = "sqlite:///"
-"""How the address of a study in a file begins."""
+from kd_lightning.files import IN_A_FILE
 
 log = logging.getLogger(__name__)
 

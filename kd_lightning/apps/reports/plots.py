@@ -95,7 +95,7 @@ def score_plot(table: pd.DataFrame, cost: str, marks: Mapping[str, Mark]) -> str
             moved = axes.transData + ScaledTranslation(inches, 0, figure.dpi_scale_trans)
             _score_points(axes, known[known["group"] == group], cost, marks[group], moved)
         _plain(axes)
-        _scale(axes, known[known["group"].isin(groups)][cost], cost)
+        _scale(axes, SCALES[cost] * known[known["group"].isin(groups)][cost])
         axes.set(xlabel=COSTS[cost], ylabel="score, in percent", title=title if len(title) < 60 else "")
     for axes in list(figure.axes)[len(panels) :]:
         axes.set_visible(False)
@@ -136,7 +136,7 @@ def _plotted(table: pd.DataFrame, group: str) -> frozenset[tuple[str, str]]:
     return averaged(table, group) if has_average else frozenset(zip(own["task"], own["metric"], strict=True))
 
 
-def _scale(axes: Any, costs: pd.Series, cost: str) -> None:
+def _scale(axes: Any, costs: pd.Series) -> None:
     """Take a logarithmic axis where costs differ much, with numbers as people write them."""
     axes.margins(0.15)
     axes.autoscale_view()
@@ -145,7 +145,7 @@ def _scale(axes: Any, costs: pd.Series, cost: str) -> None:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
     else:
-        axes.set_xlim(0, 1.12 * (costs.max() * SCALES[cost]))
+        axes.set_xlim(0, 1.12 * costs.max())
 
 
 def _score_points(axes: Any, found: pd.DataFrame, cost: str, mark: Mark, moved: Any) -> None:
