@@ -1,6 +1,7 @@
 """Sweeps as people run them: jobs that fail beside those that do not, under each launcher, and a second call."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from omegaconf import OmegaConf
 
 from kd_lightning import files
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line import sweeps, workers
+from kd_lightning.apps.command_line import sweep_start, sweeps, workers
+from kd_lightning.apps.command_line.cli import composed_in_one_line
 from kd_lightning.apps.command_line.finished import finished_before
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
@@ -286,6 +288,30 @@ def test_an_option_that_is_told_as_a_setting(part):
     config = OmegaConf.create({"hydra": {"output_subdir": ".hydra", "sweeper": {}, part: "joblib"}})
     with pytest.raises(UserError, match=f"hydra.{part} is joblib, expected an option: hydra/{part}=joblib"):
         check_sweep(config)
+
+
+@pytest.mark.parametrize(
+    ("folder", "code", "said"),
+    [
+        ("${nope}", 2, "kd-train: error: Interpolation key 'nope' not found\n"),
+        ("outputs", 1, "AttributeError: 'str' object has no attribute 'items'\n"),
+    ],
+)
+def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, code, said):
+    """A mistake in Hydra's part is one line; one of ours shows where it is, and no empty line as if it were theirs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(sweeps, "begun", [])
+    monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
+    monkeypatch.setattr(sweep_start, "is_search", lambda config: "one of ours".items())
+    node = {"job": {"config_name": "train"}, "sweep": {"dir": folder}, "output_subdir": ".hydra", "sweeper": {}}
+    with pytest.raises(SystemExit) as ended, composed_in_one_line("train", io.StringIO()):
+        sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
+    shown = capfd.readouterr().err
+    assert ended.value.code == code
+    assert shown.endswith(said)
+    assert ("Traceback" in shown) is (code == 1)
+    assert not any(tmp_path.iterdir()), "it is not a sweep that lacks its jobs"
 
 
 def test_one_that_searches_is_one(monkeypatch):

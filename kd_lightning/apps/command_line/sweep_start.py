@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.jobs import goes_on
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, is_search, on_cluster
 from kd_lightning.apps.processes.seat import own_seat
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
 
 log = logging.getLogger(__name__)
@@ -49,12 +51,13 @@ class RecordSweep(Callback):
 
                 watch(begun[0])
         except Exception as error:
-            if not isinstance(error, OSError | UserError):
-                traceback.print_exc(file=sys.__stderr__)
-                sys.exit(1)
-            why = os_error(error) if isinstance(error, OSError) else str(error)
-            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
             forget()
+            if not isinstance(error, OSError | UserError | OmegaConfBaseException | HydraException):
+                sys.stderr = sys.__stderr__  # else this end is taken for one of Hydra's, which refuses with exit code 1
+                traceback.print_exc()
+                sys.exit(1)
+            why = os_error(error) if isinstance(error, OSError) else first_line(error)
+            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
             sys.exit(2)
 
 
