@@ -497,6 +497,7 @@ def test_only_what_was_made_for_a_refused_sweep_is_taken_away(tmp_path, monkeypa
 def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     """What is there need not be waited for."""
     now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": "sweep"}, "runtime": {"output_dir": "sweep/9"}}
+    now["job"] = {"config_name": "train"}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "overrides": {"task": ["seed=1"]}}))
     monkeypatch.chdir(tmp_path)
     cfg = OmegaConf.create({"name": "x", "paths": {"output": "outputs"}, "seed": 1})
@@ -515,11 +516,15 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
         folder = tmp_path / "sweep" / str(number)
         (folder / ".hydra").mkdir(parents=True)
         (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+        (folder / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: train}}\n")
         (folder / ".running").touch()
         os.utime(folder / ".running", (began, began))
     with locked_if_free(tmp_path / "sweep" / "5" / "job"), locked_if_free(tmp_path / "sweep" / "9" / "job"):
         with pytest.raises(UserError, match="sweep/5 has these settings, and goes on"):
             finished_before(cfg)
+        now["job"]["config_name"] = "distill"
+        assert finished_before(cfg) is None, "another command was told the same"
+        now["job"]["config_name"] = "train"
         now["runtime"]["output_dir"] = "sweep/5"
         assert finished_before(cfg) is None, "each would leave it to the other"
 

@@ -14,7 +14,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, overrides_of, remove_if_empty
+from kd_lightning.apps.command_line.jobs import (
+    ELSEWHERE,
+    FINISHED,
+    MARK,
+    command_of,
+    goes_on,
+    overrides_of,
+    remove_if_empty,
+)
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
@@ -97,7 +105,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
         if summary["status"] == FINISHED:
             return folder, summary["objective"]
     ours = Path(now.runtime.output_dir).absolute()
-    for folder in [*alike, *_begun_alike(places, list(now.overrides.task))]:
+    for folder in [*alike, *_begun_alike(places, now.job.config_name, list(now.overrides.task))]:
         if folder != ours and (_is_trained(folder) or (goes_on(folder) and not _is_later(folder, ours))):
             raise RunsElsewhereError(
                 f"{from_here(folder)} has these settings, and goes on: wait for its end, then the same command again"
@@ -105,13 +113,13 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     return None
 
 
-def _begun_alike(places: Iterable[Path], told: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders of jobs that were told the same, and may not have written yet what they are."""
+def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders of a command's jobs that were told the same, and may not have written yet what they are."""
     marks = {path.absolute() for place in places for path in place.rglob(MARK)}
     counted = set(filter(changes_result, told))
     for folder in sorted(path.parent for path in marks):
         with suppress(OSError):
-            if set(filter(changes_result, overrides_of(folder))) == counted:
+            if command_of(folder) == command and set(filter(changes_result, overrides_of(folder))) == counted:
                 yield folder
 
 

@@ -154,3 +154,8 @@ def counting(name: str) -> list[tuple[int, str]]:
 def overrides_of(folder: Path) -> list[str]:
     """Return what a job was told."""
     return [str(override) for override in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+
+
+def command_of(folder: Path) -> str:
+    """Return the command of a job, ``distill`` or ``train``."""
+    return str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name)

@@ -24,7 +24,7 @@ from kd_lightning.apps.command_line.jobs import (
     state_of,
 )
 from kd_lightning.apps.reports.collect import Run
-from kd_lightning.apps.reports.noted import arguments_of, command_of, read_yaml
+from kd_lightning.apps.reports.noted import arguments_of, known_command, read_yaml
 from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
 
@@ -119,7 +119,7 @@ def _counted(told: Arguments) -> Arguments:
 def state(folder: Path, run: Run | None, in_sweep: bool = False) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     how, error = state_of(folder), " ".join(error_of(folder).split())
-    told = [GOES_ON.get(command_of(folder) or "", ""), "skip_finished=true" if in_sweep else ""]
+    told = [GOES_ON.get(known_command(folder) or "", ""), "skip_finished=true" if in_sweep else ""]
     more = " ".join(filter(None, told))
     goes_on = f"the same command{' with ' if more else ''}{more} goes on"
     waits = "queued again, and goes on by itself"

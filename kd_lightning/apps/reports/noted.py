@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.jobs import overrides_of
+from kd_lightning.apps.command_line.jobs import command_of, overrides_of
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
 
@@ -71,9 +71,9 @@ def arguments_of(folder: Path) -> frozenset[str] | None:
         return None
 
 
-def command_of(folder: Path) -> str | None:
+def known_command(folder: Path) -> str | None:
     """Return the command of the job of a folder, ``distill`` or ``train``; None if that is not known."""
     try:
-        return str(read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["job"]["config_name"])
-    except (UserError, KeyError, TypeError):
+        return command_of(folder)
+    except Exception:  # there is no word of it, or half of one
         return None
