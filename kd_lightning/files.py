@@ -111,6 +111,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield part
 
 
+def files_named(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files of a name anywhere below a folder; what vanishes while one looks is passed over."""
+    for found, _, files in os.walk(folder):
+        if name in files:
+            yield Path(found, name)
+
+
 def from_here(path: Path) -> Path:
     """Return a path as seen from the working directory, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -529,6 +529,20 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
         assert finished_before(cfg) is None, "each would leave it to the other"
 
 
+def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
+    """Of a job that writes beside this one, which was refused for it: ``No such file or directory``."""
+    now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
+    summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
+    for name in (".part", "done"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+    (tmp_path / "x" / "done" / "summary.json").write_text(json.dumps(summary))
+    look = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: look(f"{path}/nowhere" if Path(path).name == ".part" else path))
+    assert finished_before(cfg) == (tmp_path / "x" / "done", 0.5)
+
+
 @pytest.mark.parametrize(("limit", "delay", "said"), [(1, 120, True), (4, 120, True), (5, 120, False), (0, 120, False)])
 def test_a_limit_that_leaves_jobs_no_time_is_told(caplog, limit, delay, said):
     """Four places of a minute, two minutes apart, for what takes one."""

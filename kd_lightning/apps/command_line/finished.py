@@ -27,7 +27,7 @@ from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.errors import UserError
-from kd_lightning.files import GLANCE, from_here, is_held, write_text
+from kd_lightning.files import GLANCE, files_named, from_here, is_held, write_text
 
 if TYPE_CHECKING:
     from kd_lightning.apps.processes.team import Team
@@ -98,7 +98,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     places = {Path(plain["paths"]["output"], plain["name"])}
     if now.mode is RunMode.MULTIRUN:
         places.add(Path(now.sweep.dir))
-    paths = sorted({path.absolute() for place in places for path in place.rglob("summary.json")})
+    paths = sorted({path.absolute() for place in places for path in files_named("summary.json", place)})
     summaries = {path.parent: _summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
     for folder, summary in alike.items():
@@ -115,7 +115,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
 
 def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:
     """Yield the folders of a command's jobs that were told the same, and may not have written yet what they are."""
-    marks = {path.absolute() for place in places for path in place.rglob(MARK)}
+    marks = {path.absolute() for place in places for path in files_named(MARK, place)}
     counted = set(filter(changes_result, told))
     for folder in sorted(path.parent for path in marks):
         with suppress(OSError):
