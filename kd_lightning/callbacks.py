@@ -83,7 +83,7 @@ def is_evaluated(trainer: pl.Trainer, batch_idx: int) -> bool:
     of_all = trainer.check_val_every_n_epoch is None  # the interval is over epochs
     count = trainer.fit_loop.total_batch_idx if of_all else batch_idx
     interval = trainer.val_check_batch or math.inf
-    within = interval > trainer.accumulate_grad_batches and (count + 1) % interval == 0
+    within = trainer.accumulate_grad_batches % interval != 0 and (count + 1) % interval == 0
     return bool(trainer.is_last_batch or within)
 
 

@@ -241,7 +241,16 @@ def test_lines_become_rare(monkeypatch, caplog):
 
 @pytest.mark.parametrize(
     ("interval", "accumulated", "evaluated"),
-    [(3, 1, [2, 5, 6]), (math.inf, 1, [6]), (None, 1, [6]), (7, 1, [6]), (1, 1, [6]), (2, 2, [6]), (4, 2, [3, 6])],
+    [
+        (3, 1, [2, 5, 6]),
+        (math.inf, 1, [6]),
+        (None, 1, [6]),
+        (7, 1, [6]),
+        (1, 1, [6]),
+        (2, 2, [6]),
+        (4, 2, [3, 6]),
+        (3, 4, [2, 5, 6]),
+    ],
 )
 def test_a_batch_that_is_evaluated_is_known(interval, accumulated, evaluated):
     """Of seven; where each step is, a job that is told to end would train on to the end of the epoch."""
