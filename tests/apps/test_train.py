@@ -236,6 +236,38 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, how, st
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
+@pytest.mark.parametrize("moment", ["last step", "end"])
+@pytest.mark.parametrize("how", ["epochs", "steps", "steps of whole epochs", "batches that share a step"])
+def test_one_that_was_interrupted_at_its_end_does_not_log_it_again(kd, monkeypatch, how, moment):
+    """After its last step nothing is left but to evaluate, where the fit has not, and to write the result."""
+    settings = ["task=[animals]", "batching.batch_size=32", "trainer.log_every_n_steps=1"]
+    settings += [f"++trainer.{name}={value}" for name, value in LIMITS[how].items()]
+    settings += ["callbacks.resume_checkpoint.every_n_steps=1"]
+    whole = kd("train", *settings)
+    last, save = read_json(whole / "fit.json")["steps"], ResumeCheckpoint.save
+
+    def die(*_):
+        raise Killed
+
+    def save_and_die(self, trainer):
+        save(self, trainer)
+        if trainer.global_step == last:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "end":
+            patch.setattr(trainer_module, "evaluated_at_the_end", die)
+        else:
+            patch.setattr(ResumeCheckpoint, "save", save_and_die)
+        with pytest.raises(Killed):
+            kd("train", *settings, folder="outputs/train/interrupted")
+    resumed = Path("outputs/train/interrupted")
+    kd("train", *settings, "ckpt_path=last")
+    assert weights(resumed) == weights(whole)
+    assert read_json(resumed / "fit.json")["scores"] == read_json(whole / "fit.json")["scores"]
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
 def test_a_fit_that_ends_too_soon_is_no_result(kd, monkeypatch):
     """Lightning's own loop goes on from the end of an epoch without the next one, where steps are limited, too."""
     settings = ["task=[animals]", "batching.batch_size=32", "trainer.max_epochs=3", "trainer.max_steps=500"]

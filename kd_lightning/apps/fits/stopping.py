@@ -36,6 +36,16 @@ class ByEpochs(_FitLoop):
     def _iteration_based_training(self) -> bool:
         return False
 
+    @property
+    def skip(self) -> bool:
+        """Tell whether there is nothing left to do; then the loop stands as it does after its last step."""
+        if super().skip:
+            epochs: Any = self.epoch_progress.current
+            epochs.completed = epochs.started
+            self.epoch_loop._batches_that_stepped = self.epoch_loop.global_step
+            return True
+        return False
+
 
 class StopAtStep(pl.Callback):
     """At SIGTERM, or when the job's place is taken away, save at the next step boundary and end the fit.

@@ -151,10 +151,7 @@ def train(
             trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
         if not trainer.should_stop and trainer.global_step != data.total_steps:  # no callback has ended it early
             raise RuntimeError(f"the fit has ended after step {trainer.global_step:,} of {data.total_steps:,}")
-        if not evaluated_at_the_end(trainer):
-            remove_requeue_checkpoints(Path(trainer.default_root_dir))
-            with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():
-                trainer.validate(system, datamodule=data, verbose=False)
+        _evaluate(system, trainer, data)
         whole = whole_state(system)
     scores = scores_of(trainer.callback_metrics)
     final = {f"final/{task}/{metric}": value for task, found in scores.items() for metric, value in found.items()}
@@ -162,6 +159,19 @@ def train(
         if isinstance(logger, WandbRun):
             logger.summarise(final)
     return scores, whole
+
+
+def _evaluate(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData) -> None:
+    """Evaluate the final weights, if the fit has not; what it logged before it was interrupted is not logged again."""
+    loggers, evaluated = trainer.loggers, evaluated_at_the_end(trainer)
+    if evaluated and scores_of(trainer.callback_metrics):
+        return
+    remove_requeue_checkpoints(Path(trainer.default_root_dir))
+    if evaluated:
+        trainer.loggers = []
+    with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():
+        trainer.validate(system, datamodule=data, verbose=False)
+    trainer.loggers = loggers
 
 
 def _group_of(trainer: pl.Trainer) -> AbstractContextManager[None]:
@@ -189,11 +199,11 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def evaluated_at_the_end(trainer: pl.Trainer) -> bool:
-    """Tell whether the scores that the fit left are those of its last step."""
+    """Tell whether a fit has evaluated its last step, be it before it was interrupted."""
     whole_epochs = trainer.max_steps == -1 and not trainer.should_stop
     every_epoch_end = trainer.val_check_interval == 1.0 and isinstance(trainer.val_check_interval, float)
     on_time = not (trainer.max_epochs or 1) % (trainer.check_val_every_n_epoch or 1)
-    return whole_epochs and every_epoch_end and on_time and bool(scores_of(trainer.callback_metrics))
+    return whole_epochs and every_epoch_end and on_time
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
