@@ -268,6 +268,16 @@ def test_one_that_was_interrupted_at_its_end_does_not_log_it_again(kd, monkeypat
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
+def test_a_callback_may_end_a_fit(kd):
+    """At chance there is no progress: it ends after its second epoch, and that is its result."""
+    early = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/average, patience: 1, mode: max}"
+    settings = ["task=[animals]", "batching.batch_size=32", "trainer.max_epochs=5", "optimizer.lr=1e-9"]
+    folder = kd("train", *settings, f"+callbacks.early={early}")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == read_json(folder / "fit.json")["steps"] == 12
+    assert read_json(folder / "summary.json")["status"] == "finished"
+
+
 def test_a_fit_that_ends_too_soon_is_no_result(kd, monkeypatch):
     """Lightning's own loop goes on from the end of an epoch without the next one, where steps are limited, too."""
     settings = ["task=[animals]", "batching.batch_size=32", "trainer.max_epochs=3", "trainer.max_steps=500"]

@@ -37,7 +37,7 @@ def fit_result(
         "scores": scores,
         "parameters": parameters,
         "parameters_without_embeddings": parameters - embeddings,
-        "steps": data.total_steps,
+        "steps": system.trainer.global_step,
         "tokenizer": tokenizer_fingerprint(inputs.tokenizer),
         "data": data_facts(inputs),
         "versions": versions(),
