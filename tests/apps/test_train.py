@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
@@ -338,6 +339,21 @@ def test_a_model_predicts_with_its_own_weights_beside_a_requeue_checkpoint(kd, s
     assert (kd("predict", f"run={folder}") / "animals-validation.csv").read_text() == before
     found = read_json(kd("evaluate", f"run={folder}") / "evaluation.json")["scores"]["animals"]
     assert found == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_model_that_many_trained_is_asked_by_one(kd, monkeypatch):
+    """Processes ask the models one after another, each by itself; of two nodes they waited for others."""
+
+    def meets(*_, **__):
+        pytest.fail("who predicts waits for another process")
+
+    folder = kd("train", "task=animals", "trainer.max_epochs=1")
+    before = (kd("predict", f"run={folder}") / "animals-validation.csv").read_text()
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.trainer.update({"devices": 2, "num_nodes": 2, "strategy": "ddp_find_unused_parameters_true"})
+    OmegaConf.save(cfg, folder / "config.yaml")
+    monkeypatch.setattr(torch.distributed, "init_process_group", meets)
+    assert (kd("predict", f"run={folder}") / "animals-validation.csv").read_text() == before
 
 
 def test_a_requeue_that_failed_leaves_the_trained_weights(kd, slurm, monkeypatch):

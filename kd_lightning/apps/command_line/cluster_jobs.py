@@ -1,4 +1,4 @@
-"""Jobs of a sweep that were killed: the launcher neither waits for them for ever, nor ends with the first of them.
+"""Jobs of a sweep in a queue: the launcher says where they are, and does not wait for those that were killed.
 
 submitit asks ``sacct`` how jobs stand. Where a cluster keeps no accounts it waits for an answer that a killed job never
 gives; where it does, the first job that was killed ends the wait for all others.
@@ -6,6 +6,7 @@ gives; where it does, the first job that was killed ends the wait for all others
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from typing import Any
 
@@ -16,6 +17,8 @@ from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
 from kd_lightning.apps.command_line.sweeps import Sweep
 from kd_lightning.files import from_here
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 60
 """At most so many seconds between two looks."""
@@ -82,14 +85,20 @@ def _works(command: list[str]) -> bool:
 
 
 def watch(sweep: Sweep) -> None:
-    """Let submitit tell the sweep of jobs that have ended without an answer, and go on with the others.
+    """Say where the jobs are, note those that end without an answer, and go on with the others.
 
     Args:
         sweep: The one that this process has begun.
     """
     answers = Job.results
+    queued: set[str] = set()
 
     def results(job: Any) -> list[Any]:
+        array = job.job_id.partition("_")[0]
+        if isinstance(job, SlurmJob) and array not in queued:
+            queued.add(array)
+            folder = from_here(job.paths.stdout.parents[1])
+            log.info("In the queue as job %s (squeue -j %s, scancel %s); it prints into %s", *[array] * 3, folder)
         try:
             found: list[Any] = answers(job)
         except (UncompletedJobError, FailedJobError):

@@ -118,7 +118,7 @@ def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str
     marks = {path.absolute() for place in places for path in files_named(MARK, place)}
     counted = set(filter(changes_result, told))
     for folder in sorted(path.parent for path in marks):
-        with suppress(OSError):
+        with suppress(Exception):  # there is no word of it, or half of one
             if command_of(folder) == command and set(filter(changes_result, overrides_of(folder))) == counted:
                 yield folder
 

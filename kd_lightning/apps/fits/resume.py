@@ -14,7 +14,7 @@ from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import LOOK, locked_if_free
+from kd_lightning.files import LOOK, files_named, locked_if_free
 
 
 @contextmanager
@@ -83,8 +83,9 @@ def find_checkpoint(
         return folder, Path(wanted)
     if resume_path(folder).is_file():
         return folder, resume_path(folder)
-    places = {path.absolute() for root in (folder.parent, runs) for path in root.glob("**/checkpoints/last.ckpt")}
-    others = [path for path in places if not (path.parents[1] / "fit.json").exists()]
+    found = (path.absolute() for root in (folder.parent, runs) for path in files_named("last.ckpt", root))
+    saved = {path for path in found if path == resume_path(path.parents[1])}
+    others = [path for path in saved if not (path.parents[1] / "fit.json").exists()]
     for checkpoint in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
         named = checkpoint.parents[1] / "identity"
         if named.is_file() and named.read_text() == identity:

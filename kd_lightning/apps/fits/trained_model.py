@@ -200,7 +200,7 @@ class TrainedModel:
             pad_id=self.tokenizer.pad_token_id,
             some=some,
         )
-        single = {**self.cfg["trainer"], "devices": 1, "strategy": "auto"}
+        single = {**self.cfg["trainer"], "devices": 1, "num_nodes": 1, "strategy": "auto"}
         alone = {**self.cfg, "trainer": single, "logger": {}, "callbacks": {}}
         # No such folder: under SLURM, Lightning would load any hpc_ckpt_* that lies in the trainer's root over the
         # weights that were checked.

@@ -169,9 +169,11 @@ def _evaluate(system: NLUSystem, trainer: pl.Trainer, data: MultiTaskData) -> No
     remove_requeue_checkpoints(Path(trainer.default_root_dir))
     if evaluated:
         trainer.loggers = []
-    with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():
-        trainer.validate(system, datamodule=data, verbose=False)
-    trainer.loggers = loggers
+    try:
+        with interruptible(trainer), preemption_deferred() if trainer.world_size > 1 else nullcontext():
+            trainer.validate(system, datamodule=data, verbose=False)
+    finally:
+        trainer.loggers = loggers
 
 
 def _group_of(trainer: pl.Trainer) -> AbstractContextManager[None]:

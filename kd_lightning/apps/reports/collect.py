@@ -12,7 +12,7 @@ from kd_lightning.apps.reports.noted import arguments_of, cwd_of, read_yaml, run
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import read_json
+from kd_lightning.files import files_named, read_json
 
 KEYS = ("experiment", "system", "seed", "tasks", "average", "parameters", "latency_ms", "status")
 """What is read of every summary."""
@@ -115,7 +115,7 @@ def _read_run(path: Path) -> Run:
 
 def _summaries(folder: Path) -> Iterator[Path]:
     for place in sweep_folders(folder):
-        for path in place.rglob("summary.json"):
+        for path in files_named("summary.json", place):
             if path.parent.name != "pretrain" or not (path.parent.parent / "summary.json").exists():
                 yield path
 

@@ -27,6 +27,7 @@ from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.noted import arguments_of, known_command, read_yaml
 from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
+from kd_lightning.files import files_named
 
 Arguments = frozenset[str]
 GOES_ON = {"distill": "", "train": "ckpt_path=last"}
@@ -145,7 +146,7 @@ def sweeps(folders: Sequence[Path]) -> tuple[list[RecordedSweep], list[str]]:
     """Return the sweeps of distillations and fits under some folders, each once, and what could not be read."""
     found: list[RecordedSweep] = []
     unread: list[str] = []
-    files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob("multirun.yaml"))}
+    files = {file.resolve(): file for folder in folders for file in sorted(files_named("multirun.yaml", folder))}
     for file in sorted(files.values()):
         try:
             sweep = _sweep(file)

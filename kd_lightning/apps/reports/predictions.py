@@ -13,6 +13,7 @@ from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.noted import began_in, read_yaml
 from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import files_named
 
 
 class Split(NamedTuple):
@@ -81,7 +82,8 @@ def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
 
 def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     """Return file -> folder of the model, of all tables that kd-predict has written, and what could not be read."""
-    noted = {path.resolve() for folder in folders for path in folder.rglob(".hydra/config.yaml")}
+    composed = (path for folder in folders for path in files_named("config.yaml", folder))
+    noted = {path.resolve() for path in composed if path.parent.name == ".hydra"}
     found: dict[Path, Path] = {}
     lines = []
     for path in sorted(noted, key=lambda path: (path.stat().st_mtime, path)):
