@@ -172,6 +172,16 @@ def test_a_gain_of_zero_is_no_difference():
     assert interval(zero) == pytest.approx((0, 0))
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(1, "there is no p."), (4, "less than 0.125"), (11, ""), (10, "0.002")])
+def test_how_little_so_few_seeds_can_tell_is_said(tmp_path, seeds, said):
+    """Of many there is nothing to say: less than what they cannot give is not shown."""
+    for seed in range(seeds):
+        make_run(tmp_path / str(seed), seed, student=0.7 + seed / 1000)
+    notes = main_table(scores_of(tmp_path)).notes
+    assert len(notes) == (3 if said else 2)
+    assert said in notes[-1]
+
+
 def test_what_seeds_cannot_support_has_no_p():
     """p < 0.001 of three seeds: a bootstrap of values with one sign never crosses zero."""
     one, three, six = np.array([1.0]), np.array([1.0, 2.0, 3.0]), np.arange(1.0, 7.0)

@@ -45,7 +45,7 @@ def main_table(scores: pd.DataFrame) -> Table:
         notes.append(
             "p: student against baseline, sign-flip over seeds, after Holm's correction (averages by themselves)."
         )
-        notes.append(_least(max(map(len, tests.values()))))
+        notes += _least(max(map(len, tests.values())))
     return without_one_group(scores, Table("Scores", header, told_once(rows), 2, notes))
 
 
@@ -197,7 +197,9 @@ def _interval(differences: Array) -> str:
     return "-" if found is None else " to ".join(points(end) for end in found)
 
 
-def _least(seeds: int) -> str:
+def _least(seeds: int) -> list[str]:
+    """Return a note on what so few seeds can tell; many can tell all that is shown."""
     if seeds < 2:
-        return "One seed tells nothing of chance: there is no p."
-    return f"{seeds} seeds cannot give less than {p_value(2 / 2**seeds)} before the correction."
+        return ["One seed tells nothing of chance: there is no p."]
+    least = 2 / 2**seeds
+    return [f"{seeds} seeds cannot give less than {p_value(least)} before the correction."] if least >= 0.001 else []
