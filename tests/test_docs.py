@@ -177,8 +177,9 @@ def check_pip(words):
 @pytest.mark.parametrize("words", SAID)
 def test_every_command_is_one(words, mine):
     command, *rest = words
-    if command == "python" and rest[0] == "-m":
-        command, rest = rest[1].replace("kd_lightning.", "kd-"), rest[2:]
+    if command in ("python", "torchrun") and "-m" in rest:
+        module = rest.index("-m") + 1
+        command, rest = rest[module].replace("kd_lightning.", "kd-"), rest[module + 1 :]
     if command in KD:
         check_kd(command.removeprefix("kd-"), rest, mine)
     elif command == "kd-dashboard":
@@ -187,6 +188,8 @@ def test_every_command_is_one(words, mine):
         report.parser().parse_args(rest or ["outputs"])  # named alone, it is no call
     elif command == "make":
         check_make(rest)
+    elif command == "sbatch":
+        assert any(f"\n# {rest[-1]}\n" in block for page in PAGES for block in blocks(page, "sh")), rest[-1]
     elif command == "pip":
         check_pip(rest)
     elif command == "nltk.downloader":

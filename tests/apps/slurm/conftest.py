@@ -1,8 +1,11 @@
-"""A SLURM of one node on this machine, for as long as its tests run; it listens on the loopback alone.
+"""A SLURM of two nodes, this machine twice, for as long as its tests run; it listens on the loopback alone.
+
+Partition ``gpu`` has both, with two pretended GPUs each; ``main`` and ``urgent`` have the first.
 
 Needs root and the Debian packages slurmctld, slurmd, slurm-client and munge.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -15,22 +18,23 @@ from pathlib import Path
 import pytest
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
+NODES = ("first", "second")
 
 CONF = """
 ClusterName=onenode
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
+SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool
+SlurmdSpoolDir={root}/spool-%n
 SlurmctldPidFile={root}/slurmctld.pid
-SlurmdPidFile={root}/slurmd.pid
+SlurmdPidFile={root}/slurmd-%n.pid
 SlurmctldLogFile={root}/slurmctld.log
-SlurmdLogFile={root}/slurmd.log
+SlurmdLogFile={root}/slurmd-%n.log
 MailProg=/bin/true
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -47,9 +51,12 @@ KillWait=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
-NodeName={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=60 State=UP
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=9 PreemptMode=OFF State=UP
+GresTypes=gpu
+NodeName=first NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=8000 Gres=gpu:2 State=UNKNOWN
+NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=8000 Gres=gpu:2 State=UNKNOWN
+PartitionName=main Nodes=first Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=60 State=UP
+PartitionName=urgent Nodes=first MaxTime=INFINITE PriorityTier=9 PreemptMode=OFF State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE PriorityTier=1 State=UP
 """
 
 
@@ -63,10 +70,13 @@ def until(holds, seconds, what):
     return found
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_ports(number):
+    """Return ports that nobody has, each another."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
 
 
 def ended(pid_file):
@@ -93,10 +103,10 @@ def slurm(tmp_path_factory):
     for folder in (root, *list(root.parents)[:2]):
         folder.chmod(0o755)  # munge looks at those above its socket
     (root / "state").mkdir()
-    (root / "spool").mkdir()
     host = socket.gethostname().partition(".")[0]
     conf = root / "slurm.conf"
-    conf.write_text(CONF.format(host=host, root=root, port=free_port(), node_port=free_port()))
+    conf.write_text(CONF.format(host=host, root=root, ports=free_ports(1 + len(NODES))))
+    (root / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     key = root / "munge.key"
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
@@ -105,14 +115,16 @@ def slurm(tmp_path_factory):
     def run(*command):
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
-    pids = [root / f"{name}.pid" for name in ("slurmd", "slurmctld", "munged")]
+    pids = [root / f"{name}.pid" for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged")]
     try:
-        files = {"key-file": key, "socket": root / "munge.socket", "pid-file": pids[2]}
+        files = {"key-file": key, "socket": root / "munge.socket", "pid-file": pids[-1]}
         files |= {"log-file": root / "munged.log", "seed-file": root / "seed"}
         run("munged", "--force", *(f"--{name}={path}" for name, path in files.items()), "--origin=127.0.0.1")
         run("slurmctld", "-f", str(conf), "-i")
-        run("slurmd", "-f", str(conf), "-N", host)
-        until(lambda: "idle" in run("sinfo", "-h", "-o", "%T"), 30, "a node that is idle")
+        for node in NODES:
+            (root / f"spool-{node}").mkdir()
+            run("slurmd", "-f", str(conf), "-N", node)
+        until(lambda: run("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * 2, 30, "two idle nodes")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(conf))
             run.until = until
