@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.finished import note_elsewhere, skipped_by_all
+from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all
+from kd_lightning.apps.command_line.jobs import ERROR
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
@@ -30,6 +31,7 @@ from kd_lightning.callbacks import resume_path
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
+from kd_lightning.files import from_here
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import glue_average
 
@@ -59,6 +61,7 @@ def run(cfg: DictConfig) -> float | None:
             summary["objective"] = glue_average(result["scores"])
             if team.leads:
                 report(fit, result, folder, summary)
+                (folder / ERROR).unlink(missing_ok=True)  # of a job that ended before
     return glue_average(result["scores"])
 
 
@@ -71,6 +74,11 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
     """
     cfg, in_sweep = fit.cfg, HydraConfig.get().mode is RunMode.MULTIRUN
     again = "last" if started_before() and resume_path(folder).is_file() else cfg["ckpt_path"]
+    if again == "last" and not started_before() and result_of_job(folder) == folder:
+        raise UserError(
+            f"ckpt_path=last: {from_here(folder)} has finished; skip_finished=true leaves it as it is, "
+            "without ckpt_path it is trained anew"
+        )
     runs = Path(cfg["paths"]["output"]) / cfg["name"]
     found, checkpoint = find_checkpoint(again, folder, fit.identity, runs, in_sweep)
     if in_sweep and found != folder:

@@ -107,6 +107,8 @@ class ParquetFolder:
         return read_file(self._path(task, split), task, labelled=labelled)
 
     def _fetch(self, task: Task, split: str) -> None:
+        if task.name in grammar.TASKS:
+            raise UserError(f"task {task.name} is not in {self.repo}, but ships with the package: data=embedded")
         import datasets
 
         folder = self._path(task, split).parent

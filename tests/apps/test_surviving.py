@@ -22,6 +22,7 @@ from kd_lightning import files
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import sweep_start, sweeps, workers
 from kd_lightning.apps.command_line.cli import composed_in_one_line
+from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.finished import finished_before
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import last_error, one_line
@@ -255,10 +256,12 @@ def test_a_sweep_that_was_killed_goes_on(place):
     (begun / "fit.json").unlink()
     summary = json.loads((begun / "summary.json").read_text())
     (begun / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
+    (begun / "error.txt").write_text("interrupted: it was ended from outside\n")
     done = kd("train", "-m", "name=half", "seed=1,2", "ckpt_path=last", "skip_finished=true", cwd=place)
     assert done.returncode == 0, done.stderr
     assert ", from step 2 (" in done.stdout
     found = jobs(place, "half")
+    assert not (begun / "error.txt").exists()
     assert trained({"0": begun, **{f"new {number}": folder for number, folder in found.items()}}) == ["0", "new 1"]
     assert (found["0"] / "finished_in.txt").read_text() == f"../../{begun.parent.name}/0\n"
 
@@ -416,6 +419,17 @@ def test_a_job_that_cannot_say_how_it_ended_has_not_finished(tmp_path, monkeypat
     with marked_as_running(tmp_path):
         pass
     assert state_of(tmp_path) == "finished"
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("train", ", with ckpt_path=last to go on"), ("distill", "again\n")])
+def test_after_a_full_disk_one_is_told_how_to_go_on(monkeypatch, capsys, command, goes_on):
+    """The same command alone trains anew: a fit of hours was lost to who did as he was told."""
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
+    with pytest.raises(SystemExit), told_in_one_line(command):
+        raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+    assert (
+        f"last.ckpt; make room, then the same command again{goes_on.removeprefix('again')}" in capsys.readouterr().err
+    )
 
 
 def test_who_looks_at_a_job_does_not_stop_it(tmp_path):

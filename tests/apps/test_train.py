@@ -302,6 +302,10 @@ def test_last_is_unfinished_and_of_the_same_settings(kd):
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
     with pytest.raises(UserError, match=r"ckpt_path=last: no unfinished run .* \(0 have others\)"):
         kd("train", "task=animals", "trainer.max_epochs=1", "ckpt_path=last")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts}
+    with pytest.raises(UserError, match="ckpt_path=last: outputs/train/1 has finished; skip_finished=true leaves it"):
+        kd("train", "task=animals", "trainer.max_epochs=1", "ckpt_path=last", folder="outputs/train/1")
+    assert {path: path.read_bytes() for path in before} == before
     (folder / "fit.json").unlink()
     with pytest.raises(UserError, match=r"ckpt_path=last: no unfinished run .* \(1 have others\)"):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", "ckpt_path=last")

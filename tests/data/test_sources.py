@@ -200,6 +200,13 @@ def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch, error, tmp
     assert not [path for path in (tmp_path / "hub").rglob("*") if path.suffix == ".parquet"]
 
 
+def test_a_task_of_the_package_is_not_looked_for_on_the_hub(hub):
+    """Half a minute of retries, before it is said where the task is."""
+    message = refusal(hub[0].require, make_task(name="toy_sentiment"), "train")
+    assert message == "task toy_sentiment is not in nyu-mll/glue, but ships with the package: data=embedded"
+    assert hub[1] == []
+
+
 def test_a_root_that_is_no_folder(tmp_path):
     """A typo in data.root that is taken for an empty data set."""
     message = refusal(ParquetFolder, str(tmp_path / "gleu"))

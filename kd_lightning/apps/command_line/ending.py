@@ -26,7 +26,7 @@ from kd_lightning.apps.command_line.jobs import (
     marked_as_running,
     remove_if_empty,
 )
-from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.command_line.one_line import FULL, os_error
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
@@ -67,7 +67,7 @@ def told_in_one_line(name: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
             raise
-        print(f"kd-{name}: error: {os_error(error)}", file=sys.stderr)
+        print(f"kd-{name}: error: {os_error(error)}{_after_room(name, error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -96,7 +96,7 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
         raise
     except OSError as error:
         _keep_traceback()
-        end = REFUSED, os_error(error)
+        end = REFUSED, os_error(error) + _after_room(name, error)
     except Exception as error:
         end = CRASHED, f"{type(error).__name__}: {first_line(error)}{_keep_traceback()}"
     except BaseException as error:
@@ -111,6 +111,11 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
     line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
     print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
     _leave_with(EXIT_CODES[how])
+
+
+def _after_room(name: str, error: OSError) -> str:
+    """Return with what the same command goes on, once a full disk has room."""
+    return ", with ckpt_path=last to go on from its last checkpoint" if name == "train" and error.errno in FULL else ""
 
 
 def _its_job() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 
@@ -48,8 +49,8 @@ def read_checkpoint(path: Path, identity: str) -> Config:
         found = state["hyper_parameters"]["identity"]
     except Exception as error:
         raise UserError(
-            f"{path} is no whole checkpoint of this version ({type(error).__name__}: {first_line(error)}); "
-            "take it away to start anew"
+            f"{path} is no whole checkpoint of this version ({type(error).__name__}: "
+            f"{shorten(first_line(error), 100, placeholder='...')}); take it away to start anew"
         ) from error
     if found != identity:
         raise UserError(
