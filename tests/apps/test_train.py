@@ -1,6 +1,8 @@
 """kd-train, kd-evaluate and kd-predict, from files of one's own to predictions."""
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.apps.fits.stopping import ByEpochs
+from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.callbacks import ResumeCheckpoint
-from kd_lightning.errors import UserError
+from kd_lightning.errors import Terminated, UserError
 from kd_lightning.files import read_json
 from kd_lightning.systems import Teacher
 from kd_lightning.tasks import glue_average
@@ -235,6 +238,33 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(kd, monkeypatch, how, st
     resumed = whole.parent / "interrupted"
     assert weights(resumed) == weights(whole)
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(("step", "ends_at"), [(2, 2), (3, 4), (6, 6)])
+def test_one_that_is_told_to_end_evaluates_what_is_due(kd, monkeypatch, step, ends_at):
+    """At its next step; of one that is evaluated, as each third is here, at the one after, or the end of the epoch."""
+    settings = [
+        "task=[animals]",
+        "batching.batch_size=32",
+        "trainer.log_every_n_steps=1",
+        "+trainer.val_check_interval=3",
+    ]
+    whole, train = kd("train", *settings), Teacher.training_step
+
+    def train_and_tell(self, *arguments):
+        if self.global_step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Teacher, "training_step", train_and_tell)
+        with pytest.raises(Terminated), ended_by_sigterm():
+            kd("train", *settings, folder="outputs/train/told")
+    told = Path("outputs/train/told")
+    assert torch.load(told / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == ends_at
+    kd("train", *settings, "ckpt_path=last")
+    assert weights(told) == weights(whole)
+    assert (told / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("moment", ["last step", "end"])
