@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +85,20 @@ def kd(command, *arguments, cwd):
     """Run a command."""
     told, how = spelled(command, *arguments, cwd=cwd)
     return subprocess.run(told, capture_output=True, timeout=300, **how)
+
+
+def on_terminal(command, *arguments, cwd):
+    """Run a command on a terminal; return all that it wrote there."""
+    told, how = spelled(command, *arguments, cwd=cwd)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(told, stdout=theirs, stderr=theirs, stdin=theirs, **how) as process, open(ours, "rb") as read:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # nobody writes any more
+            while part := read.read1():
+                said += part
+        assert process.wait(300) == 0, said.decode()
+    return said.decode()
 
 
 @contextmanager
@@ -215,6 +231,21 @@ def test_workers_leave_once_their_launcher_was_killed(place):
         (place / "go").touch()
         launcher.communicate(timeout=60)  # to the end of all that write there
     assert trained(jobs(place, "orphans")) == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_jobs_beside_each_other_draw_no_bars(place):
+    """Each over the other's, and through the tops of its tables; one after another they have theirs."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    told = ["-m", "name=drawn", "seed=1,2"]
+    beside = on_terminal("train", *told, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=place)
+    assert "it/s" not in beside
+    assert "\x1b[2K" not in beside
+    assert beside.count("#0 ") > beside.count("[0] ")
+    after = on_terminal("train", *told, cwd=place)
+    assert "it/s" in after
+    for said in (beside, after):
+        assert len(re.findall("[^\r\n]*┏", said)) == said.count("\n┏") == 3, "of two jobs and the sweep"
 
 
 @pytest.mark.slow
