@@ -234,6 +234,18 @@ def test_workers_leave_once_their_launcher_was_killed(place):
 
 
 @pytest.mark.slow
+def test_an_interrupt_of_all_processes_is_said_once(place):
+    """Ctrl-C reaches each of them."""
+    with waiting_workers(place, "once") as launcher:
+        os.killpg(launcher.pid, signal.SIGINT)
+        said = launcher.communicate(timeout=60)[1]
+    assert (launcher.returncode, len(said.splitlines())) == (130, 1), said
+    assert said.startswith("kd-train: interrupted; ")
+    for number in ("0", "1"):
+        assert (jobs(place, "once")[number] / "error.txt").read_text().startswith("interrupted: ")
+
+
+@pytest.mark.slow
 def test_jobs_beside_each_other_draw_no_bars(place):
     """Each over the other's, and through the tops of its tables; one after another they have theirs."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
