@@ -125,6 +125,30 @@ class LogProgress(pl.Callback):
         self._progress = LoggedProgress(self.stage, total, unit, done) if trainer.is_global_zero else None
 
 
+class StageProgressBar(pl.callbacks.RichProgressBar):
+    """Lightning's bar on a terminal; that of a prediction says what is predicted, and goes when it is done.
+
+    Args:
+        stage: What is being done.
+        settings: Of Lightning's.
+    """
+
+    def __init__(self, stage: str, **settings: Any) -> None:
+        super().__init__(refresh_rate=10, leave=False, **settings)
+        self.stage = stage
+
+    @property
+    def predict_description(self) -> str:
+        """What stands before the bar of a prediction."""
+        return self.stage
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a bar that will vanish."""
+        super().on_predict_start(trainer, pl_module)
+        if self.progress is not None:
+            self.progress.live.transient = True
+
+
 def last_average(trainer: pl.Trainer) -> str:
     """Return the average of the last evaluation, in words; nothing before the first."""
     found = trainer.callback_metrics.get("val/average")

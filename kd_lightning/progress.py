@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ def rough_time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
+def has_bars() -> bool:
+    """Tell whether progress is shown as bars: on a terminal, where no process beside this one draws its own."""
+    return sys.stderr.isatty() and parent_process() is None
+
+
 @contextmanager
 def track(description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
     """Show how far the block has come, and the time left; give a function that advances it.
@@ -75,7 +81,7 @@ def track(description: str, total: int, unit: str = "") -> Iterator[Callable[[in
         total: How many units there are.
         unit: Their name; ``bytes`` are shown as files' sizes are.
     """
-    if not sys.stderr.isatty():
+    if not has_bars():
         yield LoggedProgress(description, total, unit).advance
         return
     from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 
 from kd_lightning import callbacks as module
 from kd_lightning import progress
-from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, is_evaluated, resume_path
+from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, StageProgressBar, is_evaluated, resume_path
 from kd_lightning.data import EvaluationStream
 from kd_lightning.heads import linear_head
 from kd_lightning.loggers import MetricsCsv
@@ -215,6 +216,18 @@ def test_a_prediction_says_how_far_it_is(system, make_trainer, parts, caplog, cl
     shown = [int(line.split()[2].replace(",", "")) for line in lines(caplog)]
     assert shown == [sum(sizes[: 2 * n]) for n in range(1, len(shown) + 1)]
     assert lines(caplog)[0].startswith(f"mood train: {sum(sizes[:2]):,} of {sum(sizes):,} tokens, ")
+
+
+def test_a_bar_of_a_prediction_is_named_and_vanishes(system, parts, tmp_path):
+    """Six nameless ones stood above the results."""
+    shown = io.StringIO()
+    bar = StageProgressBar("mood train", console_kwargs={"file": shown, "force_terminal": True, "width": 80})
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(accelerator="cpu", default_root_dir=str(tmp_path), callbacks=[bar], **quiet)
+    trainer.predict(system, dataloaders=EvaluationStream(parts[0], batch_size=3, pad_id=0))
+    *_, drawn, left = shown.getvalue().split("\n")
+    assert "\x1b[2Kmood train " in drawn
+    assert left.endswith("\x1b[1A\x1b[2K"), "the bar's line is taken away"
 
 
 def test_one_process_says_how_far_it_is(system, make_trainer, make_data, parts, caplog, clock, monkeypatch):

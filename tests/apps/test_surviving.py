@@ -4,12 +4,14 @@ import errno
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,8 @@ from kd_lightning.files import GLANCE, LOOK, is_held, locked_if_free
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = """
-import os, signal
+import os, signal, time
+from pathlib import Path
 from torch.optim import AdamW
 
 class Breaks(AdamW):
@@ -45,6 +48,13 @@ class Breaks(AdamW):
 class Dies(AdamW):
     def step(self, closure=None):
         os.kill(os.getpid(), signal.SIGKILL)
+
+class Waits(AdamW):
+    def step(self, closure=None):
+        Path(f"{os.getpid()}.waits").touch()
+        while not Path("go").exists():
+            time.sleep(0.05)
+        return super().step(closure)
 """
 TOY = ["--config-dir", "mine", "data=embedded", "task=toy_sentiment", "encoder=tiny", "encoder.hidden_size=16"]
 TOY += ["encoder.num_layers=1", "trainer.max_epochs=-1", "trainer.max_steps=2", "trainer.precision=32-true"]
@@ -53,29 +63,66 @@ TOY += ["accelerator=cpu"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A working directory with two optimisers of one's own, which end a job each in their way."""
+    """A working directory with optimisers of one's own: two end a job each in their way, one waits for a file."""
     folder = tmp_path_factory.mktemp("sweeps")
     (folder / "own_optimizers.py").write_text(OPTIMIZERS)
     (folder / "mine" / "optimizer").mkdir(parents=True)
     node = yaml.safe_load((ROOT / "conf" / "optimizer" / "adamw.yaml").read_text())
-    for name in ("Breaks", "Dies"):
+    for name in ("Breaks", "Dies", "Waits"):
         node["optimizer"]["_target_"] = f"own_optimizers.{name}"
         (folder / "mine" / "optimizer" / f"{name.lower()}.yaml").write_text(yaml.safe_dump(node))
     return folder
 
 
-def kd(command, *arguments, cwd):
-    """Run ``python -m kd_lightning.COMMAND`` on the toy task; flags stand first."""
+def spelled(command, *arguments, cwd):
+    """Return ``python -m kd_lightning.COMMAND`` on the toy task, flags first, and how to start it."""
     flags = ["-m"] * (arguments[0] == "-m")
     path = os.pathsep.join(filter(None, (str(cwd), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, "-m", f"kd_lightning.{command}", *flags, *TOY, *arguments[len(flags) :]],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    told = [sys.executable, "-m", f"kd_lightning.{command}", *flags, *TOY, *arguments[len(flags) :]]
+    return told, {"cwd": cwd, "env": {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, "text": True}
+
+
+def kd(command, *arguments, cwd):
+    """Run a command."""
+    told, how = spelled(command, *arguments, cwd=cwd)
+    return subprocess.run(told, capture_output=True, timeout=300, **how)
+
+
+def on_terminal(command, *arguments, cwd):
+    """Run a command on a terminal; return all that it wrote there."""
+    told, how = spelled(command, *arguments, cwd=cwd)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(told, stdout=theirs, stderr=theirs, stdin=theirs, **how) as process, open(ours, "rb") as read:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # nobody writes any more
+            while part := read.read1():
+                said += part
+        assert process.wait(300) == 0, said.decode()
+    return said.decode()
+
+
+@contextmanager
+def waiting_workers(place, name):
+    """Give the launcher of three jobs while the first two are in a step, in a process each, until ``go`` is there."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    told = [f"name={name}", "optimizer=waits", "seed=1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command, how = spelled("train", "-m", *told, cwd=place)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, start_new_session=True, **output, **how)
+    try:
+        end = time.monotonic() + 120
+        while len(list(place.glob("*.waits"))) < 2:
+            assert time.monotonic() < end, "no two jobs have begun"
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        for path in (*place.glob("*.waits"), place / "go"):
+            path.unlink(missing_ok=True)
 
 
 def jobs(place, name):
@@ -175,6 +222,43 @@ def test_a_job_that_is_killed_is_named(place):
     assert "(seed=6, not started)" in last
     assert "; the same command with skip_finished=true" in last
     assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_workers_leave_once_their_launcher_was_killed(place):
+    """They finished their jobs, then held half a gigabyte each for ever."""
+    with waiting_workers(place, "orphans") as launcher:
+        launcher.kill()
+        (place / "go").touch()
+        launcher.communicate(timeout=60)  # to the end of all that write there
+    assert trained(jobs(place, "orphans")) == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_all_processes_is_said_once(place):
+    """Ctrl-C reaches each of them."""
+    with waiting_workers(place, "once") as launcher:
+        os.killpg(launcher.pid, signal.SIGINT)
+        said = launcher.communicate(timeout=60)[1]
+    assert (launcher.returncode, len(said.splitlines())) == (130, 1), said
+    assert said.startswith("kd-train: interrupted; ")
+    for number in ("0", "1"):
+        assert (jobs(place, "once")[number] / "error.txt").read_text().startswith("interrupted: ")
+
+
+@pytest.mark.slow
+def test_jobs_beside_each_other_draw_no_bars(place):
+    """Each over the other's, and through the tops of its tables; one after another they have theirs."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    told = ["-m", "name=drawn", "seed=1,2"]
+    beside = on_terminal("train", *told, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=place)
+    assert "it/s" not in beside
+    assert "\x1b[2K" not in beside
+    assert beside.count("#0 ") > beside.count("[0] ")
+    after = on_terminal("train", *told, cwd=place)
+    assert "it/s" in after
+    for said in (beside, after):
+        assert len(re.findall("[^\r\n]*┏", said)) == said.count("\n┏") == 3, "of two jobs and the sweep"
 
 
 @pytest.mark.slow

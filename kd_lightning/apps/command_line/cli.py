@@ -28,7 +28,12 @@ from kd_lightning.apps.command_line.one_line import last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
-from kd_lightning.apps.command_line.workers import settle_worker, silence_if_led, silent_if_led
+from kd_lightning.apps.command_line.workers import (
+    leaving_with_launcher,
+    settle_worker,
+    silence_if_led,
+    silent_if_led,
+)
 from kd_lightning.apps.processes.preemption import preemption_deferred, requeued_when_preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.termination import ended_by_sigterm
@@ -142,6 +147,7 @@ def command(name: str, run: str) -> Callable[[], None]:
             sys.stderr = sys.__stderr__
         try:
             with (
+                leaving_with_launcher(),
                 ended_by_sigterm(),
                 requeued_when_preempted(partial(tell_not_queued, name)),
                 interrupt_in_one_line(name),

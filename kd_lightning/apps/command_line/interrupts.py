@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Any
 
 from kd_lightning.apps.processes.preemption import Preempted
@@ -24,7 +25,9 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def tell(name: str) -> None:
-    """Say that the command was interrupted, and how it goes on."""
+    """Say that the command was interrupted, and how it goes on; of several processes the first says it for all."""
+    if parent_process() is not None or not own_seat().leads:  # a worker of a launcher's, or led
+        return
     how, sweeps = HOW.get(name, ""), sys.modules.get("kd_lightning.apps.command_line.sweeps")
     begun = sweeps.begun if sweeps else []  # not imported here: an interrupt may come while Hydra is imported
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
@@ -44,8 +47,7 @@ def interrupt_in_one_line(name: str) -> Iterator[None]:
     except Preempted:
         raise
     except KeyboardInterrupt as interrupt:
-        if own_seat().leads:
-            tell(name)
+        tell(name)
         sys.exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED)
 
 
@@ -64,8 +66,7 @@ def interrupt_at_once(name: str) -> Iterator[None]:
     taken = [number for number, handler in before.items() if ours and ends_us(handler)]
 
     def leave(number: int, frame: Any) -> None:
-        if own_seat().leads:
-            tell(name)
+        tell(name)
         os._exit(128 + number)
 
     for number in taken:

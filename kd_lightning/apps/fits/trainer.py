@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,10 +26,11 @@ from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.processes.termination import terminated, termination_deferred
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.hardware import no_half_precision, takes_gpu
-from kd_lightning.callbacks import LogProgress, ResumeCheckpoint
+from kd_lightning.callbacks import LogProgress, ResumeCheckpoint, StageProgressBar
 from kd_lightning.data import MultiTaskData
 from kd_lightning.errors import Terminated
 from kd_lightning.loggers import MetricsCsv, WandbRun
+from kd_lightning.progress import has_bars
 from kd_lightning.systems import NLUSystem
 
 ADVICE = (
@@ -66,10 +66,10 @@ def build_trainer(
     Raises:
         UserError: If Lightning refuses the settings, as it does an accelerator that is not there.
     """
-    on_terminal = sys.stderr.isatty()
+    bars = has_bars()
     dashboards = build_loggers(cfg, folder, stage, identity, resumed) if identity and team().leads else []
     callbacks = [build(node, f"callbacks.{name}") for name, node in (cfg["callbacks"] or {}).items() if node]
-    bar = pl.callbacks.RichProgressBar(refresh_rate=10, leave=False) if on_terminal else LogProgress(stage)
+    bar = StageProgressBar(stage) if bars else LogProgress(stage)
     settings = {name: value for name, value in cfg["trainer"].items() if name != "compile"}  # of the network
     make = partial(
         build,
@@ -83,7 +83,7 @@ def build_trainer(
         callbacks=[*callbacks, bar, *_stops(callbacks)],
         logger=[MetricsCsv(str(folder)), *dashboards],
         enable_checkpointing=any(isinstance(found, pl.callbacks.Checkpoint) for found in callbacks),
-        enable_progress_bar=on_terminal,
+        enable_progress_bar=bars,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -173,8 +173,9 @@ def show_table(title: str, header: Row, rows: Sequence[Row], words: int = 1) -> 
     console, narrowest = Console(), sum((column.min_width or 0) + 3 for column in table.columns) + 1
     room = narrowest if console.is_terminal else LOG_WIDTH
     wide = Console(width=max(console.width, room))
-    wide.print(Text(title, style="bold"), soft_wrap=True)  # a path that is cut is none
-    wide.print(table, crop=False)
+    with wide:  # written at once: jobs beside this one have tables, too
+        wide.print(Text(title, style="bold"), soft_wrap=True)  # a path that is cut is none
+        wide.print(table, crop=False)
 
 
 def markdown(header: Row, rows: Sequence[Row], words: int = 1) -> str:
