@@ -10,6 +10,7 @@ from kd_lightning.errors import UserError
 
 optuna = pytest.importorskip("optuna")
 
+LR = "optimizer.lr=interval(0.0,1.0)"
 TRIAL = {"name": "x", "seed": "1", "logger": "csv", "+data.limit": "64"}
 
 
@@ -18,6 +19,8 @@ def search(tmp_path):
     """Return what makes the configuration of a search with some arguments, and settings of its sweeper."""
 
     def make(*arguments, **sweeper):
+        if not any(one.endswith(")") for one in arguments):
+            arguments += (LR,)
         sweeper = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s", "n_trials": 2, **sweeper}
         return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": {"task": list(arguments)}}})
 
@@ -30,6 +33,7 @@ def study(tmp_path):
     study = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/search.db", direction="maximize")
     for told, end in ((TRIAL, 0.5), ({"seed": "-1"}, None), ({"seed": "1"}, "killed")):
         trial = study.ask()
+        trial.suggest_uniform("optimizer.lr", 0, 1)
         for name, value in told.items():
             trial.set_user_attr(name, value)
         if end != "killed":
@@ -37,7 +41,7 @@ def study(tmp_path):
     return study
 
 
-ALIKE = ["name=x", "seed=1", "+data.limit=64", "optimizer.lr=interval(0,1)"]
+ALIKE = ["name=x", "seed=1", "+data.limit=64", LR]
 
 
 @pytest.mark.parametrize("more", [[], ["logger=wandb"], ["trainer.devices=2"], ["data.root=elsewhere"], ["++seed=1"]])
@@ -53,7 +57,7 @@ def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     [
         (["name=x", "seed=2", "+data.limit=64"], "with seed=1:"),
         ([*ALIKE, "encoder=tiny"], "without encoder=tiny:"),
-        ([*ALIKE[:2], "data.limit=interval(1,9)"], "with data.limit=64:"),
+        ([*ALIKE[:2], "data.limit=interval(1,9)", LR], "with data.limit=64:"),
     ],
 )
 def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
@@ -90,6 +94,7 @@ def test_a_study_that_cannot_be_kept_is_told_in_one_line(search, storage, tmp_pa
 def test_any_trial_of_other_settings_counts(search, study):
     """Of a study that was mixed already the last trial may be alike."""
     trial = study.ask()
+    trial.suggest_uniform("optimizer.lr", 0, 1)
     for name, value in (TRIAL | {"seed": "5"}).items():
         trial.set_user_attr(name, value)
     study.tell(trial, 0.25)
@@ -108,3 +113,39 @@ def test_a_search_draws_at_least_once(search):
     """Of none there is no best."""
     with pytest.raises(UserError, match="n_trials is 0, expected at least 1"):
         check_study(search(n_trials=0))
+
+
+BEGINS = "the same range goes on with it, hydra.sweeper.study_name=NAME begins another"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "differs"),
+    [
+        (["optimizer.lr=interval(0.0,0.5)"], "optimizer.lr from interval(0.0,1.0), this search from interval(0.0,0.5)"),
+        (["++optimizer.lr=range(0,1)"], "optimizer.lr from interval(0.0,1.0), this search from range(0,1)"),
+        (
+            ["optimizer.lr=tag(log,interval(1e-4,1.0))"],
+            "optimizer.lr from interval(0.0,1.0), this search from tag(log,interval(0.0001,1.0))",
+        ),
+        ([LR, "distill_loss=kl,soft_ce"], "distill_loss from no range, this search from kl,soft_ce"),
+        (["x=range(0.0,1.0,0.25)"], "optimizer.lr from interval(0.0,1.0), this search from no range"),
+    ],
+)
+def test_a_study_does_not_go_on_over_other_ranges(search, study, arguments, differs):
+    """Its best trial would be the best of both."""
+    with pytest.raises(UserError) as error:
+        check_study(search(*ALIKE[:3], *arguments))
+    assert str(error.value).startswith(f"the study s has trials with {differs}")
+    assert str(error.value).endswith(BEGINS)
+
+
+def test_a_range_of_trials_without_a_score_may_change(search, study):
+    """As one that was mistyped; of lists Optuna keeps the first, which it says after it has begun a trial."""
+    trial = optuna.create_study(study_name="none", storage=study._storage).ask()
+    trial.suggest_uniform("optimizer.lr", 0, 1)
+    trial.suggest_categorical("encoder", ["a", "b"])
+    check_study(search("optimizer.lr=interval(0.0,9.0)", "encoder=a,b", study_name="none"))
+    with pytest.raises(UserError, match="trials with encoder from a,b, this search from a,c:"):
+        check_study(search("encoder=a,c", LR, study_name="none"))
+    with pytest.raises(UserError, match=r"trials with optimizer\.lr from interval\(0\.0,1\.0\), this search from 1,2:"):
+        check_study(search("optimizer.lr=1,2", "x=interval(0,1)", study_name="none"))

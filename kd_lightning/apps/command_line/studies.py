@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
+from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
 from kd_lightning.apps.settings.config_hash import changes_result, is_place
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import IN_A_FILE
@@ -26,15 +27,17 @@ def check_study(config: DictConfig) -> None:
         config: Of the launching command, with Hydra's part.
 
     Raises:
-        UserError: If the study's trials had other settings, beside those that it searches: their scores are not to be
-            compared.
+        UserError: If the study's trials had other settings, or drew theirs from other ranges: their scores are not to
+            be compared.
     """
     sweeper = config.hydra.sweeper
     if sweeper.n_trials < 1:
         raise UserError(f"hydra.sweeper.n_trials is {sweeper.n_trials}, expected at least 1")
+    asked = search_space(sweeper, config.hydra.overrides.task)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
-    finished, begun = _trials(sweeper)
+    trials = _trials(sweeper)
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
         own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
         each = [_counted(trial.user_attrs.items()) for trial in finished]
@@ -43,8 +46,15 @@ def check_study(config: DictConfig) -> None:
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
                 "of this search; hydra.sweeper.study_name=NAME begins another"
             )
-    if begun:
-        log.info("Study goes on: %d trials before, %d of them finished", begun, len(finished))
+    for trial in trials:
+        scored = trial in finished and not has_more(sweeper)
+        if differs := other_range(trial.distributions, asked, scored):
+            raise UserError(
+                f"the study {sweeper.study_name} has trials with {differs}: the same range goes on with it, "
+                "hydra.sweeper.study_name=NAME begins another"
+            )
+    if trials:
+        log.info("Study goes on: %d trials before, %d of them finished", len(trials), len(finished))
 
 
 def fixed_settings(arguments: list[str]) -> dict[str, str]:
@@ -80,8 +90,8 @@ def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
     return ", ".join([*([f"with {other}"] if other else []), *([f"without {more}"] if more else [])])
 
 
-def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
-    """Return the trials of a study that have finished, and the number of all that have begun."""
+def _trials(sweeper: DictConfig) -> list[Any]:
+    """Return the trials of a study that have begun."""
     import optuna  # of an extra, and slow to load
 
     storage = sweeper.storage
@@ -89,11 +99,10 @@ def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
         if str(storage).startswith(IN_A_FILE):
             Path(str(storage).removeprefix(IN_A_FILE)).parent.mkdir(parents=True, exist_ok=True)
         storage = instantiate(storage) if isinstance(storage, DictConfig) else storage
-        trials = optuna.load_study(study_name=sweeper.study_name, storage=storage).trials
+        return list(optuna.load_study(study_name=sweeper.study_name, storage=storage).trials)
     except KeyError:  # it begins
-        return [], 0
+        return []
     except Exception as error:  # of a database's driver
         raise UserError(
             f"hydra.sweeper.storage is {storage}, where no study can be kept: {first_line(error)}"
         ) from error
-    return [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE], len(trials)
