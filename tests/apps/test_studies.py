@@ -5,6 +5,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.search_space import search_space, spelled
 from kd_lightning.apps.command_line.studies import check_study
 from kd_lightning.errors import UserError
 
@@ -149,3 +150,46 @@ def test_a_range_of_trials_without_a_score_may_change(search, study):
         check_study(search("encoder=a,c", LR, study_name="none"))
     with pytest.raises(UserError, match=r"trials with optimizer\.lr from interval\(0\.0,1\.0\), this search from 1,2:"):
         check_study(search("optimizer.lr=1,2", "x=interval(0,1)", study_name="none"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1"], "a search has nothing to search: expected a setting with values A,B or an interval, as "),
+        (["seed=1", "seed=range(1,3)"], r"seed is told as 1 and as range\(1,3\), expected one: a search takes the"),
+        (
+            ["x=interval(1e-2,1e-4)"],
+            r"x is interval\(1e-2,1e-4\), from which nothing can be drawn; expected values A,B",
+        ),
+        (["x=tag(log,interval(0,1))"], r"x is tag\(log,interval\(0,1\)\), from which .* LOW is above 0 in tag\(log"),
+        (["x=range(1,2,0)"], r"x is range\(1,2,0\), from which nothing can be drawn"),
+        (["x=glob(*)"], r"x is glob\(\*\), from which nothing can be drawn"),
+    ],
+)
+def test_a_search_has_what_it_can_draw_from(arguments, said):
+    """Not so, the same run is done each time, or Optuna refuses in words of its own."""
+    with pytest.raises(UserError, match=f"^{said}"):
+        search_space({}, arguments)
+
+
+def test_the_last_of_two_counts():
+    """A value after a range is a value; so the command's takes the place of the sweeper's."""
+    sweeper = {"params": {"seed": "range(1,3)", "x": "1,2"}}
+    assert list(search_space(sweeper, ["seed=3"])) == ["x"]
+    assert search_space({"custom_search_space": "mine.more"}, ["seed=3"]) == {}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "a,b",
+        "interval(0.5,1.0)",
+        "range(1,3)",
+        "range(1,5,2)",
+        "range(0.0,1.0,0.25)",
+        "tag(log,interval(0.5,1.0))",
+        "tag(log,int(interval(1,4)))",
+    ],
+)
+def test_ranges_are_told_as_they_are_asked(told):
+    assert spelled(search_space({}, [f"x={told}"])["x"]) == told
