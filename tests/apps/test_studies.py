@@ -1,5 +1,6 @@
 """A search goes on with trials whose scores can be compared with those that it will draw."""
 
+import atexit
 import logging
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     """Where it computes, and what it shows of it, may change."""
     caplog.set_level(logging.INFO)
     check_study(search(*ALIKE, *more))
-    assert caplog.messages == ["Study goes on: 3 trials before, 1 of them finished"]
+    assert caplog.messages == ["Study goes on: 3 trials before, 1 of them finished, 1 failed, 1 running or killed"]
 
 
 @pytest.mark.parametrize(
@@ -193,3 +194,18 @@ def test_the_last_of_two_counts():
 )
 def test_ranges_are_told_as_they_are_asked(told):
     assert spelled(search_space({}, [f"x={told}"])["x"]) == told
+
+
+def test_trials_of_which_nothing_is_told_count_as_failed(search, study, monkeypatch):
+    """Those of this process alone: in the same study another one may search."""
+    ends = []
+    monkeypatch.setattr(optuna.Study, "ask", optuna.Study.ask)
+    monkeypatch.setattr(atexit, "register", ends.append)
+    check_study(search(*ALIKE))
+    own = optuna.load_study(study_name="s", storage=study._storage)
+    told, _ = own.ask(), own.ask()
+    own.tell(told, 0.25)
+    (end,) = ends
+    end()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "RUNNING", "COMPLETE", "FAIL"]
+    assert study.trials[3].value == 0.25

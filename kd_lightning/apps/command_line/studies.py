@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from kd_lightning.apps.command_line.search_space import has_more, other_range, s
 from kd_lightning.apps.settings.config_hash import changes_result, is_place
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import IN_A_FILE
+
+OTHERS = {"PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting", "RUNNING": "running or killed"}
+"""States of trials that have no score -> what we call them."""
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +60,8 @@ def check_study(config: DictConfig) -> None:
                 "hydra.sweeper.study_name=NAME begins another"
             )
     if trials:
-        log.info("Study goes on: %d trials before, %d of them finished", len(trials), len(finished))
+        log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
+    fail_what_is_not_told()
 
 
 def fixed_settings(arguments: list[str]) -> dict[str, str]:
@@ -88,6 +95,38 @@ def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
     other = " ".join(f"{name}={value}" for name, value in sorted(theirs.items()) if own.get(name) != value)
     more = " ".join(f"{name}={value}" for name, value in sorted(own.items()) if name not in theirs)
     return ", ".join([*([f"with {other}"] if other else []), *([f"without {more}"] if more else [])])
+
+
+def before(states: Mapping[str, int]) -> str:
+    """Return how many trials a study has, and how they stand.
+
+    Example:
+        >>> before({"COMPLETE": 4, "FAIL": 1, "RUNNING": 2})
+        '7 trials before, 4 of them finished, 1 failed, 2 running or killed'
+    """
+    more = [f"{states[state]} {how}" for state, how in OTHERS.items() if states.get(state)]
+    return ", ".join([f"{sum(states.values())} trials before, {states.get('COMPLETE', 0)} of them finished", *more])
+
+
+def fail_what_is_not_told() -> None:
+    """Let the trials that this process has begun count as failed at its end, if it has not told how they ended."""
+    import optuna
+
+    begun: list[tuple[optuna.Study, optuna.Trial]] = []
+    ask = optuna.Study.ask
+
+    def noted(study: optuna.Study, fixed_distributions: Any = None) -> optuna.Trial:
+        trial = ask(study, fixed_distributions)
+        begun.append((study, trial))
+        return trial
+
+    def fail() -> None:
+        for study, trial in begun:
+            with suppress(Exception):  # of those that were told, and of a database's driver
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    optuna.Study.ask = noted  # type: ignore[method-assign,assignment]  # neither Optuna nor its sweeper has a hook for it
+    atexit.register(fail)
 
 
 def _trials(sweeper: DictConfig) -> list[Any]:
