@@ -311,6 +311,16 @@ def test_signals_have_exit_codes_of_their_own():
         assert left.value.code == code
 
 
+def test_a_setting_that_cannot_be_null_is_one_line():
+    """Of a search, with the class of its settings."""
+    said = (
+        "Error merging override hydra.sweeper.n_trials=null\n"
+        "field 'hydra.sweeper.n_trials' is not Optional\n"
+        "    full_key: hydra.sweeper.n_trials\n    object_type=OptunaSweeperConf\n\n"
+    )
+    assert one_line(said) == "hydra.sweeper.n_trials is null, expected a value"
+
+
 def test_what_hydra_cannot_do_at_once_is_one_line():
     done = call("distill", "-m", "seed=1,2", "--cfg", "job")
     assert done.returncode == 2

@@ -6,7 +6,8 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.search_space import search_space, spelled
+from kd_lightning.apps.command_line.one_line import in_plain_words
+from kd_lightning.apps.command_line.search_space import drawn, search_space, spelled
 from kd_lightning.apps.command_line.studies import check_study
 from kd_lightning.errors import UserError
 
@@ -111,10 +112,20 @@ def test_a_study_has_its_folder(search, tmp_path):
     assert (tmp_path / "outputs" / "new").is_dir()
 
 
-def test_a_search_draws_at_least_once(search):
-    """Of none there is no best."""
-    with pytest.raises(UserError, match="n_trials is 0, expected at least 1"):
-        check_study(search(n_trials=0))
+@pytest.mark.parametrize(
+    ("sweeper", "said"),
+    [
+        ({"n_trials": 0}, "n_trials is 0, expected at least 1"),
+        ({"n_jobs": 0}, "n_jobs is 0, expected at least 1"),
+        ({"direction": "minimize"}, "direction is minimize, but maximize in the study s; hydra.sweeper.study_name="),
+        ({"direction": ["maximize", "minimize"]}, "direction is maximize, minimize, but maximize in the study s; "),
+        ({"direction": "up"}, "direction is up, expected maximize or minimize"),
+    ],
+)
+def test_settings_of_a_search_that_cannot_be(search, study, sweeper, said):
+    """Of no trials there is no best; of no jobs at once Python divides by zero."""
+    with pytest.raises(UserError, match=f"^hydra.sweeper.{said}"):
+        check_study(search(*ALIKE, **sweeper))
 
 
 BEGINS = "the same range goes on with it, hydra.sweeper.study_name=NAME begins another"
@@ -143,7 +154,7 @@ def test_a_study_does_not_go_on_over_other_ranges(search, study, arguments, diff
 
 def test_a_range_of_trials_without_a_score_may_change(search, study):
     """As one that was mistyped; of lists Optuna keeps the first, which it says after it has begun a trial."""
-    trial = optuna.create_study(study_name="none", storage=study._storage).ask()
+    trial = optuna.create_study(study_name="none", storage=study._storage, direction="maximize").ask()
     trial.suggest_uniform("optimizer.lr", 0, 1)
     trial.suggest_categorical("encoder", ["a", "b"])
     check_study(search("optimizer.lr=interval(0.0,9.0)", "encoder=a,b", study_name="none"))
@@ -209,3 +220,17 @@ def test_trials_of_which_nothing_is_told_count_as_failed(search, study, monkeypa
     end()
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "RUNNING", "COMPLETE", "FAIL"]
     assert study.trials[3].value == 0.25
+
+
+def test_a_failed_trial_is_told_in_plain_words():
+    """``Return value must be float-castable. Got 'None'.``"""
+    text = "Failed experiment: Return value must be float-castable. Got 'None'."
+    records = [logging.makeLogRecord({"msg": said}) for said in (text, "Study name: s")]
+    assert all(map(in_plain_words, records))
+    assert [record.getMessage() for record in records] == ["Trial failed: its job has no score", "Study name: s"]
+
+
+def test_trials_are_named_by_what_was_drawn():
+    """Two may have drawn the same, or there may be one."""
+    told = ["seed=1", "optimizer.lr=0.5", "+x=2"]
+    assert drawn({}, ["seed=1", LR, "+x=2,3"], told) == {"optimizer.lr=0.5", "+x=2"}

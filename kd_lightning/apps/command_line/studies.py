@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
 from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
@@ -37,12 +37,29 @@ def check_study(config: DictConfig) -> None:
             be compared.
     """
     sweeper = config.hydra.sweeper
-    if sweeper.n_trials < 1:
-        raise UserError(f"hydra.sweeper.n_trials is {sweeper.n_trials}, expected at least 1")
+    for name in ("n_trials", "n_jobs"):
+        if sweeper.get(name, 1) < 1:
+            raise UserError(f"hydra.sweeper.{name} is {sweeper[name]}, expected at least 1")
+    directions = _directions(sweeper.get("direction", "maximize"))
     asked = search_space(sweeper, config.hydra.overrides.task)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
-    trials = _trials(sweeper)
+    study = _study(sweeper)
+    trials = study.trials if study else []
+    if study and (theirs := [one.name for one in study.directions]) != directions:
+        raise UserError(
+            f"hydra.sweeper.direction is {', '.join(directions).lower()}, but {', '.join(theirs).lower()} in the study "
+            f"{sweeper.study_name}; hydra.sweeper.study_name=NAME begins another"
+        )
+    _check_trials(trials, config, asked)
+    if trials:
+        log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
+    fail_what_is_not_told()
+
+
+def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any]) -> None:
+    """Check that the trials of a study had the settings of a search, and drew from its ranges."""
+    sweeper = config.hydra.sweeper
     finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
         own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
@@ -53,15 +70,12 @@ def check_study(config: DictConfig) -> None:
                 "of this search; hydra.sweeper.study_name=NAME begins another"
             )
     for trial in trials:
-        scored = trial in finished and not has_more(sweeper)
+        scored = trial.state.name == "COMPLETE" and not has_more(sweeper)
         if differs := other_range(trial.distributions, asked, scored):
             raise UserError(
                 f"the study {sweeper.study_name} has trials with {differs}: the same range goes on with it, "
                 "hydra.sweeper.study_name=NAME begins another"
             )
-    if trials:
-        log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
-    fail_what_is_not_told()
 
 
 def fixed_settings(arguments: list[str]) -> dict[str, str]:
@@ -129,8 +143,20 @@ def fail_what_is_not_told() -> None:
     atexit.register(fail)
 
 
-def _trials(sweeper: DictConfig) -> list[Any]:
-    """Return the trials of a study that have begun."""
+def _directions(told: Any) -> list[str]:
+    """Return the ways in which scores are better, as Optuna calls them.
+
+    Raises:
+        UserError: If there is another.
+    """
+    ways = [str(getattr(one, "name", one)).upper() for one in (told if isinstance(told, ListConfig) else [told])]
+    if other := [way for way in ways if way not in ("MINIMIZE", "MAXIMIZE")]:
+        raise UserError(f"hydra.sweeper.direction is {other[0].lower()}, expected maximize or minimize")
+    return ways
+
+
+def _study(sweeper: DictConfig) -> Any:
+    """Return the study of a search, None if it begins."""
     import optuna  # of an extra, and slow to load
 
     storage = sweeper.storage
@@ -138,9 +164,9 @@ def _trials(sweeper: DictConfig) -> list[Any]:
         if str(storage).startswith(IN_A_FILE):
             Path(str(storage).removeprefix(IN_A_FILE)).parent.mkdir(parents=True, exist_ok=True)
         storage = instantiate(storage) if isinstance(storage, DictConfig) else storage
-        return list(optuna.load_study(study_name=sweeper.study_name, storage=storage).trials)
+        return optuna.load_study(study_name=sweeper.study_name, storage=storage)
     except KeyError:  # it begins
-        return []
+        return None
     except Exception as error:  # of a database's driver
         raise UserError(
             f"hydra.sweeper.storage is {storage}, where no study can be kept: {first_line(error)}"

@@ -30,6 +30,7 @@ from kd_lightning.apps.command_line.jobs import (
     overrides_of,
     state_of,
 )
+from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
@@ -190,6 +191,8 @@ def end_of_sweep(name: str) -> None:
 
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
+    if is_search(sweep.config):  # two trials may have the same
+        common -= drawn(sweep.config.hydra.sweeper, list(sweep.config.hydra.overrides.task), list(common))
     named = []
     for job in missing[:SHOWN]:
         own = " ".join(told for told in job.told if told not in common)
