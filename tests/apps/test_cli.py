@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from kd_lightning import __version__
-from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line
+from kd_lightning.apps.command_line import sweeps
+from kd_lightning.apps.command_line.interrupts import interrupt_in_one_line, tell
 from kd_lightning.apps.command_line.one_line import one_line, os_error
 from kd_lightning.apps.command_line.shorthands import encoder_shorthand, spelled_out, sweep_shorthand
 from kd_lightning.errors import Terminated
@@ -81,6 +83,15 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
     assert done.stderr.splitlines()[-1] == (
         "kd-distill: interrupted; the same command goes on from the last checkpoint, if there is one"
     )
+
+
+@pytest.mark.parametrize(("sweeper", "how"), [({"n_trials": 2}, "adds trials, with other values"), ({}, "goes on")])
+def test_an_interrupted_search_draws_other_values(monkeypatch, capfd, sweeper, how):
+    """It does not go on from a checkpoint."""
+    config = OmegaConf.create({"hydra": {"sweeper": sweeper, "launcher": {"_target_": "x.BasicLauncher"}}})
+    monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(config, 0.0)])
+    tell("distill")
+    assert capfd.readouterr().err.startswith(f"kd-distill: interrupted; the same command {how}")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +309,16 @@ def test_signals_have_exit_codes_of_their_own():
         with pytest.raises(SystemExit) as left, interrupt_in_one_line("train"):
             raise interrupt
         assert left.value.code == code
+
+
+def test_a_setting_that_cannot_be_null_is_one_line():
+    """Of a search, with the class of its settings."""
+    said = (
+        "Error merging override hydra.sweeper.n_trials=null\n"
+        "field 'hydra.sweeper.n_trials' is not Optional\n"
+        "    full_key: hydra.sweeper.n_trials\n    object_type=OptunaSweeperConf\n\n"
+    )
+    assert one_line(said) == "hydra.sweeper.n_trials is null, expected a value"
 
 
 def test_what_hydra_cannot_do_at_once_is_one_line():

@@ -1,15 +1,19 @@
 """A search goes on with trials whose scores can be compared with those that it will draw."""
 
+import atexit
 import logging
 
 import pytest
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.one_line import in_plain_words
+from kd_lightning.apps.command_line.search_space import drawn, search_space, spelled
 from kd_lightning.apps.command_line.studies import check_study
 from kd_lightning.errors import UserError
 
 optuna = pytest.importorskip("optuna")
 
+LR = "optimizer.lr=interval(0.0,1.0)"
 TRIAL = {"name": "x", "seed": "1", "logger": "csv", "+data.limit": "64"}
 
 
@@ -18,6 +22,8 @@ def search(tmp_path):
     """Return what makes the configuration of a search with some arguments, and settings of its sweeper."""
 
     def make(*arguments, **sweeper):
+        if not any(one.endswith(")") for one in arguments):
+            arguments += (LR,)
         sweeper = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s", "n_trials": 2, **sweeper}
         return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": {"task": list(arguments)}}})
 
@@ -30,6 +36,7 @@ def study(tmp_path):
     study = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/search.db", direction="maximize")
     for told, end in ((TRIAL, 0.5), ({"seed": "-1"}, None), ({"seed": "1"}, "killed")):
         trial = study.ask()
+        trial.suggest_uniform("optimizer.lr", 0, 1)
         for name, value in told.items():
             trial.set_user_attr(name, value)
         if end != "killed":
@@ -37,7 +44,7 @@ def study(tmp_path):
     return study
 
 
-ALIKE = ["name=x", "seed=1", "+data.limit=64", "optimizer.lr=interval(0,1)"]
+ALIKE = ["name=x", "seed=1", "+data.limit=64", LR]
 
 
 @pytest.mark.parametrize("more", [[], ["logger=wandb"], ["trainer.devices=2"], ["data.root=elsewhere"], ["++seed=1"]])
@@ -45,7 +52,7 @@ def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     """Where it computes, and what it shows of it, may change."""
     caplog.set_level(logging.INFO)
     check_study(search(*ALIKE, *more))
-    assert caplog.messages == ["Study goes on: 3 trials before, 1 of them finished"]
+    assert caplog.messages == ["Study goes on: 3 trials before, 1 of them finished, 1 failed, 1 running or killed"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +60,7 @@ def test_a_study_goes_on_under_its_settings(search, study, caplog, more):
     [
         (["name=x", "seed=2", "+data.limit=64"], "with seed=1:"),
         ([*ALIKE, "encoder=tiny"], "without encoder=tiny:"),
-        ([*ALIKE[:2], "data.limit=interval(1,9)"], "with data.limit=64:"),
+        ([*ALIKE[:2], "data.limit=interval(1,9)", LR], "with data.limit=64:"),
     ],
 )
 def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
@@ -90,6 +97,7 @@ def test_a_study_that_cannot_be_kept_is_told_in_one_line(search, storage, tmp_pa
 def test_any_trial_of_other_settings_counts(search, study):
     """Of a study that was mixed already the last trial may be alike."""
     trial = study.ask()
+    trial.suggest_uniform("optimizer.lr", 0, 1)
     for name, value in (TRIAL | {"seed": "5"}).items():
         trial.set_user_attr(name, value)
     study.tell(trial, 0.25)
@@ -104,7 +112,125 @@ def test_a_study_has_its_folder(search, tmp_path):
     assert (tmp_path / "outputs" / "new").is_dir()
 
 
-def test_a_search_draws_at_least_once(search):
-    """Of none there is no best."""
-    with pytest.raises(UserError, match="n_trials is 0, expected at least 1"):
-        check_study(search(n_trials=0))
+@pytest.mark.parametrize(
+    ("sweeper", "said"),
+    [
+        ({"n_trials": 0}, "n_trials is 0, expected at least 1"),
+        ({"n_jobs": 0}, "n_jobs is 0, expected at least 1"),
+        ({"direction": "minimize"}, "direction is minimize, but maximize in the study s; hydra.sweeper.study_name="),
+        ({"direction": ["maximize", "minimize"]}, "direction is maximize, minimize, but maximize in the study s; "),
+        ({"direction": "up"}, "direction is up, expected maximize or minimize"),
+    ],
+)
+def test_settings_of_a_search_that_cannot_be(search, study, sweeper, said):
+    """Of no trials there is no best; of no jobs at once Python divides by zero."""
+    with pytest.raises(UserError, match=f"^hydra.sweeper.{said}"):
+        check_study(search(*ALIKE, **sweeper))
+
+
+BEGINS = "the same range goes on with it, hydra.sweeper.study_name=NAME begins another"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "differs"),
+    [
+        (["optimizer.lr=interval(0.0,0.5)"], "optimizer.lr from interval(0.0,1.0), this search from interval(0.0,0.5)"),
+        (["++optimizer.lr=range(0,1)"], "optimizer.lr from interval(0.0,1.0), this search from range(0,1)"),
+        (
+            ["optimizer.lr=tag(log,interval(1e-4,1.0))"],
+            "optimizer.lr from interval(0.0,1.0), this search from tag(log,interval(0.0001,1.0))",
+        ),
+        ([LR, "distill_loss=kl,soft_ce"], "distill_loss from no range, this search from kl,soft_ce"),
+        (["x=range(0.0,1.0,0.25)"], "optimizer.lr from interval(0.0,1.0), this search from no range"),
+    ],
+)
+def test_a_study_does_not_go_on_over_other_ranges(search, study, arguments, differs):
+    """Its best trial would be the best of both."""
+    with pytest.raises(UserError) as error:
+        check_study(search(*ALIKE[:3], *arguments))
+    assert str(error.value).startswith(f"the study s has trials with {differs}")
+    assert str(error.value).endswith(BEGINS)
+
+
+def test_a_range_of_trials_without_a_score_may_change(search, study):
+    """As one that was mistyped; of lists Optuna keeps the first, which it says after it has begun a trial."""
+    trial = optuna.create_study(study_name="none", storage=study._storage, direction="maximize").ask()
+    trial.suggest_uniform("optimizer.lr", 0, 1)
+    trial.suggest_categorical("encoder", ["a", "b"])
+    check_study(search("optimizer.lr=interval(0.0,9.0)", "encoder=a,b", study_name="none"))
+    with pytest.raises(UserError, match="trials with encoder from a,b, this search from a,c:"):
+        check_study(search("encoder=a,c", LR, study_name="none"))
+    with pytest.raises(UserError, match=r"trials with optimizer\.lr from interval\(0\.0,1\.0\), this search from 1,2:"):
+        check_study(search("optimizer.lr=1,2", "x=interval(0,1)", study_name="none"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1"], "a search has nothing to search: expected a setting with values A,B or an interval, as "),
+        (["seed=1", "seed=range(1,3)"], r"seed is told as 1 and as range\(1,3\), expected one: a search takes the"),
+        (
+            ["x=interval(1e-2,1e-4)"],
+            r"x is interval\(1e-2,1e-4\), from which nothing can be drawn; expected values A,B",
+        ),
+        (["x=tag(log,interval(0,1))"], r"x is tag\(log,interval\(0,1\)\), from which .* LOW is above 0 in tag\(log"),
+        (["x=range(1,2,0)"], r"x is range\(1,2,0\), from which nothing can be drawn"),
+        (["x=glob(*)"], r"x is glob\(\*\), from which nothing can be drawn"),
+    ],
+)
+def test_a_search_has_what_it_can_draw_from(arguments, said):
+    """Not so, the same run is done each time, or Optuna refuses in words of its own."""
+    with pytest.raises(UserError, match=f"^{said}"):
+        search_space({}, arguments)
+
+
+def test_the_last_of_two_counts():
+    """A value after a range is a value; so the command's takes the place of the sweeper's."""
+    sweeper = {"params": {"seed": "range(1,3)", "x": "1,2"}}
+    assert list(search_space(sweeper, ["seed=3"])) == ["x"]
+    assert search_space({"custom_search_space": "mine.more"}, ["seed=3"]) == {}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "a,b",
+        "interval(0.5,1.0)",
+        "range(1,3)",
+        "range(1,5,2)",
+        "range(0.0,1.0,0.25)",
+        "tag(log,interval(0.5,1.0))",
+        "tag(log,int(interval(1,4)))",
+    ],
+)
+def test_ranges_are_told_as_they_are_asked(told):
+    assert spelled(search_space({}, [f"x={told}"])["x"]) == told
+
+
+def test_trials_of_which_nothing_is_told_count_as_failed(search, study, monkeypatch):
+    """Those of this process alone: in the same study another one may search."""
+    ends = []
+    monkeypatch.setattr(optuna.Study, "ask", optuna.Study.ask)
+    monkeypatch.setattr(atexit, "register", ends.append)
+    check_study(search(*ALIKE))
+    own = optuna.load_study(study_name="s", storage=study._storage)
+    told, _ = own.ask(), own.ask()
+    own.tell(told, 0.25)
+    (end,) = ends
+    end()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "RUNNING", "COMPLETE", "FAIL"]
+    assert study.trials[3].value == 0.25
+
+
+def test_a_failed_trial_is_told_in_plain_words():
+    """``Return value must be float-castable. Got 'None'.``"""
+    text = "Failed experiment: Return value must be float-castable. Got 'None'."
+    records = [logging.makeLogRecord({"msg": said}) for said in (text, "Study name: s")]
+    assert all(map(in_plain_words, records))
+    assert [record.getMessage() for record in records] == ["Trial failed: its job has no score", "Study name: s"]
+
+
+def test_trials_are_named_by_what_was_drawn():
+    """Two may have drawn the same, or there may be one."""
+    told = ["seed=1", "optimizer.lr=0.5", "+x=2"]
+    assert drawn({}, ["seed=1", LR, "+x=2,3"], told) == {"optimizer.lr=0.5", "+x=2"}

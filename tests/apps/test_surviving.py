@@ -294,7 +294,7 @@ def test_a_search_goes_on_where_it_was(place):
     failed = kd("train", *search, "hydra.sweeper.n_trials=1", "trainer.devices=0", cwd=place)
     assert failed.returncode == 2
     assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
-    assert failed.stderr.endswith("; mend them, then the same command adds trials to its study\n")
+    assert failed.stderr.endswith("; mend them, then the same command adds trials, with other values\n")
     report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
     said = subprocess.run(report, cwd=place, capture_output=True, text=True).stdout
     assert "refused: trainer: `Trainer(devices=0)`" in said.partition("missing (1):")[2]

@@ -24,7 +24,7 @@ from kd_lightning.apps.command_line import sweeps
 from kd_lightning.apps.command_line.ending import no_litter, tell_not_queued, told_in_one_line
 from kd_lightning.apps.command_line.finished import skipped
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
-from kd_lightning.apps.command_line.one_line import last_error, one_line
+from kd_lightning.apps.command_line.one_line import in_plain_words, last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
@@ -84,6 +84,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("alembic", "optuna.storages", "optuna.study"):  # a search's file; Hydra says what matters
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("hydra_plugins.hydra_optuna_sweeper._impl").addFilter(in_plain_words)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # its counts, at the end
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts without a network
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice

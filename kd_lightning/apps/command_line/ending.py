@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from kd_lightning.apps.command_line.finished import RunsElsewhereError
-from kd_lightning.apps.command_line.interrupts import HOW
+from kd_lightning.apps.command_line.interrupts import ADDS, HOW
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -132,8 +132,9 @@ def tell_not_queued(name: str, why: str) -> None:
         name: Of the command.
         why: What the scheduler said.
     """
-    log.error("this job lost its place, and is not queued again: %s%s", why, HOW.get(name, ""))
     now = HydraConfig.get()
+    how = f"; {ADDS}" if now.mode is RunMode.MULTIRUN and "n_trials" in now.sweeper else HOW.get(name, "")
+    log.error("this job lost its place, and is not queued again: %s%s", why, how)
     if now.mode is RunMode.MULTIRUN:
         with suppress(OSError):
             write_text(Path(now.runtime.output_dir, ERROR), f"{INTERRUPTED}: {OUTSIDE}\n")

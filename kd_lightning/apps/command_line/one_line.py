@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +32,7 @@ EXTRAS = {
 }
 """Options of Hydra's plugins -> the extra that brings them."""
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false", "Optional": "a value"}
 """What a setting is to be, in OmegaConf's words and in ours."""
 
 GRAMMAR = "https://hydra.cc/docs/1.2/advanced/override_grammar/basic"
@@ -85,7 +86,9 @@ def one_line(
     if found is not None:
         return _not_there(found[1], settings, options)
     found = re.search(
-        r"Error merging override \+*(\S+?)=(.*?)\s+Value .*? (?:could not be converted to|is not a valid) (\w+)", text
+        r"Error merging override \+*(\S+?)=(.*?)\s+"
+        r"(?:Value .*? (?:could not be converted to|is not a valid)|field '\S+' is not) (\w+)",
+        text,
     )
     if found is not None:
         return f"{found[1]} is {found[2]}, expected {KINDS.get(found[3], found[3])}"
@@ -137,6 +140,13 @@ def last_error(text: str) -> str:
 
 def _in_plain_words(line: str) -> str:
     return next((plain for said, plain in SEARCHES.items() if said in line), line)
+
+
+def in_plain_words(record: logging.LogRecord) -> bool:
+    """Say of a trial that failed what that means; why is its job's to say. A filter of Optuna's sweeper."""
+    if "Return value must be" in str(record.msg):
+        record.msg, record.args = "Trial failed: its job has no score", ()
+    return True
 
 
 def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:

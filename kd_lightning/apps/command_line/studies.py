@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
+from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
 from kd_lightning.apps.settings.config_hash import changes_result, is_place
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import IN_A_FILE
+
+OTHERS = {"PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting", "RUNNING": "running or killed"}
+"""States of trials that have no score -> what we call them."""
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +33,34 @@ def check_study(config: DictConfig) -> None:
         config: Of the launching command, with Hydra's part.
 
     Raises:
-        UserError: If the study's trials had other settings, beside those that it searches: their scores are not to be
-            compared.
+        UserError: If the study's trials had other settings, or drew theirs from other ranges: their scores are not to
+            be compared.
     """
     sweeper = config.hydra.sweeper
-    if sweeper.n_trials < 1:
-        raise UserError(f"hydra.sweeper.n_trials is {sweeper.n_trials}, expected at least 1")
+    for name in ("n_trials", "n_jobs"):
+        if sweeper.get(name, 1) < 1:
+            raise UserError(f"hydra.sweeper.{name} is {sweeper[name]}, expected at least 1")
+    directions = _directions(sweeper.get("direction", "maximize"))
+    asked = search_space(sweeper, config.hydra.overrides.task)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
-    finished, begun = _trials(sweeper)
+    study = _study(sweeper)
+    trials = study.trials if study else []
+    if study and (theirs := [one.name for one in study.directions]) != directions:
+        raise UserError(
+            f"hydra.sweeper.direction is {', '.join(directions).lower()}, but {', '.join(theirs).lower()} in the study "
+            f"{sweeper.study_name}; hydra.sweeper.study_name=NAME begins another"
+        )
+    _check_trials(trials, config, asked)
+    if trials:
+        log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
+    fail_what_is_not_told()
+
+
+def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any]) -> None:
+    """Check that the trials of a study had the settings of a search, and drew from its ranges."""
+    sweeper = config.hydra.sweeper
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
         own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
         each = [_counted(trial.user_attrs.items()) for trial in finished]
@@ -43,8 +69,13 @@ def check_study(config: DictConfig) -> None:
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
                 "of this search; hydra.sweeper.study_name=NAME begins another"
             )
-    if begun:
-        log.info("Study goes on: %d trials before, %d of them finished", begun, len(finished))
+    for trial in trials:
+        scored = trial.state.name == "COMPLETE" and not has_more(sweeper)
+        if differs := other_range(trial.distributions, asked, scored):
+            raise UserError(
+                f"the study {sweeper.study_name} has trials with {differs}: the same range goes on with it, "
+                "hydra.sweeper.study_name=NAME begins another"
+            )
 
 
 def fixed_settings(arguments: list[str]) -> dict[str, str]:
@@ -80,8 +111,52 @@ def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
     return ", ".join([*([f"with {other}"] if other else []), *([f"without {more}"] if more else [])])
 
 
-def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
-    """Return the trials of a study that have finished, and the number of all that have begun."""
+def before(states: Mapping[str, int]) -> str:
+    """Return how many trials a study has, and how they stand.
+
+    Example:
+        >>> before({"COMPLETE": 4, "FAIL": 1, "RUNNING": 2})
+        '7 trials before, 4 of them finished, 1 failed, 2 running or killed'
+    """
+    more = [f"{states[state]} {how}" for state, how in OTHERS.items() if states.get(state)]
+    return ", ".join([f"{sum(states.values())} trials before, {states.get('COMPLETE', 0)} of them finished", *more])
+
+
+def fail_what_is_not_told() -> None:
+    """Let the trials that this process has begun count as failed at its end, if it has not told how they ended."""
+    import optuna
+
+    begun: list[tuple[optuna.Study, optuna.Trial]] = []
+    ask = optuna.Study.ask
+
+    def noted(study: optuna.Study, fixed_distributions: Any = None) -> optuna.Trial:
+        trial = ask(study, fixed_distributions)
+        begun.append((study, trial))
+        return trial
+
+    def fail() -> None:
+        for study, trial in begun:
+            with suppress(Exception):  # of those that were told, and of a database's driver
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    optuna.Study.ask = noted  # type: ignore[method-assign,assignment]  # neither Optuna nor its sweeper has a hook for it
+    atexit.register(fail)
+
+
+def _directions(told: Any) -> list[str]:
+    """Return the ways in which scores are better, as Optuna calls them.
+
+    Raises:
+        UserError: If there is another.
+    """
+    ways = [str(getattr(one, "name", one)).upper() for one in (told if isinstance(told, ListConfig) else [told])]
+    if other := [way for way in ways if way not in ("MINIMIZE", "MAXIMIZE")]:
+        raise UserError(f"hydra.sweeper.direction is {other[0].lower()}, expected maximize or minimize")
+    return ways
+
+
+def _study(sweeper: DictConfig) -> Any:
+    """Return the study of a search, None if it begins."""
     import optuna  # of an extra, and slow to load
 
     storage = sweeper.storage
@@ -89,11 +164,10 @@ def _trials(sweeper: DictConfig) -> tuple[list[Any], int]:
         if str(storage).startswith(IN_A_FILE):
             Path(str(storage).removeprefix(IN_A_FILE)).parent.mkdir(parents=True, exist_ok=True)
         storage = instantiate(storage) if isinstance(storage, DictConfig) else storage
-        trials = optuna.load_study(study_name=sweeper.study_name, storage=storage).trials
+        return optuna.load_study(study_name=sweeper.study_name, storage=storage)
     except KeyError:  # it begins
-        return [], 0
+        return None
     except Exception as error:  # of a database's driver
         raise UserError(
             f"hydra.sweeper.storage is {storage}, where no study can be kept: {first_line(error)}"
         ) from error
-    return [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE], len(trials)

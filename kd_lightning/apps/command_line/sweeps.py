@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.interrupts import ADDS
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     FINISHED,
@@ -29,6 +30,7 @@ from kd_lightning.apps.command_line.jobs import (
     overrides_of,
     state_of,
 )
+from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
@@ -189,6 +191,8 @@ def end_of_sweep(name: str) -> None:
 
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
+    if is_search(sweep.config):  # two trials may have the same
+        common -= drawn(sweep.config.hydra.sweeper, list(sweep.config.hydra.overrides.task), list(common))
     named = []
     for job in missing[:SHOWN]:
         own = " ".join(told for told in job.told if told not in common)
@@ -202,7 +206,7 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
         return line
     mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
     if is_search(sweep.config):
-        return f"{line}; {mend}the same command adds trials to its study"
+        return f"{line}; {mend}{ADDS}"
     goes_on = name == "train" and any(job.state in (KILLED, INTERRUPTED) for job in missing)
     more = "skip_finished=true ckpt_path=last" if goes_on else "skip_finished=true"
     return f"{line}; {mend}the same command with {more} runs only what is missing"

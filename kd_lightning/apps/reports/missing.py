@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.interrupts import ADDS
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -41,14 +42,14 @@ class RecordedSweep:
     Args:
         folder: Its folder.
         jobs: The folders of its jobs that have begun, in their order.
-        told: The arguments of each of its jobs, in their order; None if they follow from results.
-        count: How many jobs it was to have; None if only its sweeper knows it.
+        told: The arguments of each of its jobs, in their order; None if they are not known before.
+        searches: Whether they follow from results: none in particular is missing that has not begun.
     """
 
     folder: Path
     jobs: list[Path]
     told: list[list[str]] | None
-    count: int | None
+    searches: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments])
         has_result = result_of_job(folder) is not None or (run is not None and run.finished)
         counted = None if told is None else _counted(told)
         if not has_result and counted not in done:
-            yield Lacking(f"{folder}{_shown(sweep, told)}: {state(folder, run, in_sweep=True)}", counted)
+            yield Lacking(f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}", counted)
     begun = [told for told in started.values() if told is not None]
     planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
     lacking = [(i, told) for i, told in planned if _counted(told) not in done]
@@ -108,8 +109,6 @@ def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments])
         return
     for i, told in lacking:
         yield Lacking(f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started", _counted(told), begun=False)
-    if sweep.told is None and (never := (sweep.count or 0) - len(started)) > 0:
-        yield Lacking(f"{sweep.folder}: {never} of {sweep.count} trials never started")
 
 
 def _counted(told: Arguments) -> Arguments:
@@ -117,12 +116,12 @@ def _counted(told: Arguments) -> Arguments:
     return frozenset(argument for argument in told if changes_result(argument))
 
 
-def state(folder: Path, run: Run | None, in_sweep: bool = False) -> str:
+def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     how, error = state_of(folder), " ".join(error_of(folder).split())
-    told = [GOES_ON.get(known_command(folder) or "", ""), "skip_finished=true" if in_sweep else ""]
+    told = [GOES_ON.get(known_command(folder) or "", ""), "skip_finished=true" if sweep else ""]
     more = " ".join(filter(None, told))
-    goes_on = f"the same command{' with ' if more else ''}{more} goes on"
+    goes_on = ADDS if sweep and sweep.searches else f"the same command{' with ' if more else ''}{more} goes on"
     waits = "queued again, and goes on by itself"
     if (job := re.search(JOB_OF_SLURM, error)) is not None:
         goes_on += f", unless squeue still lists job {job[1]}"
@@ -166,8 +165,7 @@ def _sweep(file: Path) -> RecordedSweep | None:
         return None
     sweeper = hydra.get("sweeper") or {}
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    count = sweeper.get("n_trials", None if told is None else len(told))
-    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, count)
+    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, "n_trials" in sweeper)
 
 
 def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:
