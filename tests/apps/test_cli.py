@@ -80,18 +80,26 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 128 + signal.Signals[how], done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
-        "kd-distill: interrupted; the same command goes on from the last checkpoint, if there is one"
+    goes_on = (
+        "with skip_finished=true goes on" if "-m" in arguments else "goes on from the last checkpoint, if there is one"
     )
+    assert done.stderr.splitlines()[-1] == f"kd-distill: interrupted; the same command {goes_on}"
 
 
-@pytest.mark.parametrize(("sweeper", "how"), [({"n_trials": 2}, "adds trials, with other values"), ({}, "goes on")])
-def test_an_interrupted_search_draws_other_values(monkeypatch, capfd, sweeper, how):
-    """It does not go on from a checkpoint."""
+@pytest.mark.parametrize(
+    ("command", "sweeper", "how"),
+    [
+        ("train", {"n_trials": 2}, "adds trials, with other values"),
+        ("distill", {}, "with skip_finished=true goes on"),
+        ("train", {}, "with ckpt_path=last skip_finished=true goes on"),
+    ],
+)
+def test_an_interrupted_sweep_is_told_how_it_goes_on(monkeypatch, capfd, command, sweeper, how):
+    """A search not from a checkpoint; where ckpt_path=last alone is told, what has finished is trained once more."""
     config = OmegaConf.create({"hydra": {"sweeper": sweeper, "launcher": {"_target_": "x.BasicLauncher"}}})
     monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(config, 0.0)])
-    tell("distill")
-    assert capfd.readouterr().err.startswith(f"kd-distill: interrupted; the same command {how}")
+    tell(command)
+    assert capfd.readouterr().err == f"kd-{command}: interrupted; the same command {how}\n"
 
 
 @pytest.mark.parametrize(

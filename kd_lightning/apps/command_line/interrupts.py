@@ -20,6 +20,9 @@ GOES_ON = "goes on from the last checkpoint, if there is one"
 HOW = {"distill": f"; the same command {GOES_ON}", "train": f"; ckpt_path=last {GOES_ON}"}
 """How what was interrupted is continued, by command."""
 
+OF_A_SWEEP = {"distill": "skip_finished=true", "train": "ckpt_path=last skip_finished=true"}
+"""With what a sweep that was interrupted goes on, by command."""
+
 ADDS = "the same command adds trials, with other values"
 """How a search is continued: what was drawn is not drawn again."""
 
@@ -33,8 +36,9 @@ def tell(name: str) -> None:
         return
     how, sweeps = HOW.get(name, ""), sys.modules.get("kd_lightning.apps.command_line.sweeps")
     begun = sweeps.begun if sweeps else []  # not imported here: an interrupt may come while Hydra is imported
-    if begun and how and "n_trials" in begun[0].config.hydra.sweeper:
-        how = f"; {ADDS}"
+    if begun and how:
+        searches = "n_trials" in begun[0].config.hydra.sweeper
+        how = f"; {ADDS}" if searches else f"; the same command with {OF_A_SWEEP[name]} goes on"
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
     print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)
