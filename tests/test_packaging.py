@@ -31,7 +31,7 @@ IMPORTED_EXTRAS = ("augment", "dashboard", "plots", "slurm", "sweep")
 """Extras that modules import, where they are used."""
 
 PLUGINS = {"hydra-submitit-launcher", "hydra-optuna-sweeper", "sqlalchemy"}
-"""What Hydra imports by itself, and Optuna for a study in a file."""
+"""What Hydra imports by itself, all as ``hydra_plugins``, and Optuna for a study in a file."""
 
 NOT_IMPORTED: dict[str, str] = {}
 """Requirements that no import of ours shows, and why they are there."""
@@ -57,7 +57,7 @@ def imported():
                 modules.add(node.module)
     for path in (ROOT / "conf").rglob("*.yaml"):
         modules |= set(re.findall(r"_target_: ([\w.]+)", path.read_text()))
-    found = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"kd_lightning"}
+    found = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"kd_lightning", "hydra_plugins"}
     owners = packages_distributions()
     return {canonicalize_name(owners[name][0]) for name in found}
 

@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ def waiting_workers(place, name):
     told = [f"name={name}", "optimizer=waits", "seed=1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     command, how = spelled("train", "-m", *told, cwd=place)
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, start_new_session=True, **output, **how)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=heard, **output, **how)
     try:
         end = time.monotonic() + 120
         while len(list(place.glob("*.waits"))) < 2:
