@@ -222,7 +222,7 @@ def test_a_job_that_is_killed_is_named(place):
     assert "6 of 6 jobs did not finish: " in last
     assert ", killed)" in last
     assert "(seed=6, not started)" in last
-    assert "; the same command with skip_finished=true" in last
+    assert "; the same command with ckpt_path=last skip_finished=true runs only what is missing" in last
     assert done.returncode == 1
 
 
@@ -516,6 +516,15 @@ def test_after_a_full_disk_one_is_told_how_to_go_on(monkeypatch, capsys, command
     assert (
         f"last.ckpt; make room, then the same command again{goes_on.removeprefix('again')}" in capsys.readouterr().err
     )
+
+
+def test_after_a_full_disk_a_job_of_a_sweep_goes_on_beside_what_has_finished(tmp_path, monkeypatch):
+    now = {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}, "job": {"num": 0}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "launcher": {"_target_": "x"}}))
+    with told_in_one_line("train"):
+        raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+    said = (tmp_path / "error.txt").read_text()
+    assert "the same command again, with ckpt_path=last skip_finished=true to go on from its last checkpoint" in said
 
 
 def test_who_looks_at_a_job_does_not_stop_it(tmp_path):

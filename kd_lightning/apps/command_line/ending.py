@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from kd_lightning.apps.command_line.finished import RunsElsewhereError
-from kd_lightning.apps.command_line.interrupts import ADDS, HOW
+from kd_lightning.apps.command_line.interrupts import OF_A_SWEEP, how_it_goes_on
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -115,7 +115,10 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
 
 def _after_room(name: str, error: OSError) -> str:
     """Return with what the same command goes on, once a full disk has room."""
-    return ", with ckpt_path=last to go on from its last checkpoint" if name == "train" and error.errno in FULL else ""
+    if name != "train" or error.errno not in FULL:
+        return ""
+    more = OF_A_SWEEP[name] if HydraConfig.get().mode is RunMode.MULTIRUN else "ckpt_path=last"
+    return f", with {more} to go on from its last checkpoint"
 
 
 def _its_job() -> str:
@@ -133,7 +136,7 @@ def tell_not_queued(name: str, why: str) -> None:
         why: What the scheduler said.
     """
     now = HydraConfig.get()
-    how = f"; {ADDS}" if now.mode is RunMode.MULTIRUN and "n_trials" in now.sweeper else HOW.get(name, "")
+    how = how_it_goes_on(name, now.sweeper if now.mode is RunMode.MULTIRUN else None)
     log.error("this job lost its place, and is not queued again: %s%s", why, how)
     if now.mode is RunMode.MULTIRUN:
         with suppress(OSError):

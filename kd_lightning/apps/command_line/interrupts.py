@@ -30,15 +30,25 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes."""
 
 
+def how_it_goes_on(name: str, sweeper: Any = None) -> str:
+    """Return how what was interrupted is continued, nothing of a command that is not.
+
+    Args:
+        name: Of the command.
+        sweeper: The settings of its sweep; None of a single job.
+    """
+    if sweeper is None or name not in HOW:
+        return HOW.get(name, "")
+    return f"; {ADDS}" if "n_trials" in sweeper else f"; the same command with {OF_A_SWEEP[name]} goes on"
+
+
 def tell(name: str) -> None:
     """Say that the command was interrupted, and how it goes on; of several processes the first says it for all."""
     if parent_process() is not None or not own_seat().leads:  # a worker of a launcher's, or led
         return
-    how, sweeps = HOW.get(name, ""), sys.modules.get("kd_lightning.apps.command_line.sweeps")
+    sweeps = sys.modules.get("kd_lightning.apps.command_line.sweeps")
     begun = sweeps.begun if sweeps else []  # not imported here: an interrupt may come while Hydra is imported
-    if begun and how:
-        searches = "n_trials" in begun[0].config.hydra.sweeper
-        how = f"; {ADDS}" if searches else f"; the same command with {OF_A_SWEEP[name]} goes on"
+    how = how_it_goes_on(name, begun[0].config.hydra.sweeper if begun else None)
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
     print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)

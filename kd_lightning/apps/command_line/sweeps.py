@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.interrupts import ADDS
+from kd_lightning.apps.command_line.interrupts import ADDS, OF_A_SWEEP
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     FINISHED,
@@ -208,5 +208,5 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     if is_search(sweep.config):
         return f"{line}; {mend}{ADDS}"
     goes_on = name == "train" and any(job.state in (KILLED, INTERRUPTED) for job in missing)
-    more = "skip_finished=true ckpt_path=last" if goes_on else "skip_finished=true"
+    more = OF_A_SWEEP[name] if goes_on else "skip_finished=true"
     return f"{line}; {mend}the same command with {more} runs only what is missing"

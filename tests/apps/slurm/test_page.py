@@ -1,7 +1,6 @@
 """docs/clusters.md as a newcomer follows it: each of its commands in turn, of little models, on two nodes."""
 
 import json
-import math
 import os
 import re
 import shlex
@@ -10,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 
 pytestmark = pytest.mark.slurm
 
@@ -46,12 +46,6 @@ def run(place, slurm):
     return ended
 
 
-def number_of_jobs(words):
-    """Return how many jobs the arguments of a sweep ask for."""
-    parsed = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
-    return math.prod(len(list(one.sweep_string_iterator())) for one in parsed if one.is_sweep_override())
-
-
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(("pip ", "kd-dashboard ENTITY"))])
 def test_a_command_of_the_page_runs(line, run, place):
     """A sweep has each of its jobs finished, here or elsewhere; a first wave has no students."""
@@ -63,7 +57,7 @@ def test_a_command_of_the_page_runs(line, run, place):
     sweep = max(place.glob("outputs/quickstart/sweep_*"))
     ran = [json.loads(path.read_text()) for path in sweep.glob("*/summary.json")]
     found = list(sweep.glob("*/finished_in.txt"))
-    assert len(ran) + len(found) == number_of_jobs(words)
+    assert len(ran) + len(found) == len(jobs_of_grid({}, [word for word in words if "=" in word]))
     assert bool(found) is ("skip_finished=true" in words)
     assert {"until" in summary for summary in ran} <= {"until=soft_targets" in words}
 
