@@ -134,6 +134,7 @@ def test_while_libraries_are_imported_it_waits_for_their_end(job, tmp_path):
     assert asked(tmp_path) == ["requeue 7"]
     job("pass", scheduler="echo 'it is disabled' >&2; exit 1")
     done = subprocess.run([*command, "-m"], cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120)
-    assert "this job lost its place, and is not queued again: it is disabled; ckpt_path=last goes on" in done.stdout
+    goes_on = "the same command with ckpt_path=last skip_finished=true goes on"
+    assert f"this job lost its place, and is not queued again: it is disabled; {goes_on}" in done.stdout
     (error,) = tmp_path.glob("outputs/train/*/0/error.txt")
     assert error.read_text() == "interrupted: it was ended from outside\n"
