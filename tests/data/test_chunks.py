@@ -1,7 +1,9 @@
 """Soft targets written chunk by chunk: whole, once, by one job or by several, and on from where a killed one was."""
 
+import errno
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -147,6 +149,33 @@ def test_a_chunk_that_another_job_writes_is_left_to_it(folder, monkeypatch):
     write_in_chunks(folder, manifest(), one)  # the other is dead, its lock free
     assert asked == [0, 10, 15, 20, 5]
     check(folder)
+
+
+@pytest.mark.parametrize("error", [None, FileNotFoundError, FileExistsError])
+def test_another_job_is_done_meanwhile(folder, monkeypatch, error):
+    """A job that fails because another has made what both are for, and removed its chunks, between two looks."""
+
+    def late(path):
+        SoftTargets.write(folder, manifest(), IDS, LOGITS)
+        shutil.rmtree(path.parent)
+        if error:  # of the lock in a folder that is gone; of mkdir, which has found a folder and then none
+            raise error
+        return locked_if_free(path)
+
+    monkeypatch.setattr(chunks, "locked_if_free", late)
+    write_in_chunks(folder, manifest(), lambda some: pytest.fail("what is there is predicted again"))
+    check(folder)
+
+
+def test_what_cannot_be_written_is_told(folder, monkeypatch):
+    """A full disk that passes for another job's success."""
+
+    def full(path, *tables):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(chunks, "write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_in_chunks(folder, manifest(), predict)
 
 
 def work(folder, seen, all_there):

@@ -57,8 +57,13 @@ def write_in_chunks(folder: Path, manifest: Manifest, predict: Predict, chunk: i
     if found:
         log.info("soft targets for %s %s: %d of %d chunks are there", manifest.task, manifest.split, found, len(files))
     while not is_of(folder, manifest) and (missing := [path for path in files if not path.exists()]):
-        chunks_folder.mkdir(parents=True, exist_ok=True)
-        written = [_write_if_free(path, predict, lambda: is_of(folder, manifest)) for path in missing]
+        try:
+            chunks_folder.mkdir(parents=True, exist_ok=True)
+            written = [_write_if_free(path, predict, lambda: is_of(folder, manifest)) for path in missing]
+        except OSError:
+            if is_of(folder, manifest):  # by another job, which has removed the chunks' folder under this one
+                break
+            raise
         if not any(written):
             time.sleep(PAUSE)
     with locked(folder):
