@@ -118,6 +118,14 @@ def files_named(name: str, folder: Path) -> Iterator[Path]:
             yield Path(found, name)
 
 
+def last_change(path: Path) -> float:
+    """Return when a file was last written, in seconds; 0 of one that has vanished while one looked."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def from_here(path: Path) -> Path:
     """Return a path as seen from the working directory, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

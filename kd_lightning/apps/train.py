@@ -16,9 +16,9 @@ from kd_lightning.apps.command_line.jobs import ERROR
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
-from kd_lightning.apps.fits.identity import SoftTargetMap, versions
+from kd_lightning.apps.fits.identity import SoftTargetMap, identity_in, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
-from kd_lightning.apps.fits.resume import claimed, find_checkpoint
+from kd_lightning.apps.fits.resume import claimed, find_checkpoint, read_checkpoint
 from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trainer import silence_libraries
 from kd_lightning.apps.processes.meeting import met
@@ -74,13 +74,16 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
     """
     cfg, in_sweep = fit.cfg, HydraConfig.get().mode is RunMode.MULTIRUN
     again = "last" if started_before() and resume_path(folder).is_file() else cfg["ckpt_path"]
-    if again == "last" and not started_before() and result_of_job(folder) == folder:
+    is_there = result_of_job(folder) == folder and identity_in(folder) == fit.identity
+    if again == "last" and is_there and not started_before():
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; skip_finished=true leaves it as it is, "
             "without ckpt_path it is trained anew"
         )
     runs = Path(cfg["paths"]["output"]) / cfg["name"]
     found, checkpoint = find_checkpoint(again, folder, fit.identity, runs, in_sweep)
+    if checkpoint:
+        read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing
     if in_sweep and found != folder:
         note_elsewhere(folder, found)
     return [str(found), str(checkpoint) if checkpoint else None]

@@ -57,7 +57,7 @@ def wandb_records(path):
     from wandb.proto import wandb_internal_pb2 as pb
 
     data, position, parts = path.read_bytes(), 7, []
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while position + 7 <= len(data):
         left = 32768 - position % 32768
         if left < 7:
@@ -67,6 +67,8 @@ def wandb_records(path):
         if kind == 0 and size == 0:  # padding
             position += left
             continue
+        if position + 7 + size > len(data):  # the library's own process still writes
+            return
         parts.append(data[position + 7 : position + 7 + size])
         position += 7 + size
         if kind in (1, 4):  # a whole record, or its last part

@@ -86,6 +86,26 @@ def test_an_interrupt_is_one_line(moment, how, tmp_path):
     assert done.stderr.splitlines()[-1] == f"kd-distill: interrupted; the same command {goes_on}"
 
 
+def test_an_interrupt_in_an_import_ends_the_trial_of_a_search(tmp_path):
+    """The process leaves at once, and the study would take the trial for one that runs for ever."""
+    optuna = pytest.importorskip("optuna")
+    storage = f"sqlite:///{tmp_path}/search.db"
+    arguments = ["-m", *TOY, f"paths.output={tmp_path}", "hydra/sweeper=search", "hydra.sweeper.study_name=s"]
+    arguments += [f"hydra.sweeper.storage={storage}", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = ['kd-train', *{arguments}]\n{IN_AN_IMPORT.replace('PACKAGE', 'torch')}"
+        "from kd_lightning.train import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "kd-train: interrupted; the same command adds trials, with other values\n"
+    study = optuna.load_study(study_name="s", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
 @pytest.mark.parametrize(
     ("command", "sweeper", "how"),
     [

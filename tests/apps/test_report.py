@@ -1,5 +1,6 @@
 """The table: who scored what, what was gained, what it costs."""
 
+import io
 import json
 from functools import partial
 
@@ -182,6 +183,17 @@ def test_a_table_in_a_log_is_whole(capsys, monkeypatch):
     assert name in said
     assert all(f"{i}.1234567" in said for i in range(6))
     assert max(map(len, said.splitlines())) < len(name) + 100
+
+
+def test_a_table_is_written_at_once(monkeypatch):
+    """Jobs beside each other write through the tops of each other's tables."""
+    writes = []
+    file = io.StringIO()
+    file.write = writes.append
+    monkeypatch.setattr(tables, "Console", partial(Console, file=file))
+    show_table("of a run", ["task", "score"], [["rte", "50.0"]])
+    (said,) = writes
+    assert said.count("\n") == 6
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])

@@ -20,6 +20,7 @@ from scipy import stats
 from kd_lightning.apps import report
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import marked_as_running
+from kd_lightning.apps.reports import predictions as predictions_module
 from kd_lightning.apps.reports import write
 from kd_lightning.apps.reports.collect import collect
 from kd_lightning.apps.reports.group import group
@@ -33,7 +34,7 @@ from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
 from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
-from kd_lightning.files import write_json
+from kd_lightning.files import files_named, write_json
 from kd_lightning.tasks import Task
 
 RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))
@@ -631,6 +632,14 @@ def test_rows_are_joined_by_their_ids(tmp_path):
     low, high = map(float, interval.split(" to "))
     half = 196 * np.std([(a == y) - (b == y) for a, b, y in zip(one, other, labels, strict=True)]) / 200**0.5
     assert (low, high) == pytest.approx((6 - half, 6 + half), abs=0.6)
+
+
+def test_a_folder_may_vanish_while_a_report_looks(tmp_path, monkeypatch):
+    """Of a command that is refused meanwhile: there was no report at all."""
+    students_of(tmp_path, {"a": {1: ["yes"] * 4}, "b": {1: ["no"] * 4}}, ["yes", "no", "yes", "yes"])
+    gone = tmp_path / "gone" / ".hydra" / "config.yaml"
+    monkeypatch.setattr(predictions_module, "files_named", lambda name, place: [gone, *files_named(name, place)])
+    assert len(row_cells(tmp_path)) == 1
 
 
 def test_scores_have_an_interval_and_no_p(tmp_path):

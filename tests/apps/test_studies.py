@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.one_line import in_plain_words
 from kd_lightning.apps.command_line.search_space import drawn, search_space, spelled
-from kd_lightning.apps.command_line.studies import check_study
+from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
 from kd_lightning.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -118,7 +118,8 @@ def test_a_study_has_its_folder(search, tmp_path):
         ({"n_trials": 0}, "n_trials is 0, expected at least 1"),
         ({"n_jobs": 0}, "n_jobs is 0, expected at least 1"),
         ({"direction": "minimize"}, "direction is minimize, but maximize in the study s; hydra.sweeper.study_name="),
-        ({"direction": ["maximize", "minimize"]}, "direction is maximize, minimize, but maximize in the study s; "),
+        ({"direction": ["maximize", "minimize"]}, "direction is maximize, minimize, expected one: a run has one score"),
+        ({"direction": []}, "direction is , expected one: a run has one score"),
         ({"direction": "up"}, "direction is up, expected maximize or minimize"),
     ],
 )
@@ -176,6 +177,9 @@ def test_a_range_of_trials_without_a_score_may_change(search, study):
         (["x=tag(log,interval(0,1))"], r"x is tag\(log,interval\(0,1\)\), from which .* LOW is above 0 in tag\(log"),
         (["x=range(1,2,0)"], r"x is range\(1,2,0\), from which nothing can be drawn"),
         (["x=glob(*)"], r"x is glob\(\*\), from which nothing can be drawn"),
+        (["x=interval(0,inf)"], r"x is interval\(0,inf\), from which nothing can be drawn"),
+        (["x=interval(nan,1)"], r"x is interval\(nan,1\), from which nothing can be drawn"),
+        (["x=shuffle(a,b)"], r"x is shuffle\(a,b\), expected without shuffle: a search draws in an order of its own"),
     ],
 )
 def test_a_search_has_what_it_can_draw_from(arguments, said):
@@ -207,12 +211,12 @@ def test_ranges_are_told_as_they_are_asked(told):
     assert spelled(search_space({}, [f"x={told}"])["x"]) == told
 
 
-def test_trials_of_which_nothing_is_told_count_as_failed(search, study, monkeypatch):
+def test_trials_of_which_nothing_is_told_count_as_failed(study, monkeypatch):
     """Those of this process alone: in the same study another one may search."""
     ends = []
     monkeypatch.setattr(optuna.Study, "ask", optuna.Study.ask)
     monkeypatch.setattr(atexit, "register", ends.append)
-    check_study(search(*ALIKE))
+    fail_what_is_not_told()
     own = optuna.load_study(study_name="s", storage=study._storage)
     told, _ = own.ask(), own.ask()
     own.tell(told, 0.25)

@@ -28,7 +28,7 @@ from kd_lightning.apps.command_line.cli import composed_in_one_line
 from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.finished import finished_before
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
-from kd_lightning.apps.command_line.one_line import last_error, one_line
+from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
 from kd_lightning.apps.command_line.sweep_start import check_sweep, claim, warn_of_early_signals
 from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.apps.processes.preemption import LATE
@@ -228,7 +228,7 @@ def test_a_job_that_is_killed_is_named(place):
 
 @pytest.mark.slow
 def test_workers_leave_once_their_launcher_was_killed(place):
-    """They finished their jobs, then held half a gigabyte each for ever."""
+    """They finished their jobs, then held half a gigabyte each for five minutes more."""
     with waiting_workers(place, "orphans") as launcher:
         launcher.kill()
         (place / "go").touch()
@@ -297,6 +297,7 @@ def test_a_search_goes_on_where_it_was(place):
     assert failed.returncode == 2
     assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
     assert failed.stderr.endswith("; mend them, then the same command adds trials, with other values\n")
+    assert "1 of 1 jobs did not finish: 0 (optimizer.lr=" in failed.stderr, "of one trial, too"
     report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
     said = subprocess.run(report, cwd=place, capture_output=True, text=True).stdout
     assert "refused: trainer: `Trainer(devices=0)`" in said.partition("missing (1):")[2]
@@ -392,7 +393,7 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(sweeps, "begun", [])
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
-    monkeypatch.setattr(sweep_start, "is_search", lambda config: "one of ours".items())
+    monkeypatch.setattr(sweep_start, "is_search", lambda sweeper: "one of ours".items())
     node = {"job": {"config_name": "train"}, "sweep": {"dir": folder}, "output_subdir": ".hydra", "sweeper": {}}
     with pytest.raises(SystemExit) as ended, composed_in_one_line("train", io.StringIO()):
         sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
@@ -518,13 +519,37 @@ def test_after_a_full_disk_one_is_told_how_to_go_on(monkeypatch, capsys, command
     )
 
 
-def test_after_a_full_disk_a_job_of_a_sweep_goes_on_beside_what_has_finished(tmp_path, monkeypatch):
-    now = {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}, "job": {"num": 0}}
+@pytest.mark.parametrize(
+    ("sweeper", "goes_on"),
+    [
+        ({}, ", with ckpt_path=last skip_finished=true to go on from its last checkpoint, if there is one"),
+        ({"n_trials": 2}, ""),
+    ],
+)
+def test_after_a_full_disk_a_job_of_a_sweep_goes_on_beside_what_has_finished(tmp_path, monkeypatch, sweeper, goes_on):
+    """A search does not: it draws other values."""
+    now = {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}, "job": {"num": 0}, "sweeper": sweeper}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "launcher": {"_target_": "x"}}))
     with told_in_one_line("train"):
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
     said = (tmp_path / "error.txt").read_text()
-    assert "the same command again, with ckpt_path=last skip_finished=true to go on from its last checkpoint" in said
+    assert said == f"refused: No space left on device: last.ckpt; make room, then the same command again{goes_on}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "more"),
+    [("killed by a full disk", ""), (f"refused: x; {MAKE_ROOM}, with ckpt_path=last", "ckpt_path=last ")],
+)
+def test_the_last_line_of_a_sweep_says_what_its_jobs_do(tmp_path, monkeypatch, capsys, error, more):
+    """With ``skip_finished=true`` alone a job whose checkpoint is there trains from its first step."""
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[seed=1]")
+    (tmp_path / "0" / "error.txt").write_text(f"{error}\n")
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "launcher": {"_target_": "x"}, "overrides": {"task": []}}
+    monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
+    with pytest.raises(SystemExit):
+        sweeps.end_of_sweep("train")
+    assert f"; mend them, then the same command with {more}skip_finished=true runs" in capsys.readouterr().err
 
 
 def test_who_looks_at_a_job_does_not_stop_it(tmp_path):

@@ -18,7 +18,7 @@ from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.fits import identity
 from kd_lightning.apps.fits import trainer as trainer_module
 from kd_lightning.apps.fits.fit import Fit
-from kd_lightning.apps.fits.resume import claimed
+from kd_lightning.apps.fits.resume import claimed, find_checkpoint
 from kd_lightning.apps.fits.stopping import ByEpochs
 from kd_lightning.apps.processes.termination import ended_by_sigterm
 from kd_lightning.callbacks import ResumeCheckpoint
@@ -336,6 +336,9 @@ def test_last_is_unfinished_and_of_the_same_settings(kd):
     with pytest.raises(UserError, match="ckpt_path=last: outputs/train/1 has finished; skip_finished=true leaves it"):
         kd("train", "task=animals", "trainer.max_epochs=1", "ckpt_path=last", folder="outputs/train/1")
     assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(UserError, match="is of a fit with other settings, data or code"):
+        kd("train", "task=animals", "trainer.max_epochs=1", "seed=2", "ckpt_path=last", folder="outputs/train/1")
+    assert {path: path.read_bytes() for path in before} == before
     (folder / "fit.json").unlink()
     with pytest.raises(UserError, match=r"ckpt_path=last: no unfinished run .* \(1 have others\)"):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", "ckpt_path=last")
@@ -454,6 +457,30 @@ def test_a_job_that_is_started_again_waits_for_its_first_life_to_end(tmp_path, m
     with claimed(tmp_path / "run"):
         assert free.is_set()
     other.join()
+
+
+def test_a_job_that_is_started_again_after_its_end_ends_well(kd, monkeypatch):
+    """It was preempted when all was written: told that it has finished, it would end as refused."""
+    settings = ["task=animals", "trainer.max_epochs=1", "ckpt_path=last"]
+    folder = kd("train", *settings[:2])
+    before = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert kd("train", *settings, folder="outputs/train/1") == folder
+    assert read_json(folder / "summary.json")["status"] == "finished"
+    assert before
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
+    """``checkpoints`` may be a link, as to scratch; a folder may vanish while one looks."""
+    run, scratch = tmp_path / "x" / "1", tmp_path / "scratch"
+    for folder in (run, scratch, tmp_path / "x" / "2"):
+        folder.mkdir(parents=True)
+    (scratch / "last.ckpt").touch()
+    (run / "checkpoints").symlink_to(scratch)
+    (run / "identity").write_text("abc")
+    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", tmp_path / "x")
+    assert found == (run, run / "checkpoints" / "last.ckpt")
 
 
 def test_a_run_knows_its_own_tasks(kd, workplace):

@@ -155,21 +155,26 @@ def command(name: str, run: str) -> Callable[[], None]:
                 told_in_one_line(name),
                 no_litter(),
             ):
-                silence_if_led()
-                check_early(cfg)
-                if own_seat().size == 1 and (found := skipped(cfg)) is not None:
-                    return found[1]
-                quiet()  # in a launcher's process, too
-                settle_worker()
-                module, function = run.split(":")
-                with preemption_deferred(), interrupt_at_once(name):
-                    imported = importlib.import_module(module)
-                return getattr(imported, function)(cfg)
+                return _checked_and_run(name, run, cfg)
         finally:
             if here and HydraConfig.get().mode is RunMode.MULTIRUN:
                 sys.stderr = said
 
     return partial(_main, name, task, said)
+
+
+def _checked_and_run(name: str, run: str, cfg: DictConfig) -> Any:
+    """Check a job's configuration, then import and call what runs it, unless it is skipped."""
+    silence_if_led()
+    check_early(cfg)
+    if own_seat().size == 1 and (found := skipped(cfg)) is not None:
+        return found[1]
+    quiet()  # in a launcher's process, too
+    settle_worker()
+    module, function = run.split(":")
+    with preemption_deferred(), interrupt_at_once(name):
+        imported = importlib.import_module(module)
+    return getattr(imported, function)(cfg)
 
 
 def _main(name: str, task: Callable[[], Any], said: io.StringIO) -> None:

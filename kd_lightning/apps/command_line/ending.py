@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from kd_lightning.apps.command_line.finished import RunsElsewhereError
-from kd_lightning.apps.command_line.interrupts import OF_A_SWEEP, how_it_goes_on
+from kd_lightning.apps.command_line.going_on import how_it_goes_on, is_search, more_to_tell
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -114,11 +114,12 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
 
 
 def _after_room(name: str, error: OSError) -> str:
-    """Return with what the same command goes on, once a full disk has room."""
-    if name != "train" or error.errno not in FULL:
+    """Return with what the same command goes on, once a full disk has room; a search has other values then."""
+    now = HydraConfig.get()
+    in_sweep = now.mode is RunMode.MULTIRUN
+    if name != "train" or error.errno not in FULL or (in_sweep and is_search(now.sweeper)):
         return ""
-    more = OF_A_SWEEP[name] if HydraConfig.get().mode is RunMode.MULTIRUN else "ckpt_path=last"
-    return f", with {more} to go on from its last checkpoint"
+    return f", with {more_to_tell(name, in_sweep)} to go on from its last checkpoint, if there is one"
 
 
 def _its_job() -> str:

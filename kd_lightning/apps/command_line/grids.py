@@ -9,6 +9,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from kd_lightning.apps.command_line.going_on import is_search
+
 
 def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[str]] | None:
     """Return what each job of a sweep is told, in their order; None where it follows from more than these.
@@ -23,7 +25,7 @@ def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[
         >>> jobs_of_grid({"n_trials": 20}, ["seed=1,2"])
         >>> jobs_of_grid({}, ["lr=interval(0,1)"])
     """
-    if "n_trials" in sweeper or not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper"):
+    if is_search(sweeper) or not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper"):
         return None  # jobs of a search follow from results
     try:
         parsed = OverridesParser.create().parse_overrides([*sweeper_params(sweeper), *overrides])

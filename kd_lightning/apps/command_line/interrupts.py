@@ -9,49 +9,36 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kd_lightning.apps.command_line.going_on import how_it_goes_on
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.processes.termination import ends_us
 from kd_lightning.errors import Terminated
 
-GOES_ON = "goes on from the last checkpoint, if there is one"
-HOW = {"distill": f"; the same command {GOES_ON}", "train": f"; ckpt_path=last {GOES_ON}"}
-"""How what was interrupted is continued, by command."""
-
-OF_A_SWEEP = {"distill": "skip_finished=true", "train": "ckpt_path=last skip_finished=true"}
-"""With what a sweep that was interrupted goes on, by command."""
-
-ADDS = "the same command adds trials, with other values"
-"""How a search is continued: what was drawn is not drawn again."""
+if TYPE_CHECKING:
+    from kd_lightning.apps.command_line.sweeps import Sweep
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes."""
-
-
-def how_it_goes_on(name: str, sweeper: Any = None) -> str:
-    """Return how what was interrupted is continued, nothing of a command that is not.
-
-    Args:
-        name: Of the command.
-        sweeper: The settings of its sweep; None of a single job.
-    """
-    if sweeper is None or name not in HOW:
-        return HOW.get(name, "")
-    return f"; {ADDS}" if "n_trials" in sweeper else f"; the same command with {OF_A_SWEEP[name]} goes on"
 
 
 def tell(name: str) -> None:
     """Say that the command was interrupted, and how it goes on; of several processes the first says it for all."""
     if parent_process() is not None or not own_seat().leads:  # a worker of a launcher's, or led
         return
-    sweeps = sys.modules.get("kd_lightning.apps.command_line.sweeps")
-    begun = sweeps.begun if sweeps else []  # not imported here: an interrupt may come while Hydra is imported
+    begun = _sweeps_begun()
     how = how_it_goes_on(name, begun[0].config.hydra.sweeper if begun else None)
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
     print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)
+
+
+def _sweeps_begun() -> list[Sweep]:
+    """Return the sweep of this process; its module is not imported here: an interrupt may come while Hydra is."""
+    sweeps = sys.modules.get("kd_lightning.apps.command_line.sweeps")
+    return sweeps.begun if sweeps else []
 
 
 @contextmanager
@@ -86,6 +73,8 @@ def interrupt_at_once(name: str) -> Iterator[None]:
 
     def leave(number: int, frame: Any) -> None:
         tell(name)
+        for sweep in _sweeps_begun():
+            sweep.give_up()
         os._exit(128 + number)
 
     for number in taken:

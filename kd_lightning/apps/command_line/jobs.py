@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
-from kd_lightning.files import LOOK, files_named, is_held, locked_if_free, write_text
+from kd_lightning.files import LOOK, files_named, is_held, last_change, locked_if_free, write_text
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
@@ -137,7 +137,7 @@ def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
     if sweep.parent.name == name:
         roots |= {*sweep.parent.parent.glob(f"*/{sweep.name}")}
     told = (path for root in roots for path in files_named("overrides.yaml", root) if path.parent.name == ".hydra")
-    found = [path.parents[1] for path in told if path.stat().st_mtime >= since]
+    found = [path.parents[1] for path in told if last_change(path) >= since]
     return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
 
 

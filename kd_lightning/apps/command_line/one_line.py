@@ -85,6 +85,17 @@ def one_line(
     found = re.search(r"Could not override '(.+?)'", text)
     if found is not None:
         return _not_there(found[1], settings, options)
+    if not_merged := _not_merged(text):
+        return not_merged
+    if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
+        last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
+        text = text[last[-1].end() :] if last else text
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return _in_plain_words(line.removeprefix("UserError raised while resolving interpolation: "))
+
+
+def _not_merged(text: str) -> str:
+    """Return what a setting is, and what it is to be, if that is what Hydra says."""
     found = re.search(
         r"Error merging override \+*(\S+?)=(.*?)\s+"
         r"(?:Value .*? (?:could not be converted to|is not a valid)|field '\S+' is not) (\w+)",
@@ -93,15 +104,11 @@ def one_line(
     if found is not None:
         return f"{found[1]} is {found[2]}, expected {KINDS.get(found[3], found[3])}"
     found = re.search(r"Error merging override \+*(\S+?)=(.*?)\s+Cannot merge DictConfig", text, flags=re.DOTALL)
-    if found is not None and found[1].endswith(".task"):
+    if found is None:
+        return ""
+    if found[1].endswith(".task"):
         return f"{found[1]}={found[2]}: tasks are chosen by task@{found[1]}={found[2]}"
-    if found is not None:
-        return f"{found[1]} is {found[2]}, expected settings by their names: {found[1]}.NAME=VALUE"
-    if "Traceback (most recent call last)" in text:  # what is said at its end is all that helps
-        last = list(re.finditer(RAISED, text, flags=re.MULTILINE))
-        text = text[last[-1].end() :] if last else text
-    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return _in_plain_words(line.removeprefix("UserError raised while resolving interpolation: "))
+    return f"{found[1]} is {found[2]}, expected settings by their names: {found[1]}.NAME=VALUE"
 
 
 def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callable[[str], Sequence[str]]) -> str:
@@ -144,7 +151,7 @@ def _in_plain_words(line: str) -> str:
 
 def in_plain_words(record: logging.LogRecord) -> bool:
     """Say of a trial that failed what that means; why is its job's to say. A filter of Optuna's sweeper."""
-    if "Return value must be" in str(record.msg):
+    if "Return value must be float-castable" in str(record.msg):
         record.msg, record.args = "Trial failed: its job has no score", ()
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,11 +63,17 @@ def has_more(sweeper: Mapping[str, Any]) -> bool:
 def _distribution(name: str, value: str, override: Override) -> Any:
     from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override  # slow to load
 
+    if getattr(override.value(), "shuffle", False):
+        raise UserError(f"{name} is {value}, expected without shuffle: a search draws in an order of its own")
     try:
         with warnings.catch_warnings(action="ignore"):  # the sweeper makes it again, and warns
-            return create_optuna_distribution_from_override(override)
+            found = create_optuna_distribution_from_override(override)
+        ends = [end for end in (getattr(found, "low", 0), getattr(found, "high", 0)) if not math.isfinite(end)]
+        if ends:
+            raise ValueError(f"{ends[0]} is no end")
     except (ValueError, AssertionError, ArithmeticError, NotImplementedError) as error:
         raise UserError(f"{name} is {value}, from which nothing can be drawn; {EXPECTED}") from error
+    return found
 
 
 def other_range(drawn: Mapping[str, Any], asked: Mapping[str, Any], scored: bool = True) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,6 @@ def check_study(config: DictConfig) -> None:
     _check_trials(trials, config, asked)
     if trials:
         log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
-    fail_what_is_not_told()
 
 
 def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any]) -> None:
@@ -122,8 +121,12 @@ def before(states: Mapping[str, int]) -> str:
     return ", ".join([f"{sum(states.values())} trials before, {states.get('COMPLETE', 0)} of them finished", *more])
 
 
-def fail_what_is_not_told() -> None:
-    """Let the trials that this process has begun count as failed at its end, if it has not told how they ended."""
+def fail_what_is_not_told() -> Callable[[], None]:
+    """Let the trials that this process has begun count as failed at its end, if it has not told how they ended.
+
+    Returns:
+        What lets them, for an end at which Python calls nothing.
+    """
     import optuna
 
     begun: list[tuple[optuna.Study, optuna.Trial]] = []
@@ -141,17 +144,20 @@ def fail_what_is_not_told() -> None:
 
     optuna.Study.ask = noted  # type: ignore[method-assign,assignment]  # neither Optuna nor its sweeper has a hook for it
     atexit.register(fail)
+    return fail
 
 
 def _directions(told: Any) -> list[str]:
-    """Return the ways in which scores are better, as Optuna calls them.
+    """Return the way in which scores are better, as Optuna calls it.
 
     Raises:
-        UserError: If there is another.
+        UserError: If it is another, or not one.
     """
     ways = [str(getattr(one, "name", one)).upper() for one in (told if isinstance(told, ListConfig) else [told])]
     if other := [way for way in ways if way not in ("MINIMIZE", "MAXIMIZE")]:
         raise UserError(f"hydra.sweeper.direction is {other[0].lower()}, expected maximize or minimize")
+    if len(ways) != 1:
+        raise UserError(f"hydra.sweeper.direction is {', '.join(ways).lower()}, expected one: a run has one score")
     return ways
 
 

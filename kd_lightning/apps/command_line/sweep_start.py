@@ -15,10 +15,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.apps.command_line.studies import check_study
-from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, is_search, on_cluster
+from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
+from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, on_cluster
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
@@ -43,8 +44,9 @@ class RecordSweep(Callback):
             if own_seat().leads:
                 sweep.lock = claim(folder, config.get("name", ""))
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
-            if is_search(config):
+            if is_search(config.hydra.sweeper):
                 check_study(config)
+                sweep.give_up = fail_what_is_not_told()
             warn_of_early_signals(config.hydra.launcher)
             if on_cluster(config):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
@@ -107,7 +109,7 @@ def check_sweep(config: DictConfig) -> None:
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
     if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
         raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
-    if own_seat().size > 1 and is_search(config):
+    if own_seat().size > 1 and is_search(config.hydra.sweeper):
         raise UserError(
             f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
             "a launcher for its jobs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.going_on import ADDS, is_search, more_to_tell
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.interrupts import ADDS, OF_A_SWEEP
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     FINISHED,
@@ -30,6 +30,7 @@ from kd_lightning.apps.command_line.jobs import (
     overrides_of,
     state_of,
 )
+from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
@@ -75,6 +76,7 @@ class Sweep:
         stopped: Why the launcher (or the sweeper) stopped, if it did.
         ended: What a job was told -> how it ended, of those that could not say so.
         is_new: Whether its folder was not there.
+        give_up: Notes of the jobs that still run that they have no result; called where the process leaves at once.
         lock: Of its folder, until it is closed; of several processes of a command the first has it.
     """
 
@@ -83,6 +85,7 @@ class Sweep:
     stopped: str = ""
     ended: dict[tuple[str, ...], str] = field(default_factory=dict)
     is_new: bool = False
+    give_up: Callable[[], None] = lambda: None
     lock: FileLock | None = None
 
     @property
@@ -129,11 +132,6 @@ class Sweep:
 
 begun: list[Sweep] = []
 """The sweep of this process, once it has begun."""
-
-
-def is_search(config: DictConfig) -> bool:
-    """Tell whether the jobs of a sweep follow from results."""
-    return "n_trials" in config.hydra.sweeper
 
 
 def forget() -> None:
@@ -186,12 +184,13 @@ def end_of_sweep(name: str) -> None:
         print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep)}", file=sys.stderr)
     if missing or sweep.stopped:
         refused = all(job.state in (REFUSED, BUSY) for job in missing)
-        sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config)) else 1)
+        sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config.hydra.sweeper)) else 1)
 
 
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
-    if is_search(sweep.config):  # two trials may have the same
+    searches = is_search(sweep.config.hydra.sweeper)
+    if searches:  # two trials may have the same
         common -= drawn(sweep.config.hydra.sweeper, list(sweep.config.hydra.overrides.task), list(common))
     named = []
     for job in missing[:SHOWN]:
@@ -205,8 +204,8 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     if name not in ("train", "distill"):
         return line
     mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
-    if is_search(sweep.config):
+    if searches:
         return f"{line}; {mend}{ADDS}"
-    goes_on = name == "train" and any(job.state in (KILLED, INTERRUPTED) for job in missing)
-    more = OF_A_SWEEP[name] if goes_on else "skip_finished=true"
+    goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)
+    more = more_to_tell(name if goes_on else "", in_sweep=True)
     return f"{line}; {mend}the same command with {more} runs only what is missing"

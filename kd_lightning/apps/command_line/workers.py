@@ -6,11 +6,8 @@ import logging
 import os
 import re
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -22,9 +19,6 @@ from kd_lightning.apps.processes.seat import own_seat
 
 held: list[FileLock] = []
 """The lock of this worker's GPU, until its process ends."""
-
-at_work = threading.Lock()
-"""Held while a job of a launcher's worker runs."""
 
 SILENT = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
 """What Hydra is told in the processes that SLURM or torchrun start beside the first, which speaks for all."""
@@ -56,41 +50,18 @@ def settle_worker() -> None:
 
 @contextmanager
 def leaving_with_launcher() -> Iterator[None]:
-    """Let a worker of the joblib launcher end after the job of the block, or without one, where that was killed.
+    """Let a worker of the joblib launcher end after the job of the block where that was killed.
 
-    It would wait for its next job for ever.
+    It would wait for its next job, with all that it has loaded, until joblib's patience ends: five minutes.
     """
     launcher = parent_process()
-    if launcher is None or launcher.pid is None:
+    try:
         yield
-        return
-    _watch(launcher.pid)
-    with at_work:
-        try:
-            yield
-        finally:
-            if os.getppid() != launcher.pid:
-                _leave()
-
-
-@cache
-def _watch(launcher: int) -> None:
-    threading.Thread(target=_leave_without, args=(launcher,), daemon=True).start()
-
-
-def _leave_without(launcher: int) -> None:
-    """End the process between two jobs once its launcher is gone."""
-    while os.getppid() == launcher:
-        time.sleep(1)
-    with at_work:
-        _leave()
-
-
-def _leave() -> None:
-    """End the process; who would be told of its result is gone."""
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(1)
+    finally:
+        if launcher is not None and os.getppid() != launcher.pid:
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(1)  # who would be told of its result is gone
 
 
 def _number_lines(number: int) -> None:

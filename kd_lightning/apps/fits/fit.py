@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from kd_lightning.apps.fits.build import build, build_encoder, build_system
 from kd_lightning.apps.fits.compiled import compiled_reading
-from kd_lightning.apps.fits.identity import SoftTargetMap, content_address
+from kd_lightning.apps.fits.identity import IDENTITY, SoftTargetMap, content_address
 from kd_lightning.apps.fits.inputs import FitInputs
 from kd_lightning.apps.fits.model_folder import save_system, weights_hash, write_config
 from kd_lightning.apps.fits.result import fit_result
@@ -211,7 +211,7 @@ class Fit:
         if team().leads:
             folder.mkdir(parents=True, exist_ok=True)
             write_config(folder, self.cfg)
-            write_text(folder / "identity", self.identity)
+            write_text(folder / IDENTITY, self.identity)
             remove_requeue_checkpoints(folder)
             MetricsCsv(str(folder)).truncate(step)
         return step

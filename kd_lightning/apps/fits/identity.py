@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from kd_lightning import __version__
@@ -26,6 +27,9 @@ SoftTargetMap = Mapping[tuple[str, str], TeacherLogits]
 FORMAT = 5
 """Version of what a fit trains and keeps; raise it when weights get other names, or the same settings other results."""
 
+IDENTITY = "identity"
+"""File of a run's folder that holds it."""
+
 NOT_IN_THE_ADDRESS = NOT_OF_THE_RESULT | {"precision"}
 """Trainer settings that do not belong to a fit's identity; the chosen precision enters by itself."""
 
@@ -33,6 +37,14 @@ PARTS = ("system", "optimizer", "scheduler", "task_sampler")
 """Groups whose settings a fit's result depends on as they stand."""
 
 LIBRARIES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "hydra-core", "numpy")
+
+
+def identity_in(folder: Path) -> str:
+    """Return the identity of the fit that is, or was, trained in a folder; nothing if none was."""
+    try:
+        return (folder / IDENTITY).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,14 @@ from textwrap import shorten
 
 import torch
 
+from kd_lightning.apps.fits.identity import IDENTITY, identity_in
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import LOOK, files_named, locked_if_free
+from kd_lightning.files import LOOK, files_named, last_change, locked_if_free
 
 
 @contextmanager
@@ -84,13 +85,11 @@ def find_checkpoint(
         return folder, Path(wanted)
     if resume_path(folder).is_file():
         return folder, resume_path(folder)
-    found = (path.absolute() for root in (folder.parent, runs) for path in files_named("last.ckpt", root))
-    saved = {path for path in found if path == resume_path(path.parents[1])}
-    others = [path for path in saved if not (path.parents[1] / "fit.json").exists()]
-    for checkpoint in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        named = checkpoint.parents[1] / "identity"
-        if named.is_file() and named.read_text() == identity:
-            return checkpoint.parents[1], checkpoint
+    begun = {path.parent.absolute() for root in (folder.parent, runs) for path in files_named(IDENTITY, root)}
+    others = [place for place in begun if resume_path(place).is_file() and not (place / "fit.json").exists()]
+    for place in sorted(others, key=lambda place: last_change(resume_path(place)), reverse=True):
+        if identity_in(place) == identity:
+            return place, resume_path(place)
     if in_sweep:
         return folder, None
     raise UserError(

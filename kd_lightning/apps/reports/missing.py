@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.going_on import ADDS, TOLD, is_search, more_to_tell
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.interrupts import ADDS
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -31,8 +31,6 @@ from kd_lightning.errors import UserError
 from kd_lightning.files import files_named
 
 Arguments = frozenset[str]
-GOES_ON = {"distill": "", "train": "ckpt_path=last"}
-"""Commands whose runs have a summary -> what the same command is told to go on with what has not ended."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,7 @@ def _counted(told: Arguments) -> Arguments:
 def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> str:
     """Return what became of a job or a run that has no result; the text of its ``error.txt`` if it has one."""
     how, error = state_of(folder), " ".join(error_of(folder).split())
-    told = [GOES_ON.get(known_command(folder) or "", ""), "skip_finished=true" if sweep else ""]
-    more = " ".join(filter(None, told))
+    more = more_to_tell(known_command(folder) or "", sweep is not None)
     goes_on = ADDS if sweep and sweep.searches else f"the same command{' with ' if more else ''}{more} goes on"
     waits = "queued again, and goes on by itself"
     if (job := re.search(JOB_OF_SLURM, error)) is not None:
@@ -161,11 +158,11 @@ def _sweep(file: Path) -> RecordedSweep | None:
     """Return the sweep of a file, unless its command writes no summaries."""
     config = read_yaml(file)
     hydra, name = config["hydra"], config.get("name", "")
-    if hydra["job"]["config_name"] not in GOES_ON:
+    if hydra["job"]["config_name"] not in TOLD:
         return None
     sweeper = hydra.get("sweeper") or {}
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, "n_trials" in sweeper)
+    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, is_search(sweeper))
 
 
 def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:

@@ -13,7 +13,7 @@ from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
 from kd_lightning.apps.reports.noted import began_in, read_yaml
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import files_named
+from kd_lightning.files import files_named, last_change
 
 
 class Split(NamedTuple):
@@ -86,7 +86,9 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     noted = {path.resolve() for path in composed if path.parent.name == ".hydra"}
     found: dict[Path, Path] = {}
     lines = []
-    for path in sorted(noted, key=lambda path: (path.stat().st_mtime, path)):
+    for written, path in sorted((last_change(path), path) for path in noted):
+        if not written:
+            continue
         own = path.parents[1]
         try:
             told = OmegaConf.create(read_yaml(path))
@@ -100,7 +102,7 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
             name = Path(told["file"]).stem if told["file"] else "*"
             files = [file.resolve() for file in sorted(output.glob(f"*-{name}.csv"))]
             if output != own:  # where other commands write, too
-                files = [file for file in files if file.stat().st_mtime >= path.stat().st_mtime]
+                files = [file for file in files if last_change(file) >= written]
             found |= dict.fromkeys(files, (start / told["run"]).resolve())
     return found, lines
 

@@ -15,9 +15,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import overrides_of
-from kd_lightning.apps.command_line.sweeps import begun_jobs, is_search
+from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         told = summaries(begun_jobs(folder, config.name))
         what = "averages of the sweep"
-        if is_search(config):
+        if is_search(config.hydra.sweeper):
             what = "averages of these trials, the best first"
             lowest = "minimize" in str(config.hydra.sweeper.get("direction")).lower()
             told.sort(key=partial(_from_best, lowest))

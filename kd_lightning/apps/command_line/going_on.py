@@ -1,0 +1,47 @@
+"""How what was interrupted goes on, in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TOLD = {"distill": "", "train": "ckpt_path=last"}
+"""Commands that go on where they were -> what the same command is told for it, if anything."""
+
+FROM_THERE = "goes on from the last checkpoint, if there is one"
+
+ADDS = "the same command adds trials, with other values"
+"""How a search is continued: what was drawn is not drawn again."""
+
+
+def is_search(sweeper: Mapping[str, Any]) -> bool:
+    """Tell by a sweeper's settings whether its jobs follow from results."""
+    return "n_trials" in sweeper
+
+
+def more_to_tell(name: str, in_sweep: bool) -> str:
+    """Return what else a command is told to go on.
+
+    Args:
+        name: Of the command.
+        in_sweep: Whether other jobs, which may have finished, are told the same.
+
+    Example:
+        >>> more_to_tell("train", True)
+        'ckpt_path=last skip_finished=true'
+    """
+    return " ".join(filter(None, [TOLD.get(name, ""), "skip_finished=true" * in_sweep]))
+
+
+def how_it_goes_on(name: str, sweeper: Mapping[str, Any] | None = None) -> str:
+    """Return how what was interrupted is continued, nothing of a command that is not.
+
+    Args:
+        name: Of the command.
+        sweeper: The settings of its sweep; None of a single job.
+    """
+    if name not in TOLD:
+        return ""
+    if sweeper is None:
+        return f"; {TOLD[name] or 'the same command'} {FROM_THERE}"
+    return f"; {ADDS}" if is_search(sweeper) else f"; the same command with {more_to_tell(name, in_sweep=True)} goes on"
