@@ -259,7 +259,8 @@ def leader(tmp_path, scheduler):
     known = environment(**scheduler)
     with subprocess.Popen(command, cwd=tmp_path, env=known, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
-        while not [*tmp_path.glob("outputs/train/*/checkpoints/last.ckpt")] and time.monotonic() < until:
+        while not [*tmp_path.glob("outputs/train/*/checkpoints/last.ckpt")]:
+            assert time.monotonic() < until, "no checkpoint"
             time.sleep(0.2)
         yield process
         process.kill()

@@ -32,7 +32,7 @@ from kd_lightning.data.soft_targets.chunks import is_of
 from kd_lightning.encoders.vocabulary import masked_as
 from kd_lightning.ensembling import mean_logits
 from kd_lightning.errors import UserError
-from kd_lightning.files import replacing
+from kd_lightning.files import locked, replacing
 from kd_lightning.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -152,14 +152,21 @@ def rows_of(cfg: DictConfig, shared: Shared, task: Task, split: str) -> Rows:
 
 def is_there(folder: Path, expected: Manifest) -> bool:
     """Tell whether a folder holds soft targets as expected; a damaged one is removed, to be written again."""
-    if not is_of(folder, expected):
-        return False
+    if _is_whole(folder, expected):
+        return True
+    with locked(folder):  # others may have found it damaged, too, and one have written it again
+        if _is_whole(folder, expected):
+            return True
+        if is_of(folder, expected):
+            shutil.rmtree(folder)
+    return False
+
+
+def _is_whole(folder: Path, expected: Manifest) -> bool:
     try:
-        SoftTargets.open(folder, expected)
+        return is_of(folder, expected) and SoftTargets.open(folder, expected) is not None
     except UserError:
-        shutil.rmtree(folder)
         return False
-    return True
 
 
 def synthetic(cfg: DictConfig, shared: Shared, task: Task) -> Rows:

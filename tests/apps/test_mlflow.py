@@ -106,7 +106,8 @@ def test_two_processes_begin_one_store(workplace, stored):
         one.start()
     begin.set()
     for one in each:
-        one.join()
+        one.join(60)
+    assert [one.exitcode for one in each] == [0, 0]
     said = [(workplace / f"{name}.log").read_text() for name in ("one", "two")]
     assert not any("goes on without it" in text for text in said), said
     assert sorted(run["name"] for run in stored()) == ["one", "two"]

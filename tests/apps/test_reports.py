@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean, median, stdev
 from xml.etree import ElementTree
 
@@ -22,9 +23,9 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import marked_as_running
 from kd_lightning.apps.reports import predictions as predictions_module
 from kd_lightning.apps.reports import write
-from kd_lightning.apps.reports.collect import collect
+from kd_lightning.apps.reports.collect import Run, collect
 from kd_lightning.apps.reports.group import group
-from kd_lightning.apps.reports.missing import missing
+from kd_lightning.apps.reports.missing import missing, state
 from kd_lightning.apps.reports.naming import names_of
 from kd_lightning.apps.reports.plots import beside, plots, within
 from kd_lightning.apps.reports.predictions import predictions
@@ -640,6 +641,14 @@ def test_a_folder_may_vanish_while_a_report_looks(tmp_path, monkeypatch):
     gone = tmp_path / "gone" / ".hydra" / "config.yaml"
     monkeypatch.setattr(predictions_module, "files_named", lambda name, place: [gone, *files_named(name, place)])
     assert len(row_cells(tmp_path)) == 1
+
+
+def test_a_file_may_be_renamed_while_a_report_looks(tmp_path, monkeypatch):
+    """A table of a run that trains, written under another name first."""
+    (tmp_path / "summary.json").write_text("{}")
+    look = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*look(path), path / ".metrics.csv.77.part"]))
+    assert state(tmp_path, Run(tmp_path, {"status": "running"}, {})).startswith("running, or killed")
 
 
 def test_scores_have_an_interval_and_no_p(tmp_path):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,20 +20,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from kd_lightning import files
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import sweep_start, sweeps, workers
 from kd_lightning.apps.command_line.cli import composed_in_one_line
 from kd_lightning.apps.command_line.ending import told_in_one_line
-from kd_lightning.apps.command_line.finished import finished_before
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
 from kd_lightning.apps.command_line.sweep_start import check_sweep, claim, warn_of_early_signals
-from kd_lightning.apps.fits.resume import claimed
-from kd_lightning.apps.processes.preemption import LATE
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.errors import UserError
-from kd_lightning.files import GLANCE, LOOK, is_held, locked_if_free
+from kd_lightning.files import locked_if_free
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = """
@@ -552,32 +547,6 @@ def test_the_last_line_of_a_sweep_says_what_its_jobs_do(tmp_path, monkeypatch, c
     assert f"; mend them, then the same command with {more}skip_finished=true runs" in capsys.readouterr().err
 
 
-def test_who_looks_at_a_job_does_not_stop_it(tmp_path):
-    """A report that looks at a killed job while it begins again: it was taken for killed until its end, and after."""
-
-    def run():
-        with marked_as_running(tmp_path):
-            return state_of(tmp_path)
-
-    (tmp_path / ".running").touch()
-    with ThreadPoolExecutor() as pool:
-        with locked_if_free(tmp_path / "job"):
-            found = pool.submit(run)
-            time.sleep(0.2)
-        assert found.result() == "running"
-    assert state_of(tmp_path) == "finished"
-
-
-def test_what_another_process_does_in_the_folder_stays(tmp_path):
-    """The second sweep into a folder took the mark of the first one's job: killed, it counted as finished."""
-    (tmp_path / ".running").touch()
-    with locked_if_free(tmp_path / "job"):
-        with marked_as_running(tmp_path):
-            pass
-        assert state_of(tmp_path) == "running"
-    assert state_of(tmp_path) == "killed"
-
-
 def test_a_sweep_has_its_folder_for_itself(tmp_path):
     """Two of them would write over each other's results, and each find jobs that it did not start."""
     lock = claim(tmp_path, "x")
@@ -628,106 +597,12 @@ def test_only_what_was_made_for_a_refused_sweep_is_taken_away(tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["of another", "older"]
 
 
-def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
-    """What is there need not be waited for."""
-    now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": "sweep"}, "runtime": {"output_dir": "sweep/9"}}
-    now["job"] = {"config_name": "train"}
-    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "overrides": {"task": ["seed=1"]}}))
-    monkeypatch.chdir(tmp_path)
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": "outputs"}, "seed": 1})
-    for number, status in enumerate(("running", "finished")):
-        folder = tmp_path / "outputs" / "x" / str(number)
-        folder.mkdir(parents=True)
-        summary = {"status": status, "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
-        (folder / "summary.json").write_text(json.dumps(summary))
-    with locked_if_free(tmp_path / "outputs" / "x" / "0" / "fit"):
-        assert finished_before(cfg) == (tmp_path / "outputs" / "x" / "1", 0.5)
-        (tmp_path / "outputs" / "x" / "1" / "summary.json").unlink()
-        with pytest.raises(UserError, match="outputs/x/0 has these settings, and goes on"):
-            finished_before(cfg)
-    assert finished_before(cfg) is None
-    for number, began in ((5, 2), (9, 3)):  # two jobs that have just begun, and ours in one of the folders
-        folder = tmp_path / "sweep" / str(number)
-        (folder / ".hydra").mkdir(parents=True)
-        (folder / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
-        (folder / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: train}}\n")
-        (folder / ".running").touch()
-        os.utime(folder / ".running", (began, began))
-    with locked_if_free(tmp_path / "sweep" / "5" / "job"), locked_if_free(tmp_path / "sweep" / "9" / "job"):
-        with pytest.raises(UserError, match="sweep/5 has these settings, and goes on"):
-            finished_before(cfg)
-        now["job"]["config_name"] = "distill"
-        assert finished_before(cfg) is None, "another command was told the same"
-        now["job"]["config_name"] = "train"
-        now["runtime"]["output_dir"] = "sweep/5"
-        assert finished_before(cfg) is None, "each would leave it to the other"
-
-
-def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
-    """Of a job that writes beside this one, which was refused for it: ``No such file or directory``."""
-    now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
-    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
-    summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
-    for name in (".part", "done"):
-        (tmp_path / "x" / name).mkdir(parents=True)
-    (tmp_path / "x" / "done" / "summary.json").write_text(json.dumps(summary))
-    look = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: look(f"{path}/nowhere" if Path(path).name == ".part" else path))
-    assert finished_before(cfg) == (tmp_path / "x" / "done", 0.5)
-
-
 @pytest.mark.parametrize(("limit", "delay", "said"), [(1, 120, True), (4, 120, True), (5, 120, False), (0, 120, False)])
 def test_a_limit_that_leaves_jobs_no_time_is_told(caplog, limit, delay, said):
     """Four places of a minute, two minutes apart, for what takes one."""
     warn_of_early_signals(OmegaConf.create({"timeout_min": limit, "signal_delay_s": delay}))
     warn_of_early_signals(OmegaConf.create({"_target_": "x"}))
     assert len(caplog.messages) == said
-
-
-def test_who_is_started_again_waits_for_the_lock_of_before(tmp_path, monkeypatch):
-    """A file server keeps the locks of a machine that is gone for a minute and a half."""
-    asked = []
-
-    @contextmanager
-    def asking(path, patience=0.0):
-        asked.append(patience)
-        yield True
-
-    monkeypatch.setattr(jobs_of_sweeps, "locked_if_free", asking)
-    for again in ("0", "1"):
-        monkeypatch.setenv("SLURM_RESTART_COUNT", again)
-        with marked_as_running(tmp_path):
-            pass
-    assert asked == [LOOK, LATE]
-
-
-def test_a_lock_that_may_not_be_looked_at(tmp_path, monkeypatch):
-    """Of another user: a report says that the job runs; a job of one's own does not wait for it."""
-    (tmp_path / ".fit.lock").touch()
-
-    @contextmanager
-    def denied(path, patience):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        yield
-
-    monkeypatch.setattr(files, "locked_if_free", denied)
-    assert [is_held(tmp_path / "fit"), is_held(tmp_path / "fit", unknown=False)] == [True, False]
-    for name in (".running", ".job.lock"):
-        (tmp_path / name).touch()
-    assert (state_of(tmp_path), goes_on(tmp_path)) == ("running", False)
-
-
-def test_who_looks_does_not_hinder_others(tmp_path):
-    """A fit was refused since a report looked at its folder; of two who looked, one saw the other."""
-    for asks in (lambda: is_held(tmp_path / "fit", patience=LOOK), lambda: claimed(tmp_path).__enter__()):
-        with ThreadPoolExecutor() as pool:
-            with locked_if_free(tmp_path / "fit"):
-                found = pool.submit(asks)
-                time.sleep(0.2)
-                assert not found.done(), "it has not given up at once"
-            assert not found.result()
-    assert 0 < GLANCE <= LOOK
 
 
 @pytest.mark.slow
@@ -769,21 +644,6 @@ def test_what_still_runs_is_not_run_beside_it(place):
         done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
     assert "error: job 0: " in done.stderr
     assert trained(jobs(place, "beside")) == ["1"]
-
-
-def test_who_is_killed_under_a_lock_blocks_nobody(tmp_path):
-    code = (
-        "import time; from pathlib import Path; from kd_lightning.files import locked\n"
-        f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('held', flush=True); time.sleep(60)"
-    )
-    wait = "from pathlib import Path; from kd_lightning.files import locked\n"
-    wait += f"with locked(Path({str(tmp_path / 'model')!r})):\n    print('mine')"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert subprocess.run([sys.executable, "-c", wait], capture_output=True, text=True, timeout=120).stdout == "mine\n"
 
 
 def test_workers_take_a_gpu_each(tmp_path, monkeypatch):

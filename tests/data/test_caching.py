@@ -105,7 +105,7 @@ def test_two_processes_build_it_once(tmp_path):
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join()
+        job.join(60)
     assert [job.exitcode for job in jobs] == [0, 0]
     assert log.read_text() == "built\n"
 
@@ -150,11 +150,11 @@ def test_only_the_folders_own_remains_are_removed(tmp_path):
     assert sorted(path for path in tmp_path.iterdir() if path.name.endswith(".part")) == sorted(kept)
 
 
-def hold(folder: Path, ready: object) -> None:
-    """Hold the folder's lock for a while."""
+def hold(folder: Path, ready: object, waits: object) -> None:
+    """Hold the folder's lock until the other waits."""
     with locked(folder):
         ready.set()
-        time.sleep(1.0)
+        assert waits.wait(60)
 
 
 @forks
@@ -162,13 +162,16 @@ def hold(folder: Path, ready: object) -> None:
 def test_waiting_is_said(tmp_path, caplog, monkeypatch, what):
     """A job that waits an hour for another one's teacher, without a word, is killed as hung."""
     monkeypatch.setattr(files, "PATIENCE", 0.1)
-    folder, ready = tmp_path / "toy", PROCESSES.Event()
-    job = PROCESSES.Process(target=hold, args=(folder, ready))
+    folder, ready, waits = tmp_path / "toy", PROCESSES.Event(), PROCESSES.Event()
+    say = files.log.info
+    monkeypatch.setattr(files.log, "info", lambda *said: (say(*said), waits.set()))
+    job = PROCESSES.Process(target=hold, args=(folder, ready, waits))
     job.start()
     assert ready.wait(30)
     with caplog.at_level(logging.INFO), locked(folder, what):
         assert caplog.messages == [f"waiting for another run to finish {what or folder}"]
-    job.join()
+    job.join(60)
+    assert job.exitcode == 0
     caplog.clear()
     with caplog.at_level(logging.INFO), locked(folder):
         assert caplog.messages == []

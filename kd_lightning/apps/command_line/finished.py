@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,10 @@ class RunsElsewhereError(UserError):
 def result_of_job(folder: Path) -> Path | None:
     """Return the folder of the finished run that has a job's results: its own, or an earlier one."""
     elsewhere = folder / ELSEWHERE
-    run = folder / elsewhere.read_text(encoding="utf-8").strip() if elsewhere.is_file() else folder
+    try:
+        run = folder / elsewhere.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        run = folder
     return run if _summary(run / "summary.json").get("status") == FINISHED else None
 
 
@@ -101,16 +104,23 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     paths = sorted({path.absolute() for place in places for path in files_named("summary.json", place)})
     summaries = {path.parent: _summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
-    for folder, summary in alike.items():
-        if summary["status"] == FINISHED:
-            return folder, summary["objective"]
+    if done := _finished_one(alike):
+        return done
     ours = Path(now.runtime.output_dir).absolute()
-    for folder in [*alike, *_begun_alike(places, now.job.config_name, list(now.overrides.task))]:
+    begun = dict.fromkeys([*alike, *_begun_alike(places, now.job.config_name, list(now.overrides.task))])
+    for folder in begun:
         if folder != ours and (_is_trained(folder) or (goes_on(folder) and not _is_later(folder, ours))):
             raise RunsElsewhereError(
                 f"{from_here(folder)} has these settings, and goes on: wait for its end, then the same command again"
             )
-    return None
+    since = {folder: _summary(folder / "summary.json", own) for folder in begun}  # one may have ended while we looked
+    return _finished_one({folder: summary for folder, summary in since.items() if summary.get("config_hash") == own})
+
+
+def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] | None:
+    """Return the first folder whose run has finished, and its objective."""
+    found = ((folder, each["objective"]) for folder, each in summaries.items() if each["status"] == FINISHED)
+    return next(found, None)
 
 
 def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:

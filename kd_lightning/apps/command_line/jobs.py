@@ -84,9 +84,12 @@ def state_of(folder: Path, unknown: bool = True) -> str:
         unknown: Whether a job that has begun is said to run where one may not see that it was killed: in the folder
             of another user.
     """
-    if not (folder / MARK).exists():
-        return error_of(folder).partition(":")[0] or FINISHED
-    return RUNNING if is_held(folder / JOB, unknown=unknown) else KILLED
+    if (folder / MARK).exists():
+        if is_held(folder / JOB, unknown=unknown):
+            return RUNNING
+        if (folder / MARK).exists():  # if not, it has ended since: the mark goes before the lock
+            return KILLED
+    return error_of(folder).partition(":")[0] or FINISHED
 
 
 def goes_on(folder: Path) -> bool:
@@ -119,7 +122,9 @@ def remove_if_empty() -> None:
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
     hydras = {".hydra", f"{now.job.name}.log"}
-    if now.mode is RunMode.RUN and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= hydras:
+    if now.mode is not RunMode.RUN or folder == Path.cwd() or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} <= hydras:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()  # of the experiment, if it was its first run

@@ -33,7 +33,7 @@ def stored(fit: Fit) -> TrainedModel:
         elif team().leads or fit.processes > 1:
             fit.run(folder, Path(checkpoint) if checkpoint else None)
         team().wait()
-        if team().leads and not finished:
+        if team().leads:
             shutil.rmtree(resume_path(folder).parent, ignore_errors=True)  # the model stays, its optimiser's state goes
     return TrainedModel(folder, fit.cfg)
 

@@ -132,7 +132,7 @@ def _read_when_there(path: Path) -> str:
     """
     end = time.monotonic() + PATIENCE.total_seconds()
     while time.monotonic() < end:
-        if path.is_file():
+        with suppress(FileNotFoundError):
             return path.read_text(encoding="utf-8")
         time.sleep(0.2)
     raise UserError(

@@ -148,6 +148,7 @@ class Pulse:
         self._found.set()
         if self._leaves:
             return
+        self._ended_us = True  # before the signal, which may be handled at once
         self._ended_us = end_from_thread()
         timer = threading.Timer(GRACE, self._leave)
         timer.daemon = True
@@ -166,7 +167,7 @@ class Pulse:
         """Return the end of another process, if it is why this one ends: a broken connection is seen before it."""
         broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
         if broken and not self._rests:
-            self._found.wait((LOST + 3) * EVERY)
+            self._found.wait(2 * LOST * EVERY)
         ended = self._ended_us and isinstance(error, Terminated)
         return self._why if broken or ended else None
 

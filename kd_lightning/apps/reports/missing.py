@@ -28,7 +28,7 @@ from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.noted import arguments_of, known_command, read_yaml
 from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
-from kd_lightning.files import files_named
+from kd_lightning.files import files_named, last_change
 
 Arguments = frozenset[str]
 
@@ -130,7 +130,7 @@ def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> 
         return "running" if how == RUNNING else f"killed; {goes_on}"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
-    written = max(path.stat().st_mtime for path in folder.iterdir())
+    written = max(map(last_change, folder.iterdir()))
     return {
         "running": f"running, or killed; last written {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}",
         "failed": "failed; its log says why",

@@ -7,6 +7,7 @@ Needs root and the Debian packages slurmctld, slurmd, slurm-client and munge.
 
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -71,12 +72,16 @@ def until(holds, seconds, what):
 
 
 def free_ports(number):
-    """Return ports that nobody has, each another."""
+    """Return ports that nobody has, each another, below those that the system gives to others meanwhile."""
     with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+        found: list[int] = []
+        while len(found) < number:
+            port = random.randrange(20000, 32000)
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 def ended(pid_file):

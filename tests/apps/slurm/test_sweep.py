@@ -32,14 +32,25 @@ class Dies(AdamW):
         return super().step(closure)
 
 class Slow(AdamW):
+    def __init__(self, *args, pause, **settings):
+        super().__init__(*args, **settings)
+        self.pause = pause
+
     def step(self, closure=None):
-        time.sleep(0.1 * ("SLURM_JOB_ID" in os.environ))
+        time.sleep(self.pause * ("SLURM_JOB_ID" in os.environ))
         return super().step(closure)
 """
 SHORT, LONG, TWO = {"max_epochs": 1}, {"max_epochs": 60}, {"devices": 2, "strategy": "ddp"}
+
+
+def slowly(pause):
+    """Return the settings of a job that still trains when the slowest of those beside it has begun."""
+    return {"optimizer": {"optimizer": {"_target_": "own_optimizers.Slow", "pause": pause}}}
+
+
 JOBS = {
-    "long": {"seed": 1, "trainer": LONG},
-    "ddp": {"seed": 2, "trainer": {**LONG, **TWO}},
+    "long": {"seed": 1, "trainer": LONG, **slowly(0.05)},
+    "ddp": {"seed": 2, "trainer": {**LONG, **TWO}, **slowly(0.05)},
     "first": {"seed": 3, "trainer": SHORT},
     "second": {"seed": 4, "trainer": SHORT},
     "third": {"seed": 5, "trainer": SHORT},
@@ -60,7 +71,7 @@ SWEEP = [
 ]
 
 
-SLOW = {"seed": 8, "trainer": LONG, "optimizer": {"optimizer": {"_target_": "own_optimizers.Slow"}}}
+SLOW = {"seed": 8, "trainer": LONG, **slowly(0.2)}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +160,7 @@ def lacking(place):
 def swept(slurm, place):
     """Seven jobs; while the long and the two-task one train, others of a higher priority take the node."""
     process = begin("train", *SWEEP, f"+job={','.join(JOBS)}", cwd=place)
-    slurm.until(lambda: len(list(place.glob("outputs/six/sweep_*/[01]/metrics.csv"))) == 2, 90, "two jobs that train")
+    slurm.until(lambda: len(list(place.glob("outputs/six/sweep_*/[01]/metrics.csv"))) == 2, 300, "two jobs that train")
     (place / "urgent.sh").write_text("#!/bin/sh\nsleep 1\n")
     slurm("sbatch", "-p", "urgent", "-c", "4", "--chdir", str(place), str(place / "urgent.sh"))
     slurm.until(lambda: "BeginTime" in slurm("squeue", "-h", "-r", "-o", "%r"), 60, "a job that is queued again")
@@ -236,8 +247,8 @@ def test_a_second_call_runs_what_is_missing(swept, place):
 
 
 def test_a_job_that_reaches_its_time_limit_goes_on_to_the_bit(slurm, place):
-    """A minute for each place, and the signal half a minute before its end; submitit counts how often."""
-    limit = ["hydra/launcher=slurm_cpu", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30", *SMALL]
+    """Two minutes for each place, and the signal after one; submitit counts how often."""
+    limit = ["hydra/launcher=slurm_cpu", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60", *SMALL]
     sweep = begin("train", "-m", *TOY, "name=timed", *limit, "+job=slow", "seed=8,9", cwd=place)
     code, _, errors = over(slurm, sweep, place)
     assert (code, errors) == (0, [])
