@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all
-from kd_lightning.apps.command_line.jobs import ERROR
+from kd_lightning.apps.command_line.jobs import ERROR, MARK
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
@@ -61,7 +61,8 @@ def run(cfg: DictConfig) -> float | None:
             summary["objective"] = glue_average(result["scores"])
             if team.leads:
                 report(fit, result, folder, summary)
-                (folder / ERROR).unlink(missing_ok=True)  # of a job that ended before
+                for left in (ERROR, MARK):  # by a job that ended before
+                    (folder / left).unlink(missing_ok=True)
     return glue_average(result["scores"])
 
 

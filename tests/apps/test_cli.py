@@ -106,6 +106,20 @@ def test_an_interrupt_in_an_import_ends_the_trial_of_a_search(tmp_path):
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
+def test_a_sweep_that_has_not_begun_is_not_gone_on_with(monkeypatch, capfd):
+    """``ckpt_path=last`` of a single run."""
+    monkeypatch.setattr(sweeps, "begun", [])
+    monkeypatch.setattr(sys, "argv", ["kd-train", "seed=1,2", "--multirun"])
+    tell("train")
+    assert capfd.readouterr().err == "kd-train: interrupted; no job had begun\n"
+
+
+def test_kd_distill_goes_on_by_itself():
+    done = call("distill", "experiment=quickstart", "ckpt_path=last")
+    said = "ckpt_path is kd-train's: what kd-distill was interrupted in goes on by itself, with the same command"
+    assert (done.returncode, done.stderr) == (2, f"kd-distill: error: {said}\n")
+
+
 @pytest.mark.parametrize(
     ("command", "sweeper", "how"),
     [
@@ -126,6 +140,7 @@ def test_an_interrupted_sweep_is_told_how_it_goes_on(monkeypatch, capfd, command
     ("overrides", "wanted"),
     [
         pytest.param(["foo=1"], "there is no setting 'foo'", id="unknown setting"),
+        pytest.param(["ckpt_pth=x"], "did you mean 'ckpt_path'?", id="misspelt setting"),
         pytest.param(["hydra.swep.dir=x"], "did you mean 'hydra.sweep.dir'?", id="misspelt setting of Hydra"),
         pytest.param(["hydra/launchr=basic"], "did you mean 'hydra/launcher'?", id="misspelt group of Hydra"),
         pytest.param(["hydra.xyzzy=1"], "'hydra.xyzzy'; --hydra-help lists", id="unknown setting of Hydra"),

@@ -143,7 +143,7 @@ def test_a_job_that_ends_while_one_looks_was_not_killed(tmp_path, monkeypatch):
     (tmp_path / ".running").touch()
 
     def ends(path, **how):
-        (tmp_path / ".running").unlink()
+        (tmp_path / ".running").unlink(missing_ok=True)
         return is_held(path, **how)
 
     monkeypatch.setattr(jobs_of_sweeps, "is_held", ends)

@@ -845,6 +845,18 @@ def test_of_several_attempts_the_last_that_began_is_told(sweep):
     ]
 
 
+def test_an_attempt_that_left_it_to_another_is_not_the_last(sweep):
+    """The one that runs, or was killed, is what there is."""
+    other = sweep.parent / "sweep_y"
+    other.mkdir()
+    (other / "multirun.yaml").write_text((sweep / "multirun.yaml").read_text().replace("seed=1,2,3", "seed=2"))
+    make_run(other / "1", 2, status="failed", overrides=["experiment=bam", "seed=2", "lr=1"])
+    (other / "1" / "error.txt").write_text("run elsewhere: sweep_x/2 has these settings, and goes on\n")
+    lines = missing([sweep.parent], *collect([sweep.parent]))
+    assert any(line.startswith(f"{sweep}/2 (seed=2 lr=1): interrupted; ") for line in lines)
+    assert not any("run elsewhere" in line for line in lines)
+
+
 def test_runs_of_a_sweep_over_experiments_are_found(sweep):
     """They lie under their own names; those of another sweep beside them do not count."""
     make_run(sweep.parents[1] / "other" / "sweep_x" / "4", 3, name="other")

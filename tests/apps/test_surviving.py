@@ -504,9 +504,10 @@ def test_a_job_that_cannot_say_how_it_ended_has_not_finished(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("command", "goes_on"), [("train", ", with ckpt_path=last to go on"), ("distill", "again\n")])
-def test_after_a_full_disk_one_is_told_how_to_go_on(monkeypatch, capsys, command, goes_on):
+def test_after_a_full_disk_one_is_told_how_to_go_on(tmp_path, monkeypatch, capsys, command, goes_on):
     """The same command alone trains anew: a fit of hours was lost to who did as he was told."""
-    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
+    now = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
     with pytest.raises(SystemExit), told_in_one_line(command):
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
     assert (
@@ -621,6 +622,54 @@ def test_a_second_sweep_into_a_folder_waits_its_turn(place):
 
 
 @pytest.mark.slow
+def test_what_is_refused_in_a_folder_changes_nothing_there(place):
+    """Neither by Hydra, which notes what it was told before a command begins, nor in the table of a sweep."""
+    sweep = ["-m", "name=told", "hydra.sweep.dir=outputs/told"]
+    assert kd("train", *sweep, "seed=1,2", cwd=place).returncode == 0
+
+    def content():
+        return {path: path.read_bytes() for path in (place / "outputs" / "told").rglob("*") if path.is_file()}
+
+    before = content()
+    other = kd("train", *sweep, "seed=2,3", "skip_finished=true", cwd=place)
+    assert other.stderr.startswith("kd-train: error: outputs/told/0 holds what kd-train with seed=1 has made: choose")
+    alone = kd("train", "name=told", "seed=7", "ckpt_path=last", "hydra.run.dir=outputs/told/1", cwd=place)
+    assert alone.stderr.startswith("kd-train: error: outputs/told/1 holds what kd-train with seed=2 has made: choose")
+    for done in (other, alone):
+        assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
+    assert content() == before
+    again = kd("train", *sweep, "seed=1,2", "ckpt_path=last", cwd=place)
+    assert again.stderr.count("has finished; skip_finished=true leaves it as it is") == 2
+    assert "averages" not in again.stdout, "of what this command has not done"
+
+
+@pytest.mark.slow
+def test_single_runs_beside_each_other_do_the_work_once(place):
+    """Three of them in the same second each trained all of it."""
+    told = ["name=single", "seed=5", "optimizer=waits", "skip_finished=true"]
+    command, how = spelled("train", *told, cwd=place)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how) as first:
+        try:
+            end = time.monotonic() + 120
+            while not list(place.glob("*.waits")):
+                assert time.monotonic() < end, "it has not begun"
+                time.sleep(0.05)
+            second = kd("train", *told, cwd=place)
+            (place / "go").touch()
+            assert first.wait(120) == 0
+        finally:
+            first.kill()
+            for path in (*place.glob("*.waits"), place / "go"):
+                path.unlink(missing_ok=True)
+    (folder,) = place.glob("outputs/single/*")
+    why = "has these settings, and goes on: wait for its end, then the same command again"
+    assert second.stderr == f"kd-train: error: {folder.relative_to(place)} {why}\n"
+    assert second.returncode == 2
+    assert (folder / "fit.json").exists()
+    assert not list(folder.glob(".running*"))
+
+
+@pytest.mark.slow
 def test_what_still_runs_is_not_run_beside_it(place):
     """The launcher was interrupted, its jobs go on: a second call with ``skip_finished=true`` trained them again."""
     assert kd("train", "-m", "name=beside", "seed=1", cwd=place).returncode == 0
@@ -630,7 +679,7 @@ def test_what_still_runs_is_not_run_beside_it(place):
     with locked_if_free(begun / "fit"):
         done = kd("train", "-m", "name=beside", "seed=1,2", "skip_finished=true", cwd=place)
         assert "; see " in done.stderr
-        assert "mend" not in done.stderr, "there is nothing to mend"
+        assert "; wait for those that go on, then the same command with skip_finished=true runs only" in done.stderr
     assert done.returncode == 2
     why = "has these settings, and goes on: wait for its end, then the same command again"
     assert done.stderr.splitlines()[0].endswith(f"error: job 0: {begun.relative_to(place)} {why}")
@@ -677,3 +726,5 @@ def test_why_a_launcher_stopped_is_the_last_thing_it_said():
     said = "Traceback (most recent call last):\n  x\nValueError: one\n\nTraceback ...\nmy.Error: No trials\nare there\n"
     assert last_error(said) == "No trials"
     assert last_error("") == "it does not say why"
+    full = "OSError: [Errno 28] No space left on device: 'x'\n"
+    assert last_error(full) == "No space left on device: x; make room, then the same command again"

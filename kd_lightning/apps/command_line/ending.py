@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from kd_lightning.apps.command_line.finished import RunsElsewhereError
-from kd_lightning.apps.command_line.going_on import how_it_goes_on, is_search, more_to_tell
+from kd_lightning.apps.command_line.going_on import TOLD, how_it_goes_on, is_search, more_to_tell
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -60,7 +60,8 @@ def told_in_one_line(name: str) -> Iterator[None]:
             yield
         return
     try:
-        yield
+        with _marked_if_it_goes_on(name):
+            yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -69,6 +70,16 @@ def told_in_one_line(name: str) -> Iterator[None]:
             raise
         print(f"kd-{name}: error: {os_error(error)}{_after_room(name, error)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _marked_if_it_goes_on(name: str) -> Iterator[None]:
+    """Let others see that a single run is at work, if it is of a command that goes on where it was."""
+    if name not in TOLD or not own_seat().leads:
+        yield
+        return
+    with marked_as_running(Path(HydraConfig.get().runtime.output_dir)):
+        yield
 
 
 @contextmanager

@@ -29,6 +29,9 @@ def tell(name: str) -> None:
     if parent_process() is not None or not own_seat().leads:  # a worker of a launcher's, or led
         return
     begun = _sweeps_begun()
+    if not begun and {"-m", "--multirun"} & {*sys.argv}:
+        print(f"kd-{name}: interrupted; no job had begun", file=sys.__stderr__, flush=True)
+        return
     how = how_it_goes_on(name, begun[0].config.hydra.sweeper if begun else None)
     if begun and begun[0].config.hydra.launcher["_target_"].endswith(".SlurmLauncher"):
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
+from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.files import LOOK, files_named, is_held, last_change, locked_if_free, write_text
 
 ERROR = "error.txt"
@@ -85,8 +86,8 @@ def state_of(folder: Path, unknown: bool = True) -> str:
             of another user.
     """
     if (folder / MARK).exists():
-        if is_held(folder / JOB, unknown=unknown):
-            return RUNNING
+        if any(is_held(folder / lock, unknown=unknown) for lock in (JOB, FIT)):
+            return RUNNING  # the other lock: another job may go on with what was killed there
         if (folder / MARK).exists():  # if not, it has ended since: the mark goes before the lock
             return KILLED
     return error_of(folder).partition(":")[0] or FINISHED
@@ -121,7 +122,7 @@ def remove_if_empty() -> None:
     """Take a run's folder away if nothing but Hydra wrote there; those of a sweep stay."""
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
-    hydras = {".hydra", f"{now.job.name}.log"}
+    hydras = {".hydra", f"{now.job.name}.log", MARK, f".{JOB}.lock"}
     if now.mode is not RunMode.RUN or folder == Path.cwd() or not folder.is_dir():
         return
     if {path.name for path in folder.iterdir()} <= hydras:
@@ -164,3 +165,8 @@ def overrides_of(folder: Path) -> list[str]:
 def command_of(folder: Path) -> str:
     """Return the command of a job, ``distill`` or ``train``."""
     return str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name)
+
+
+def number_of(folder: Path) -> int:
+    """Return the number of a job in its sweep."""
+    return int(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.num)

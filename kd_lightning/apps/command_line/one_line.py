@@ -120,6 +120,8 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
         return f"there is no choice {name} yet: a new one needs a + in front, +{name}=OPTION"
     if name == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
+    if name == "ckpt_path":
+        return "ckpt_path is kd-train's: what kd-distill was interrupted in goes on by itself, with the same command"
     known = list(settings())
     if re.match("hydra[./]", name):
         inside = {one[len("hydra.") :]: one for one in known if one.startswith(name[: len("hydra.")])}
@@ -146,6 +148,9 @@ def last_error(text: str) -> str:
 
 
 def _in_plain_words(line: str) -> str:
+    refused = re.match(r"\[Errno (\d+)\] ([^:]+?)(?:: '(.+)')?$", line)
+    if refused is not None:
+        return os_error(OSError(int(refused[1]), refused[2], refused[3]))
     return next((plain for said, plain in SEARCHES.items() if said in line), line)
 
 

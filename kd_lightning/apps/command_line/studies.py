@@ -5,18 +5,17 @@ from __future__ import annotations
 import atexit
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
 from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
-from kd_lightning.apps.settings.config_hash import changes_result, is_place
+from kd_lightning.apps.command_line.told import counted, difference, told_settings
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import IN_A_FILE
 
@@ -61,8 +60,8 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
     sweeper = config.hydra.sweeper
     finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
-        own = fixed_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
-        each = [_counted(trial.user_attrs.items()) for trial in finished]
+        own = told_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
+        each = [counted(trial.user_attrs.items()) for trial in finished]
         if differs := next(filter(None, (difference(theirs, own) for theirs in each)), ""):
             raise UserError(
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
@@ -75,39 +74,6 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
                 f"the study {sweeper.study_name} has trials with {differs}: the same range goes on with it, "
                 "hydra.sweeper.study_name=NAME begins another"
             )
-
-
-def fixed_settings(arguments: list[str]) -> dict[str, str]:
-    """Return the settings that all trials of a search share, and on which their results depend.
-
-    Args:
-        arguments: Of the search; the last of two of a name counts.
-
-    Example:
-        >>> fixed_settings(["seed=1", "optimizer.lr=interval(1e-4,1e-2)", "logger=wandb", "seed=2"])
-        {'seed': '2'}
-    """
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    each = {one.get_key_element(): one for one in parsed}
-    return _counted((name, one.get_value_element_as_str()) for name, one in each.items() if not one.is_sweep_override())
-
-
-def _counted(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the settings on which a result depends, as they are called whether or not they are new."""
-    found = ((name.lstrip("+"), value) for name, value in settings if changes_result(name))
-    return {name: value for name, value in found if not is_place(name)}
-
-
-def difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
-    """Return how the settings of earlier trials differ from those of a search.
-
-    Example:
-        >>> difference({"seed": "1", "data.limit": "64"}, {"seed": "2", "encoder": "tiny"})
-        'with data.limit=64 seed=1, without encoder=tiny'
-    """
-    other = " ".join(f"{name}={value}" for name, value in sorted(theirs.items()) if own.get(name) != value)
-    more = " ".join(f"{name}={value}" for name, value in sorted(own.items()) if name not in theirs)
-    return ", ".join([*([f"with {other}"] if other else []), *([f"without {more}"] if more else [])])
 
 
 def before(states: Mapping[str, int]) -> str:

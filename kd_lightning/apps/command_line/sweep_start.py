@@ -6,6 +6,8 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
+from kd_lightning.apps.command_line.occupied import check_jobs, check_run
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, on_cluster
@@ -28,14 +31,20 @@ log = logging.getLogger(__name__)
 
 
 class RecordSweep(Callback):
-    """Let the command know of its sweep: Hydra tells callbacks alone."""
+    """Let the command know of its sweep, and of its folder before anything is written: Hydra tells callbacks alone."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the folder of a single run."""
+        with _refused(config):
+            if own_seat().leads:
+                check_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the sweep, and leave word of it in its folder, as Hydra's own sweeper does, of a search as well.
 
         Hydra makes a warning of what goes wrong in a callback, so this ends the command by itself.
         """
-        try:
+        with _refused(config):
             check_sweep(config)
             folder = Path(config.hydra.sweep.dir)
             sweep = Sweep(config, time.time(), is_new=own_seat().leads and not folder.exists())
@@ -43,6 +52,7 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder, config.get("name", ""))
+                check_jobs(config)
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             if is_search(config.hydra.sweeper):
                 check_study(config)
@@ -52,15 +62,22 @@ class RecordSweep(Callback):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
 
                 watch(begun[0])
-        except Exception as error:
-            forget()
-            if not isinstance(error, OSError | UserError | OmegaConfBaseException | HydraException):
-                sys.stderr = sys.__stderr__  # else this end is taken for one of Hydra's, which refuses with exit code 1
-                traceback.print_exc()
-                sys.exit(1)
-            why = os_error(error) if isinstance(error, OSError) else first_line(error)
-            print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
-            sys.exit(2)
+
+
+@contextmanager
+def _refused(config: DictConfig) -> Iterator[None]:
+    """End the command with one line and exit code 2 where the block refuses it."""
+    try:
+        yield
+    except Exception as error:
+        forget()
+        if not isinstance(error, OSError | UserError | OmegaConfBaseException | HydraException):
+            sys.stderr = sys.__stderr__  # else this end is taken for one of Hydra's, which refuses with exit code 1
+            traceback.print_exc()
+            sys.exit(1)
+        why = os_error(error) if isinstance(error, OSError) else first_line(error)
+        print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
+        sys.exit(2)
 
 
 def warn_of_early_signals(launcher: DictConfig) -> None:

@@ -137,11 +137,13 @@ begun: list[Sweep] = []
 def forget() -> None:
     """Take away the folders, made for them, of sweeps of which no job has begun: what was refused is not missing."""
     for sweep in begun:
-        if not sweep.is_new or sweep.lock is None:
+        if sweep.lock is None:
             continue
         with suppress(OSError):
-            if {path.name for path in sweep.folder.iterdir()} <= {"multirun.yaml", ".submitit", f".{SWEEP}.lock"}:
+            made = {"multirun.yaml", ".submitit", f".{SWEEP}.lock"}
+            if sweep.is_new and {path.name for path in sweep.folder.iterdir()} <= made:
                 shutil.rmtree(sweep.folder)
+        sweep.release()
 
 
 def on_cluster(config: DictConfig) -> bool:
@@ -203,7 +205,9 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}{see}"
     if name not in ("train", "distill"):
         return line
-    mend = "" if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
+    at_work = any(job.state in (BUSY, RUNNING) for job in missing)
+    mend = "wait for those that go on, then " if at_work else ""
+    mend = mend if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
     if searches:
         return f"{line}; {mend}{ADDS}"
     goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)

@@ -57,7 +57,7 @@ class Lacking:
     Args:
         line: What is said of it.
         told: Its arguments on which a result depends; None if they are not known.
-        begun: Whether it has a folder.
+        begun: Whether it has trained, or tried: what was left to another attempt has not.
     """
 
     line: str
@@ -98,7 +98,8 @@ def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments])
         has_result = result_of_job(folder) is not None or (run is not None and run.finished)
         counted = None if told is None else _counted(told)
         if not has_result and counted not in done:
-            yield Lacking(f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}", counted)
+            line = f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}"
+            yield Lacking(line, counted, begun=state_of(folder) != BUSY)
     begun = [told for told in started.values() if told is not None]
     planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
     lacking = [(i, told) for i, told in planned if _counted(told) not in done]

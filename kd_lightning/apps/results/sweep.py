@@ -5,6 +5,7 @@ Hydra builds the callback before a command begins: what is heavy is imported whe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,16 @@ from omegaconf import DictConfig
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.jobs import overrides_of
+from kd_lightning.apps.command_line.jobs import FINISHED, overrides_of, state_of
+from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
     from kd_lightning.apps.results.tables import Row
+
+
+log = logging.getLogger(__name__)
 
 
 class SweepTable(Callback):
@@ -36,7 +41,7 @@ class SweepTable(Callback):
         from kd_lightning.files import write_text
 
         folder = Path(config.hydra.sweep.dir)
-        told = summaries(begun_jobs(folder, config.name))
+        told = summaries([job for job in begun_jobs(folder, config.name) if state_of(job) == FINISHED])
         what = "averages of the sweep"
         if is_search(config.hydra.sweeper):
             what = "averages of these trials, the best first"
@@ -45,8 +50,11 @@ class SweepTable(Callback):
         planned = jobs_of_grid(config.hydra.sweeper, list(config.hydra.overrides.task)) or []
         header, rows = sweep_rows(told, planned)
         if rows:
-            write_text(folder / "report.md", markdown(header, rows) + "\n")
             show_table(f"{what} ({folder / 'report.md'})", header, rows)
+            try:
+                write_text(folder / "report.md", markdown(header, rows) + "\n")
+            except OSError as error:
+                log.warning("%s", os_error(error))
         if prepared := sum("until" in job.summary for job in told):
             jobs = "1 job" if prepared == 1 else f"{prepared} jobs"
             print(f"teachers and soft targets of {jobs} are in {config.paths.store}")

@@ -1,0 +1,126 @@
+"""Folders that are told by name: the work of another job is not written over, and nothing is changed there."""
+
+import json
+import os
+
+import pytest
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from kd_lightning.apps.command_line.ending import told_in_one_line
+from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
+from kd_lightning.apps.command_line.occupied import check_jobs, check_run
+from kd_lightning.errors import UserError
+
+HYDRA = {"sweeper": {}, "job": {"config_name": "train"}}
+
+
+def leave(folder, told, number=0, command="train", status="finished", checkpoint=False):
+    """Leave what a job has made: its results, or a checkpoint, and what Hydra notes of it."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(told))
+    noted = {"hydra": {"job": {"config_name": command, "num": number}}}
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(noted))
+    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    if checkpoint:
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.ckpt").touch()
+
+
+def sweep(folder, *told, subdir="${hydra.job.num}", **settings):
+    """Return the configuration of a sweep into a folder."""
+    node = {**HYDRA, "sweep": {"dir": str(folder), "subdir": subdir}, "overrides": {"task": list(told)}, **settings}
+    return OmegaConf.create({"name": "x", "hydra": node})
+
+
+def run(folder, *told, command="train"):
+    """Return the configuration of a single run in a folder."""
+    node = {"run": {"dir": str(folder)}, "overrides": {"task": list(told)}, "job": {"config_name": command}}
+    return OmegaConf.create({"hydra": node})
+
+
+@pytest.mark.parametrize("told", ["seed=1,2", "seed=1,2,3", "seed=1", "++seed=1,2"])
+def test_a_sweep_that_is_told_the_same_goes_on_in_its_folder(tmp_path, told):
+    """With what changes no result, too; what has no number there is not written over."""
+    for number in (0, 1):
+        leave(tmp_path / str(number), ["skip_finished=true", f"seed={number + 1}", "logger=csv"], number)
+    check_jobs(sweep(tmp_path, told, "data.root=elsewhere", "logger=wandb"))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (["seed=2,3"], "0 holds what kd-train with seed=1 has made: choose another hydra.sweep.dir, or take it away"),
+        (["seed=1,3"], "1 holds what kd-train with seed=2 has made"),
+        (["seed=1,2", "optimizer.lr=1"], "0 holds what kd-train without optimizer.lr=1 has made"),
+    ],
+)
+def test_another_sweep_is_refused(tmp_path, told, said):
+    """Seed 3 was trained over seed 2, to which a job pointed that had skipped it: its score under another seed."""
+    for number in (0, 1):
+        leave(tmp_path / str(number), [f"seed={number + 1}"], number)
+    with pytest.raises(UserError) as error:
+        check_jobs(sweep(tmp_path, *told))
+    assert str(error.value).startswith(f"{tmp_path}/{said}")
+
+
+def test_another_command_is_refused(tmp_path):
+    leave(tmp_path / "0", ["seed=1"], command="distill")
+    with pytest.raises(UserError, match="0 holds what kd-distill has made"):
+        check_jobs(sweep(tmp_path, "seed=1,2"))
+    with pytest.raises(UserError, match=r"0 holds what kd-distill has made: choose another hydra\.run\.dir"):
+        check_run(run(tmp_path / "0", "seed=1"))
+
+
+def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
+    """Each begins at 0, and draws its own values."""
+    leave(tmp_path / "0", ["seed=1", "optimizer.lr=0.5"])
+    with pytest.raises(UserError, match=r"0 holds what kd-train with optimizer\.lr=0\.5 seed=1 has made"):
+        check_jobs(sweep(tmp_path, "seed=1", "optimizer.lr=interval(0,1)", sweeper={"n_trials": 2}))
+
+
+def test_folders_that_are_named_by_settings_are_for_themselves(tmp_path):
+    leave(tmp_path / "seed=1", ["seed=1"])
+    check_jobs(sweep(tmp_path, "seed=2,3", subdir="${hydra.job.override_dirname}"))
+
+
+@pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
+def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, refused):
+    """What was refused, or crashed at once, is mended in its place."""
+    leave(tmp_path / "0", ["seed=1"], status="failed", checkpoint=checkpoint)
+    for check, asked in ((check_jobs, sweep(tmp_path, "seed=2,3")), (check_run, run(tmp_path / "0", "seed=2"))):
+        if refused:
+            with pytest.raises(UserError, match="0 holds what kd-train with seed=1 has made"):
+                check(asked)
+        else:
+            check(asked)
+
+
+def test_a_single_run_has_its_folder_for_itself(tmp_path):
+    """Hydra writes over what it has noted there, before anybody can refuse."""
+    leave(tmp_path, ["seed=1", "ckpt_path=last"])
+    check_run(run(tmp_path, "seed=1"))
+    check_run(run(tmp_path / "new", "seed=2"))
+    with pytest.raises(UserError, match=r"holds what kd-train with seed=1 has made: choose another hydra\.run\.dir"):
+        check_run(run(tmp_path, "seed=2"))
+    with marked_as_running(tmp_path), pytest.raises(UserError, match="is of a command that still goes on: wait"):
+        check_run(run(tmp_path, "seed=1"))
+
+
+def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):
+    """A file server keeps the lock of a machine that is gone."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with marked_as_running(tmp_path):
+        check_run(run(tmp_path, "seed=1"))
+
+
+@pytest.mark.parametrize(("command", "state"), [("train", "running"), ("distill", "running"), ("predict", "finished")])
+def test_a_single_run_is_seen_while_it_runs(tmp_path, monkeypatch, command, state):
+    """Others with ``skip_finished=true`` leave it to it; killed, it is told from one that runs."""
+    now = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+    with told_in_one_line(command):
+        assert state_of(tmp_path) == state
+    assert not os.listdir(tmp_path)
