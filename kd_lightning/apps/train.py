@@ -39,7 +39,7 @@ from kd_lightning.tasks import glue_average
 def run(cfg: DictConfig) -> float | None:
     """Train; return the average score (the objective of a sweep)."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    own = Path(HydraConfig.get().runtime.output_dir)
     check_unlabelled(plain)
     summary = new_summary(plain, versions())
     shared = Shared.of(plain)
@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> float | None:
         if (before := skipped_by_all(cfg, team)) is not None:
             return before[1]
         team.agree(lambda: check(fit))
-        folder, checkpoint = (path and Path(path) for path in team.agree(partial(where, fit, folder)))
+        folder, checkpoint = (path and Path(path) for path in team.agree(partial(where, fit, own)))
         with claimed(folder), SummaryFile(folder, summary):
             warn_of_few_steps(fit)
             if not (team.leads or fit.processes > 1):
@@ -61,8 +61,9 @@ def run(cfg: DictConfig) -> float | None:
             summary["objective"] = glue_average(result["scores"])
             if team.leads:
                 report(fit, result, folder, summary)
-                for left in (ERROR, MARK):  # by a job that ended before
-                    (folder / left).unlink(missing_ok=True)
+                (folder / ERROR).unlink(missing_ok=True)  # of a job that ended before
+        if team.leads and folder != own:
+            (folder / MARK).unlink(missing_ok=True)  # of a job that was killed
     return glue_average(result["scores"])
 
 

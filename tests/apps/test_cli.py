@@ -116,7 +116,7 @@ def test_a_sweep_that_has_not_begun_is_not_gone_on_with(monkeypatch, capfd):
 
 def test_kd_distill_goes_on_by_itself():
     done = call("distill", "experiment=quickstart", "ckpt_path=last")
-    said = "ckpt_path is kd-train's: what kd-distill was interrupted in goes on by itself, with the same command"
+    said = "ckpt_path is kd-train's; kd-distill goes on by itself, with the same command"
     assert (done.returncode, done.stderr) == (2, f"kd-distill: error: {said}\n")
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -13,39 +15,56 @@ from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.jobs import marked_as_running, state_of
 from kd_lightning.apps.command_line.occupied import check_jobs, check_run
 from kd_lightning.errors import UserError
+from kd_lightning.files import locked_if_free
 
-HYDRA = {"sweeper": {}, "job": {"config_name": "train"}}
+
+def composed(*told):
+    """Return a configuration as if it was composed: a default, and what was told."""
+    defaults = {"seed": 1, "logger": "csv", "data": {"limit": None, "root": None}}
+    return OmegaConf.merge(defaults, OmegaConf.from_dotlist([one.lstrip("+") for one in told]))
 
 
-def leave(folder, told, number=0, command="train", status="finished", checkpoint=False):
+@pytest.fixture(autouse=True)
+def loader(monkeypatch):
+    """Hydra, which composes the jobs of a sweep."""
+    own = SimpleNamespace(load_sweep_config=lambda config, told: composed(*told))
+    monkeypatch.setattr(GlobalHydra, "instance", lambda: SimpleNamespace(config_loader=lambda: own))
+
+
+def leave(folder, *told, command="train", status="finished", checkpoint=False):
     """Leave what a job has made: its results, or a checkpoint, and what Hydra notes of it."""
     (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(told))
-    noted = {"hydra": {"job": {"config_name": command, "num": number}}}
-    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(noted))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(told)))
+    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(composed(*told)))
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"job": {"config_name": command}}}))
     (folder / "summary.json").write_text(json.dumps({"status": status}))
     if checkpoint:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "last.ckpt").touch()
 
 
-def sweep(folder, *told, subdir="${hydra.job.num}", **settings):
+def sweep(folder, *told, subdir="${hydra.job.num}", sweeper=(), command="train"):
     """Return the configuration of a sweep into a folder."""
-    node = {**HYDRA, "sweep": {"dir": str(folder), "subdir": subdir}, "overrides": {"task": list(told)}, **settings}
-    return OmegaConf.create({"name": "x", "hydra": node})
+    node = {
+        "sweep": {"dir": str(folder), "subdir": subdir},
+        "sweeper": dict(sweeper),
+        "overrides": {"task": list(told)},
+    }
+    return OmegaConf.create({"hydra": {**node, "job": {"config_name": command}}})
 
 
-def run(folder, *told, command="train"):
+def run(folder, *told, command="train", output_subdir=".hydra"):
     """Return the configuration of a single run in a folder."""
-    node = {"run": {"dir": str(folder)}, "overrides": {"task": list(told)}, "job": {"config_name": command}}
-    return OmegaConf.create({"hydra": node})
+    node = {"run": {"dir": str(folder)}, "overrides": {"task": list(told)}, "output_subdir": output_subdir}
+    return OmegaConf.merge(composed(*told), {"hydra": {**node, "job": {"config_name": command}}})
 
 
 @pytest.mark.parametrize("told", ["seed=1,2", "seed=1,2,3", "seed=1", "++seed=1,2"])
 def test_a_sweep_that_is_told_the_same_goes_on_in_its_folder(tmp_path, told):
     """With what changes no result, too; what has no number there is not written over."""
     for number in (0, 1):
-        leave(tmp_path / str(number), ["skip_finished=true", f"seed={number + 1}", "logger=csv"], number)
+        leave(tmp_path / str(number), "skip_finished=true", f"seed={number + 1}", "logger=csv")
+    leave(tmp_path / "earlier" / "0", "seed=7")
     check_jobs(sweep(tmp_path, told, "data.root=elsewhere", "logger=wandb"))
 
 
@@ -60,36 +79,45 @@ def test_a_sweep_that_is_told_the_same_goes_on_in_its_folder(tmp_path, told):
 def test_another_sweep_is_refused(tmp_path, told, said):
     """Seed 3 was trained over seed 2, to which a job pointed that had skipped it: its score under another seed."""
     for number in (0, 1):
-        leave(tmp_path / str(number), [f"seed={number + 1}"], number)
+        leave(tmp_path / str(number), f"seed={number + 1}")
     with pytest.raises(UserError) as error:
         check_jobs(sweep(tmp_path, *told))
     assert str(error.value).startswith(f"{tmp_path}/{said}")
 
 
 def test_another_command_is_refused(tmp_path):
-    leave(tmp_path / "0", ["seed=1"], command="distill")
+    """One that leaves no word of itself writes over nothing."""
+    leave(tmp_path / "0", "seed=1", command="distill")
     with pytest.raises(UserError, match="0 holds what kd-distill has made"):
         check_jobs(sweep(tmp_path, "seed=1,2"))
-    with pytest.raises(UserError, match=r"0 holds what kd-distill has made: choose another hydra\.run\.dir"):
-        check_run(run(tmp_path / "0", "seed=1"))
+    for command in ("train", "evaluate"):
+        with pytest.raises(UserError, match=r"0 holds what kd-distill has made: choose another hydra\.run\.dir"):
+            check_run(run(tmp_path / "0", "seed=1", command=command))
+    check_run(run(tmp_path / "0", command="evaluate", output_subdir=None))
 
 
 def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
     """Each begins at 0, and draws its own values."""
-    leave(tmp_path / "0", ["seed=1", "optimizer.lr=0.5"])
-    with pytest.raises(UserError, match=r"0 holds what kd-train with optimizer\.lr=0\.5 seed=1 has made"):
-        check_jobs(sweep(tmp_path, "seed=1", "optimizer.lr=interval(0,1)", sweeper={"n_trials": 2}))
+    search = sweep(tmp_path, "optimizer.lr=interval(0,1)", sweeper={"n_trials": 2})
+    (tmp_path / ".sweep.lock").touch()
+    check_jobs(search)
+    leave(tmp_path / "0", "optimizer.lr=0.5")
+    with pytest.raises(UserError, match="0 is of an earlier search, whose trials this one would write over: choose"):
+        check_jobs(search)
 
 
 def test_folders_that_are_named_by_settings_are_for_themselves(tmp_path):
-    leave(tmp_path / "seed=1", ["seed=1"])
-    check_jobs(sweep(tmp_path, "seed=2,3", subdir="${hydra.job.override_dirname}"))
+    """Those of one's own name for a job's number are not."""
+    leave(tmp_path / "0" / "x", "seed=1")
+    check_jobs(sweep(tmp_path, "seed=2,3", subdir="${hydra.job.num}/${hydra.job.override_dirname}"))
+    with pytest.raises(UserError, match="0/x holds what kd-train with seed=1 has made"):
+        check_jobs(sweep(tmp_path, "seed=2,3", subdir="${hydra.job.num}/x"))
 
 
 @pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
 def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, refused):
     """What was refused, or crashed at once, is mended in its place."""
-    leave(tmp_path / "0", ["seed=1"], status="failed", checkpoint=checkpoint)
+    leave(tmp_path / "0", "seed=1", status="failed", checkpoint=checkpoint)
     for check, asked in ((check_jobs, sweep(tmp_path, "seed=2,3")), (check_run, run(tmp_path / "0", "seed=2"))):
         if refused:
             with pytest.raises(UserError, match="0 holds what kd-train with seed=1 has made"):
@@ -98,15 +126,34 @@ def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, ref
             check(asked)
 
 
+def test_what_was_skipped_is_no_work(tmp_path):
+    leave(tmp_path / "run", "seed=1")
+    leave(tmp_path / "0", "seed=1", status="running")
+    (tmp_path / "0" / "finished_in.txt").write_text("../run\n")
+    check_jobs(sweep(tmp_path, "seed=2,3"))
+
+
 def test_a_single_run_has_its_folder_for_itself(tmp_path):
-    """Hydra writes over what it has noted there, before anybody can refuse."""
-    leave(tmp_path, ["seed=1", "ckpt_path=last"])
+    """Hydra writes over what it has noted there, before anybody can refuse; a default may be told, or not."""
+    leave(tmp_path, "ckpt_path=last")
     check_run(run(tmp_path, "seed=1"))
     check_run(run(tmp_path / "new", "seed=2"))
-    with pytest.raises(UserError, match=r"holds what kd-train with seed=1 has made: choose another hydra\.run\.dir"):
+    with pytest.raises(UserError, match=r"holds what kd-train without seed=2 has made: choose another hydra\.run\.dir"):
         check_run(run(tmp_path, "seed=2"))
     with marked_as_running(tmp_path), pytest.raises(UserError, match="is of a command that still goes on: wait"):
         check_run(run(tmp_path, "seed=1"))
+
+
+@pytest.mark.parametrize("text", [None, "a: [1", "", "hydra: {}", "\0"])
+def test_where_there_is_no_word_of_it_nothing_is_refused(tmp_path, text):
+    """Nor is there a traceback."""
+    leave(tmp_path, "seed=1")
+    noted = tmp_path / ".hydra" / "hydra.yaml"
+    if text is None:
+        noted.unlink()
+    else:
+        noted.write_text(text)
+    check_run(run(tmp_path, "seed=2"))
 
 
 def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):
@@ -124,3 +171,11 @@ def test_a_single_run_is_seen_while_it_runs(tmp_path, monkeypatch, command, stat
     with told_in_one_line(command):
         assert state_of(tmp_path) == state
     assert not os.listdir(tmp_path)
+
+
+def test_who_is_gone_on_with_by_another_runs(tmp_path):
+    """``ckpt_path=last`` trains in the folder of a job that was killed, whose mark lies there."""
+    (tmp_path / ".running").touch()
+    assert state_of(tmp_path) == "killed"
+    with locked_if_free(tmp_path / "fit"):
+        assert state_of(tmp_path) == "running"

@@ -638,6 +638,12 @@ def test_what_is_refused_in_a_folder_changes_nothing_there(place):
     for done in (other, alone):
         assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
     assert content() == before
+    evaluation = ["run=outputs/told/0", "hydra.run.dir=outputs/told/${hydra:job.name}"]
+    own = subprocess.run(
+        [sys.executable, "-m", "kd_lightning.evaluate", *evaluation], cwd=place, capture_output=True, text=True
+    )
+    assert (own.returncode, own.stderr) == (0, ""), "a folder whose name is Hydra's to know"
+    assert (place / "outputs" / "told" / "evaluate" / "evaluation.json").exists()
     again = kd("train", *sweep, "seed=1,2", "ckpt_path=last", cwd=place)
     assert again.stderr.count("has finished; skip_finished=true leaves it as it is") == 2
     assert "averages" not in again.stdout, "of what this command has not done"

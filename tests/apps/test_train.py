@@ -471,6 +471,20 @@ def test_a_job_that_is_started_again_after_its_end_ends_well(kd, monkeypatch):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_the_mark_of_a_job_is_its_own(kd):
+    """It stays where a full disk keeps the job from saying how it ended; that of a job that was killed goes."""
+    settings = ["task=animals", "trainer.max_epochs=1"]
+    folder = Path("outputs/train/own")
+    folder.mkdir(parents=True)
+    (folder / ".running").touch()
+    kd("train", *settings, folder=folder)
+    assert (folder / ".running").exists()
+    (folder / "fit.json").unlink()
+    kd("train", *settings, "ckpt_path=last")
+    assert (folder / "fit.json").exists()
+    assert not (folder / ".running").exists()
+
+
 def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     """``checkpoints`` may be a link, as to scratch; a folder may vanish while one looks."""
     run, scratch = tmp_path / "x" / "1", tmp_path / "scratch"

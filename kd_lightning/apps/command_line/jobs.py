@@ -165,8 +165,3 @@ def overrides_of(folder: Path) -> list[str]:
 def command_of(folder: Path) -> str:
     """Return the command of a job, ``distill`` or ``train``."""
     return str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name)
-
-
-def number_of(folder: Path) -> int:
-    """Return the number of a job in its sweep."""
-    return int(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.num)

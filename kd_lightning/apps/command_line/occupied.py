@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.finished import result_of_job
-from kd_lightning.apps.command_line.going_on import is_search
+from kd_lightning.apps.command_line.going_on import TOLD, is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.jobs import RUNNING, command_of, job_folders, number_of, overrides_of, state_of
+from kd_lightning.apps.command_line.jobs import RUNNING, command_of, overrides_of, state_of
 from kd_lightning.apps.command_line.told import difference, told_settings
 from kd_lightning.apps.processes.preemption import started_before
+from kd_lightning.apps.settings.config_hash import PLACES, of_the_result
 from kd_lightning.errors import UserError
 
-BY_NUMBER = r"\$\{hydra[.:]job\.num\}(/[\w.-]+)?"
+NUMBER = "${hydra.job.num}"
+
+BY_NUMBER = re.escape(NUMBER) + r"(/[\w.-]+)?"
 """How the folders of a sweep's jobs are named, where a job's number alone tells which is whose."""
 
 
@@ -29,11 +34,14 @@ def check_run(config: DictConfig) -> None:
     Raises:
         UserError: If another command is at work there, or has left the work of other settings.
     """
-    folder = Path(config.hydra.run.dir)
+    hydra, folder = config.hydra, Path(config.hydra.run.dir)
     other = "choose another hydra.run.dir"
     if not started_before() and state_of(folder, unknown=False) == RUNNING:
         raise UserError(f"{folder} is of a command that still goes on: wait for its end, or {other}")
-    if theirs := _told_otherwise(folder, config.hydra.job.config_name, list(config.hydra.overrides.task)):
+    if hydra.output_subdir is None and hydra.job.config_name not in TOLD:  # it writes over nothing
+        return
+    told = list(hydra.overrides.task)
+    if theirs := _of_another(folder, hydra.job.config_name, told, lambda: config):
         raise UserError(f"{folder} holds what {theirs} has made: {other}, or take it away")
 
 
@@ -44,39 +52,59 @@ def check_jobs(config: DictConfig) -> None:
         config: Of the launching command, with Hydra's part.
 
     Raises:
-        UserError: If one does. The trials of a search write over any.
+        UserError: If one does. The trials of a search would write over any.
     """
-    folder, hydra = Path(config.hydra.sweep.dir), config.hydra
-    places = OmegaConf.to_container(hydra.sweep, resolve=False)
-    if not (isinstance(places, dict) and re.fullmatch(BY_NUMBER, str(places.get("subdir")))):
+    hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
+    places: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
+    subdir = str(places.get("subdir"))
+    if re.fullmatch(BY_NUMBER, subdir) is None:
         return
-    planned = jobs_of_grid(hydra.sweeper, list(hydra.overrides.task))
-    if planned is None and not is_search(hydra.sweeper):
+    if is_search(hydra.sweeper):
+        trials = sorted(trial for trial in folder.glob(subdir.replace(NUMBER, "*")) if trial.is_dir())
+        if found := next(filter(_holds_work, trials), None):
+            raise UserError(
+                f"{found} is of an earlier search, whose trials this one would write over: choose another "
+                "hydra.sweep.dir (the study stays the same), or leave it out"
+            )
         return
-    for job in job_folders(folder, config.get("name", ""), 0.0):
-        number = number_of(job)
-        if planned is not None and number >= len(planned):
-            continue
-        told = None if planned is None else planned[number]
-        if theirs := _told_otherwise(job, hydra.job.config_name, told):
+    loader = GlobalHydra.instance().config_loader
+    for number, told in enumerate(jobs_of_grid(hydra.sweeper, list(hydra.overrides.task)) or []):
+        job = folder / subdir.replace(NUMBER, str(number))
+        composed = lambda told=told: loader().load_sweep_config(config, told)  # noqa: E731
+        if theirs := _of_another(job, hydra.job.config_name, told, composed):
             raise UserError(f"{job} holds what {theirs} has made: choose another hydra.sweep.dir, or take it away")
 
 
-def _told_otherwise(folder: Path, command: str, told: Sequence[str] | None) -> str:
-    """Return whose work a folder holds, if a job was told otherwise; nothing if it holds none, or no word of it.
+def _holds_work(folder: Path) -> bool:
+    """Tell whether there are results in a folder, or a checkpoint."""
+    return result_of_job(folder) == folder or any(folder.glob("checkpoints/*.ckpt"))
+
+
+def _of_another(folder: Path, command: str, told: list[str], composed: Callable[[], DictConfig]) -> str:
+    """Return whose work a folder holds, if not that of the same settings; nothing if there is none, or no word of it.
 
     Args:
         folder: The job's.
         command: Of the one that is to write there.
-        told: Its arguments; of None each differs.
+        told: Its arguments.
+        composed: Returns its configuration.
     """
-    if result_of_job(folder) != folder and not any(folder.glob("checkpoints/*.ckpt")):
+    if not _holds_work(folder):
         return ""
     try:
-        theirs, other = told_settings(overrides_of(folder)), command_of(folder)
-    except FileNotFoundError:
+        other = command_of(folder)
+        if other == command and _settings(OmegaConf.load(folder / ".hydra" / "config.yaml")) == _settings(composed()):
+            return ""
+        how = difference(told_settings(overrides_of(folder)), told_settings(told))
+    except Exception:  # Hydra has left no word of it, or half of one
         return ""
-    own = {} if told is None else told_settings(list(told))
-    if told is not None and (other, theirs) == (command, own):
-        return ""
-    return " ".join(filter(None, [f"kd-{other}", difference(theirs, own)]))
+    return " ".join(filter(None, [f"kd-{other}", how or "with other settings" * (other == command)]))
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """Return the settings on which a result depends, as they are composed, wherever data lie."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    found = of_the_result({name: node for name, node in plain.items() if name != "hydra"})
+    if isinstance(data := found.get("data"), dict):
+        found["data"] = {name: value for name, value in data.items() if name not in PLACES}
+    return found

@@ -121,7 +121,7 @@ def _not_there(name: str, settings: Callable[[], Iterable[str]], options: Callab
     if name == "experiment":
         return "experiments are kd-distill's: choose system=, encoder=, task= and their settings here"
     if name == "ckpt_path":
-        return "ckpt_path is kd-train's: what kd-distill was interrupted in goes on by itself, with the same command"
+        return "ckpt_path is kd-train's; kd-distill goes on by itself, with the same command"
     known = list(settings())
     if re.match("hydra[./]", name):
         inside = {one[len("hydra.") :]: one for one in known if one.startswith(name[: len("hydra.")])}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +38,7 @@ class RecordSweep(Callback):
         """Check the folder of a single run."""
         with _refused(config):
             if own_seat().leads:
+                HydraConfig.instance().set_config(config)  # as Hydra does next: its folder may be told by ${hydra:...}
                 check_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
