@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import RUNNING, command_of, overrides_of, state_of
 from kd_lightning.apps.command_line.told import difference, told_settings
 from kd_lightning.apps.processes.preemption import started_before
-from kd_lightning.apps.settings.config_hash import PLACES, of_the_result
+from kd_lightning.apps.settings.config_hash import counted_settings
 from kd_lightning.errors import UserError
 
 NUMBER = "${hydra.job.num}"
@@ -67,11 +68,10 @@ def check_jobs(config: DictConfig) -> None:
                 "hydra.sweep.dir (the study stays the same), or leave it out"
             )
         return
-    loader = GlobalHydra.instance().config_loader
+    compose = partial(GlobalHydra.instance().config_loader().load_sweep_config, config)
     for number, told in enumerate(jobs_of_grid(hydra.sweeper, list(hydra.overrides.task)) or []):
         job = folder / subdir.replace(NUMBER, str(number))
-        composed = lambda told=told: loader().load_sweep_config(config, told)  # noqa: E731
-        if theirs := _of_another(job, hydra.job.config_name, told, composed):
+        if theirs := _of_another(job, hydra.job.config_name, told, partial(compose, told)):
             raise UserError(f"{job} holds what {theirs} has made: choose another hydra.sweep.dir, or take it away")
 
 
@@ -104,7 +104,4 @@ def _of_another(folder: Path, command: str, told: list[str], composed: Callable[
 def _settings(config: Any) -> dict[str, Any]:
     """Return the settings on which a result depends, as they are composed, wherever data lie."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    found = of_the_result({name: node for name, node in plain.items() if name != "hydra"})
-    if isinstance(data := found.get("data"), dict):
-        found["data"] = {name: value for name, value in data.items() if name not in PLACES}
-    return found
+    return counted_settings({name: node for name, node in plain.items() if name != "hydra"})

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kd_lightning.apps.command_line.jobs import counting
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
-from kd_lightning.apps.settings.config import Config
-from kd_lightning.apps.settings.config_hash import OF_A_SEED, is_place, of_the_result
+from kd_lightning.apps.settings.config_hash import OF_A_SEED, counted_settings
 
 
 @dataclass(frozen=True)
@@ -92,22 +90,13 @@ def _worth(run: Run) -> tuple[bool, float]:
 
 def settings_of(run: Run) -> Settings:
     """Return what makes a run one of its group, by dotted names: no seed, no places, and what its data were."""
-    counted = _flat("", of_the_result(run.config))
-    found = {name: value for name, value in counted if name not in OF_A_SEED and not is_place(name)}
+    found = {name: value for name, value in counted_settings(run.config).items() if name not in OF_A_SEED}
     found["task"] = list(run.config.get("task") or {})
     if run.config.get("pretrain"):
         found["pretrain.task"] = list(run.config["pretrain"].get("task", found["task"]))
     for task, facts in (run.summary.get("data") or {}).items():
         found[f"task.{task}.rows"] = facts.get("fingerprint")
     return found
-
-
-def _flat(prefix: str, node: Config) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(f"{prefix}{name}.", value)
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _key(settings: Settings, *apart: str) -> str:

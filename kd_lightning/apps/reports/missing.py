@@ -99,7 +99,7 @@ def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments])
         counted = None if told is None else _counted(told)
         if not has_result and counted not in done:
             line = f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}"
-            yield Lacking(line, counted, begun=state_of(folder) != BUSY)
+            yield Lacking(line, counted, begun=not error_of(folder).startswith(BUSY))
     begun = [told for told in started.values() if told is not None]
     planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
     lacking = [(i, told) for i, told in planned if _counted(told) not in done]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 NOT_OF_THE_RESULT = frozenset(
@@ -58,6 +58,23 @@ def of_the_result(cfg: Mapping[str, Any]) -> dict[str, Any]:
         cfg: The resolved configuration in plain containers.
     """
     return {str(name): _counted(node, str(name)) for name, node in cfg.items() if name not in LEFT_OUT[""]}
+
+
+def counted_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings on which a job's result depends, by their dotted names, wherever its data lie.
+
+    Args:
+        cfg: The configuration in plain containers.
+    """
+    return {name: value for name, value in _flat("", of_the_result(cfg)) if not is_place(name)}
+
+
+def _flat(prefix: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
 
 
 def is_place(name: str) -> bool:
