@@ -92,13 +92,14 @@ def _of_another(folder: Path, command: str, told: list[str], composed: Callable[
     if not _holds_work(folder):
         return ""
     try:
-        other = command_of(folder)
-        if other == command and _settings(OmegaConf.load(folder / ".hydra" / "config.yaml")) == _settings(composed()):
+        if (other := command_of(folder)) != command:
+            return f"kd-{other}"
+        if _settings(OmegaConf.load(folder / ".hydra" / "config.yaml")) == _settings(composed()):
             return ""
         how = difference(told_settings(overrides_of(folder)), told_settings(told))
     except Exception:  # Hydra has left no word of it, or half of one
         return ""
-    return " ".join(filter(None, [f"kd-{other}", how or "with other settings" * (other == command)]))
+    return f"kd-{other} {how or 'with other settings'}"
 
 
 def _settings(config: Any) -> dict[str, Any]:
