@@ -38,7 +38,7 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
         what: What one waits for; the folder, if it is not told.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -53,15 +53,21 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
         lock.release()
 
 
+def lock_of(path: Path) -> FileLock:
+    """Return the lock that belongs to a path, a hidden file beside it."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
 @contextmanager
-def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
+def locked_if_free(path: Path, patience: float = 0.0, lock: FileLock | None = None) -> Iterator[bool]:
     """Hold the lock that belongs to a path unless another process does, and tell whether it is held here.
 
     Args:
         path: Gives the lock its name.
         patience: Seconds that the other process has to end.
+        lock: It, if this process has it already; it is released at the end.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = lock or lock_of(path)
     try:
         lock.acquire(timeout=patience)
     except Timeout:
@@ -70,7 +76,7 @@ def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
     try:
         yield True
     finally:
-        lock.release()
+        lock.release(force=True)
 
 
 def is_held(path: Path, *, patience: float = GLANCE, unknown: bool = True) -> bool:

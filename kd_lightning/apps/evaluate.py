@@ -14,6 +14,7 @@ from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.scoring import score_ensemble
 from kd_lightning.apps.results.tables import show_scores
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.settings.paths import EVALUATION
 from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.files import write_json
 from kd_lightning.tasks import glue_average
@@ -32,6 +33,6 @@ def run(cfg: DictConfig) -> float | None:
         models = {task.name: opened.models_for(task) for task in tasks}
         found["scores"] = score_ensemble(Ensemble(models), opened.inputs)
         found["average"] = glue_average(found["scores"])
-    write_json(folder / "evaluation.json", found)
+    write_json(folder / EVALUATION, found)
     show_scores(cfg.run, found["scores"])
     return float(found["average"])

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all
+from kd_lightning.apps.command_line.going_on import LEFT_AS_IT_IS
 from kd_lightning.apps.command_line.jobs import ERROR, MARK
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
@@ -79,8 +80,7 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
     is_there = result_of_job(folder) == folder and identity_in(folder) == fit.identity
     if again == "last" and is_there and not started_before():
         raise UserError(
-            f"ckpt_path=last: {from_here(folder)} has finished; skip_finished=true leaves it as it is, "
-            "without ckpt_path it is trained anew"
+            f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
     runs = Path(cfg["paths"]["output"]) / cfg["name"]
     found, checkpoint = find_checkpoint(again, folder, fit.identity, runs, in_sweep)

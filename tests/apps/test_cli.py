@@ -101,7 +101,10 @@ def test_an_interrupt_in_an_import_ends_the_trial_of_a_search(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "kd-train: interrupted; the same command adds trials, with other values\n"
+    assert (
+        done.stderr
+        == "kd-train: interrupted; the same command (without hydra.sweep.dir) adds trials, with other values\n"
+    )
     study = optuna.load_study(study_name="s", storage=storage)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
@@ -123,7 +126,7 @@ def test_kd_distill_goes_on_by_itself():
 @pytest.mark.parametrize(
     ("command", "sweeper", "how"),
     [
-        ("train", {"n_trials": 2}, "adds trials, with other values"),
+        ("train", {"n_trials": 2}, "(without hydra.sweep.dir) adds trials, with other values"),
         ("distill", {}, "with skip_finished=true goes on"),
         ("train", {}, "with ckpt_path=last skip_finished=true goes on"),
     ],

@@ -206,7 +206,7 @@ def test_who_is_started_again_waits_for_the_lock_of_before(tmp_path, monkeypatch
     asked = []
 
     @contextmanager
-    def asking(path, patience=0.0):
+    def asking(path, patience=0.0, lock=None):
         asked.append(patience)
         yield True
 

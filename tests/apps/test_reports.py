@@ -884,7 +884,10 @@ def test_jobs_are_counted_as_hydra_does(told, count):
 @pytest.mark.parametrize(
     ("sweeper", "goes_on"),
     [
-        ({"n_trials": 7}, "the same command adds trials, with other values"),
+        (
+            {"n_trials": 7},
+            "the same command (without hydra.sweep.dir) adds trials, with other values",
+        ),
         ({}, "the same command with skip_finished="),
     ],
 )

@@ -291,7 +291,9 @@ def test_a_search_goes_on_where_it_was(place):
     failed = kd("train", *search, "hydra.sweeper.n_trials=1", "trainer.devices=0", cwd=place)
     assert failed.returncode == 2
     assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
-    assert failed.stderr.endswith("; mend them, then the same command adds trials, with other values\n")
+    assert failed.stderr.endswith(
+        "; mend them, then the same command (without hydra.sweep.dir) adds trials, with other values\n"
+    )
     assert "1 of 1 jobs did not finish: 0 (optimizer.lr=" in failed.stderr, "of one trial, too"
     report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
     said = subprocess.run(report, cwd=place, capture_output=True, text=True).stdout
@@ -388,8 +390,10 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(sweeps, "begun", [])
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
+    monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
     monkeypatch.setattr(sweep_start, "is_search", lambda sweeper: "one of ours".items())
-    node = {"job": {"config_name": "train"}, "sweep": {"dir": folder}, "output_subdir": ".hydra", "sweeper": {}}
+    node = {"job": {"config_name": "train"}, "output_subdir": ".hydra", "sweeper": {}, "overrides": {"task": []}}
+    node["sweep"] = {"dir": folder, "subdir": "${hydra.job.num}"}
     with pytest.raises(SystemExit) as ended, composed_in_one_line("train", io.StringIO()):
         sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
     shown = capfd.readouterr().err
@@ -647,6 +651,35 @@ def test_what_is_refused_in_a_folder_changes_nothing_there(place):
     again = kd("train", *sweep, "seed=1,2", "ckpt_path=last", cwd=place)
     assert again.stderr.count("has finished; skip_finished=true leaves it as it is") == 2
     assert "averages" not in again.stdout, "of what this command has not done"
+    assert "error.txt; the same command with skip_finished=true runs" in again.stderr, "there is nothing to mend"
+
+
+@pytest.mark.slow
+def test_of_runs_that_begin_together_in_a_folder_one_has_it(place):
+    """Each of them trained there, and what the later was told stood beside the earlier one's results."""
+    both = [spelled("train", f"seed={seed}", "hydra.run.dir=outputs/both", cwd=place) for seed in (1, 2)]
+    started = [subprocess.Popen(told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how) for told, how in both]
+    said = [process.communicate(timeout=300)[1] for process in started]
+    won, lost = sorted((0, 1), key=lambda each: started[each].returncode)
+    assert [started[won].returncode, started[lost].returncode] == [0, 2], said
+    assert re.match(
+        "kd-train: error: outputs/both (is of a command that still goes on|holds what kd-train)", said[lost]
+    )
+    noted = place / "outputs" / "both" / ".hydra" / "overrides.yaml"
+    assert f"seed={won + 1}" in yaml.safe_load(noted.read_text())
+    assert yaml.safe_load((noted.parents[1] / "config.yaml").read_text())["seed"] == won + 1
+
+
+@pytest.mark.slow
+def test_jobs_whose_folders_are_named_by_hydra_keep_them(place):
+    """Also options that a pattern chooses are known before the first begins."""
+    told = ["-m", "name=own", "hydra.sweep.dir=outputs/own", "hydra.sweep.subdir='${hydra:job.num}_${seed}'"]
+    assert kd("train", *told, "seed=1", "scheduler=glob(*)", cwd=place).returncode == 0
+    assert sorted(path.name for path in (place / "outputs" / "own").glob("?_1")) == ["0_1", "1_1"]
+    again = kd("train", *told, "seed=1", "scheduler=glob(l*)", cwd=place)
+    assert again.stderr.startswith("kd-train: error: outputs/own/0_1 holds what kd-train with scheduler=constant has")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert kd("train", *told, "seed=1", "scheduler=glob(*)", "skip_finished=true", cwd=place).returncode == 0
 
 
 @pytest.mark.slow

@@ -113,6 +113,18 @@ def test_other_sweeps_are_not_counted(tmp_path):
     assert [job.name for job in begun_jobs(sweep, "distill")] == ["1"]
 
 
+def test_another_sweep_of_the_same_name_is_not_counted(tmp_path):
+    """Two experiments were swept into ``OUTPUT/EXPERIMENT/mine``: each had the other's rows, or waited for its end."""
+    for job in ("distill/mine/0", "bam/mine/0", "tmkd/mine/1"):
+        (tmp_path / job / ".hydra").mkdir(parents=True)
+        (tmp_path / job / ".hydra" / "overrides.yaml").write_text("[]")
+    for sweep in ("distill", "bam"):
+        (tmp_path / sweep / "mine" / "multirun.yaml").touch()
+        os.utime(tmp_path / sweep / "mine" / "multirun.yaml", (1, 1))
+    found = begun_jobs(tmp_path / "distill" / "mine", "distill")
+    assert [str(job.relative_to(tmp_path)) for job in found] == ["distill/mine/0", "tmkd/mine/1"]
+
+
 def test_a_job_that_was_killed_before_it_ran_has_not_finished(tmp_path):
     """It has neither said that it runs, nor how it ended: a sweep that ends with success, and a job less."""
     (tmp_path / "sweep").mkdir()

@@ -78,8 +78,10 @@ def _marked_if_it_goes_on(name: str) -> Iterator[None]:
     if name not in TOLD or not own_seat().leads:
         yield
         return
-    with marked_as_running(Path(HydraConfig.get().runtime.output_dir)):
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with marked_as_running(folder):
         yield
+        (folder / ERROR).unlink(missing_ok=True)  # of a job that it went on with
 
 
 @contextmanager

@@ -10,8 +10,11 @@ TOLD = {"distill": "", "train": "ckpt_path=last"}
 
 FROM_THERE = "goes on from the last checkpoint, if there is one"
 
-ADDS = "the same command adds trials, with other values"
-"""How a search is continued: what was drawn is not drawn again."""
+ADDS = "the same command (without hydra.sweep.dir) adds trials, with other values"
+"""How a search is continued: what was drawn is not drawn again, and its trials have folders of their own."""
+
+LEFT_AS_IT_IS = "skip_finished=true leaves it as it is"
+"""What is said of a job that has finished, where it was told to go on."""
 
 
 def is_search(sweeper: Mapping[str, Any]) -> bool:

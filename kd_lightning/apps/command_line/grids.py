@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -14,6 +15,8 @@ from kd_lightning.apps.command_line.going_on import is_search
 
 def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[str]] | None:
     """Return what each job of a sweep is told, in their order; None where it follows from more than these.
+
+    ``glob(*)`` is known to the command that launches, which has the config groups.
 
     Args:
         sweeper: The sweeper's settings; ``params`` come before what the command was told.
@@ -27,10 +30,12 @@ def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[
     """
     if is_search(sweeper) or not str(sweeper.get("_target_", "BasicSweeper")).endswith("BasicSweeper"):
         return None  # jobs of a search follow from results
+    running = GlobalHydra.instance()
+    loader = running.config_loader() if running.is_initialized() else None
     try:
-        parsed = OverridesParser.create().parse_overrides([*sweeper_params(sweeper), *overrides])
+        parsed = OverridesParser.create(loader).parse_overrides([*sweeper_params(sweeper), *overrides])
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    except (HydraException, AssertionError, ValueError):  # glob(*) needs the config groups, interval(0,1) a sampler
+    except (HydraException, AssertionError, ValueError):  # interval(0,1) needs a sampler, glob(*) the config groups
         return None
     return [list(job) for job in jobs]
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
 from kd_lightning.apps.settings.paths import FIT
-from kd_lightning.files import LOOK, files_named, is_held, last_change, locked_if_free, write_text
+from kd_lightning.files import LOOK, files_named, is_held, last_change, lock_of, locked_if_free, write_text
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
@@ -45,6 +46,27 @@ FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED, BUSY = (
 """How a job stands."""
 
 
+reserved: dict[Path, FileLock] = {}
+"""Folder of a single run of this process -> the lock of its job, from before anything is written there."""
+
+
+def reserve(folder: Path) -> bool:
+    """Hold the lock of a run's folder until it is marked as running, and on; tell whether it was free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_of(folder / JOB)
+    with suppress(Timeout):
+        lock.acquire(timeout=LOOK)
+        reserved[folder.absolute()] = lock
+    return lock.is_locked
+
+
+def let_go(folder: Path) -> None:
+    """Leave a folder to others that was reserved, if it was."""
+    if (lock := reserved.pop(folder.absolute(), None)) is not None:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 @contextmanager
 def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
     """Let others see that the job of a folder runs; of several processes of one job the first does.
@@ -56,6 +78,7 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
         What notes how the job has ended, if it has not finished. On a full disk the mark stays instead.
     """
     stays = False
+    lock = reserved.pop(folder.absolute(), None)
 
     def note(end: str) -> None:
         nonlocal stays
@@ -64,7 +87,7 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
         except OSError:
             stays = True
 
-    with locked_if_free(folder / JOB, LATE if started_before() else LOOK) as ours:
+    with locked_if_free(folder / JOB, LATE if started_before() else LOOK, lock) as ours:
         if ours:
             (folder / ELSEWHERE).unlink(missing_ok=True)
         (folder / MARK).touch()
@@ -141,7 +164,8 @@ def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
     """
     roots = {sweep}
     if sweep.parent.name == name:
-        roots |= {*sweep.parent.parent.glob(f"*/{sweep.name}")}
+        beside = sweep.parent.parent.glob(f"*/{sweep.name}")
+        roots |= {folder for folder in beside if not (folder / "multirun.yaml").exists()}  # else it is another sweep
     told = (path for root in roots for path in files_named("overrides.yaml", root) if path.parent.name == ".hydra")
     found = [path.parents[1] for path in told if last_change(path) >= since]
     return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])

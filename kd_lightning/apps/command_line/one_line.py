@@ -21,6 +21,9 @@ MAKE_ROOM = "make room, then the same command again"
 PART = r"(?:^|(?<=/))\.([^/]+)\.\d+\.part(?=$|/)"
 """Of a path: what we call a file, or a folder, while it is written."""
 
+ERRNO = r"\[Errno (\d+)\] ([^:\n]+)(?:: '(.+?)')?"
+"""How the system's errors are written: number, what was refused, and where."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a disk that is full."""
 
@@ -77,7 +80,7 @@ def one_line(
     found = re.search(r"Could not load '(.+)/(.+?)'", text)
     if found is not None and (known := options_of(found[1])):
         return _no_option(found[1], found[2], known, arguments)
-    refused = list(re.finditer(r"\[Errno (\d+)\] (.+?): '(.+?)'", text))
+    refused = [found for found in re.finditer(ERRNO, text) if found[3]]
     if refused:  # of a chain, the last is what one did in the end
         return os_error(OSError(int(refused[-1][1]), refused[-1][2], refused[-1][3]))
     if GRAMMAR in text and (unread := next((a for a in arguments if not _is_read(a)), None)):
@@ -148,7 +151,7 @@ def last_error(text: str) -> str:
 
 
 def _in_plain_words(line: str) -> str:
-    refused = re.match(r"\[Errno (\d+)\] ([^:]+?)(?:: '(.+)')?$", line)
+    refused = re.match(f"{ERRNO}$", line)
     if refused is not None:
         return os_error(OSError(int(refused[1]), refused[2], refused[3]))
     return next((plain for said, plain in SEARCHES.items() if said in line), line)
@@ -199,7 +202,7 @@ def os_error(error: OSError) -> str:
     """Return what the system refused, and where, as one line."""
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a folder that was copied
         _, to, why = error.args[0][0]
-        found = re.match(r"\[Errno (\d+)\] (.+?)(?:: |$)", str(why))
+        found = re.match(ERRNO, str(why))
         return os_error(OSError(int(found[1]), found[2], to)) if found else f"{why}: {to}; {CHECK_PATH}"
     file = error.filename2 or error.filename  # of a copy, where it was to be
     shown = re.sub(PART, r"\1", str(file or ""))

@@ -37,8 +37,7 @@ class RecordSweep(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a single run."""
         with _refused(config):
-            if own_seat().leads:
-                HydraConfig.instance().set_config(config)  # as Hydra does next: its folder may be told by ${hydra:...}
+            if own_seat().started_by != "us":  # its first process has checked
                 check_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -54,7 +53,8 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder, config.get("name", ""))
-                check_jobs(config)
+            check_jobs(config)
+            if own_seat().leads:
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             if is_search(config.hydra.sweeper):
                 check_study(config)
@@ -70,6 +70,7 @@ class RecordSweep(Callback):
 def _refused(config: DictConfig) -> Iterator[None]:
     """End the command with one line and exit code 2 where the block refuses it."""
     try:
+        HydraConfig.instance().set_config(config)  # as Hydra does next: a folder may be told by ${hydra:...}
         yield
     except Exception as error:
         forget()

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
-from kd_lightning.apps.command_line.going_on import ADDS, is_search, more_to_tell
+from kd_lightning.apps.command_line.going_on import ADDS, LEFT_AS_IT_IS, is_search, more_to_tell
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
@@ -207,7 +207,9 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
         return line
     at_work = any(job.state in (BUSY, RUNNING) for job in missing)
     mend = "wait for those that go on, then " if at_work else ""
-    mend = mend if all(job.state in MENDS_NOTHING for job in missing) else "mend them, then "
+    mend = (
+        mend if all(job.state in MENDS_NOTHING or LEFT_AS_IT_IS in job.error for job in missing) else "mend them, then "
+    )
     if searches:
         return f"{line}; {mend}{ADDS}"
     goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)

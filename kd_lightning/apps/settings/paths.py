@@ -12,6 +12,9 @@ from kd_lightning.errors import UserError
 FIT = "fit"
 """Gives the lock its name, in the folder of a run, of the command that trains there."""
 
+EVALUATION = "evaluation.json"
+"""Holds what ``kd-evaluate`` has found."""
+
 PLACES = (
     "data.download",
     "data.unlabelled",
