@@ -231,7 +231,7 @@ def test_two_runs_that_begin_together_share_no_folder(tmp_path):
     """Both trained there, one over the other: neither had marked it when the other looked."""
     with locked_if_free(tmp_path / "job"), pytest.raises(UserError, match="is of a command that still goes on: wait"):
         check_run(run(tmp_path, "seed=1"))
-    check_run(run(tmp_path, "seed=1"))
+    check_run(run(tmp_path / ".." / tmp_path.name, "seed=1"))
     assert is_held(tmp_path / "job")
     with marked_as_running(tmp_path):
         assert state_of(tmp_path) == "running"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED, BUSY = (
 """How a job stands."""
 
 
-reserved: dict[Path, FileLock] = {}
+reserved: dict[str, FileLock] = {}
 """Folder of a single run of this process -> the lock of its job, from before anything is written there."""
 
 
@@ -56,13 +57,13 @@ def reserve(folder: Path) -> bool:
     lock = lock_of(folder / JOB)
     with suppress(Timeout):
         lock.acquire(timeout=LOOK)
-        reserved[folder.absolute()] = lock
+        reserved[os.path.abspath(folder)] = lock
     return lock.is_locked
 
 
 def let_go(folder: Path) -> None:
     """Leave a folder to others that was reserved, if it was."""
-    if (lock := reserved.pop(folder.absolute(), None)) is not None:
+    if (lock := reserved.pop(os.path.abspath(folder), None)) is not None:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
@@ -78,7 +79,7 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
         What notes how the job has ended, if it has not finished. On a full disk the mark stays instead.
     """
     stays = False
-    lock = reserved.pop(folder.absolute(), None)
+    lock = reserved.pop(os.path.abspath(folder), None)
 
     def note(end: str) -> None:
         nonlocal stays
