@@ -100,7 +100,7 @@ class WandbRun(Logger):
             try:
                 self._run = self._open({**self._facts, **params})
             except Exception as error:
-                log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
+                log.warning("wandb: %s; %s goes on without it", _why(error), self.name)
             self._tried(_over_steps)
 
     @rank_zero_only
@@ -123,7 +123,7 @@ class WandbRun(Logger):
         """End the run, if it is open: its files are whole, and what can be sent in time is sent."""
         error = self._close(exit_code)
         if error is not None:
-            log.warning("wandb: %s; what was not sent of %s is in its files", first_line(error), self.name)
+            log.warning("wandb: %s; what was not sent of %s is in its files", _why(error), self.name)
 
     def _close(self, exit_code: int) -> Exception | None:
         """End the run, if it is open; return what has gone wrong."""
@@ -173,7 +173,7 @@ class WandbRun(Logger):
             try:
                 act(self._run)
             except Exception as error:
-                log.warning("wandb: %s; %s goes on without it", first_line(error), self.name)
+                log.warning("wandb: %s; %s goes on without it", _why(error), self.name)
                 self._close(1)
 
 
@@ -198,6 +198,11 @@ def _end(run: Any, exit_code: int, patience: float) -> None:
         failed.append(TimeoutError(f"its process has not answered for {patience:.0f} seconds"))
     if failed:
         raise failed[0]
+
+
+def _why(error: Exception) -> str:
+    """Return what has gone wrong; that the library's own process has gone shows in several ways."""
+    return "its own process has ended" if isinstance(error, ConnectionError) else first_line(error)
 
 
 def _forget_process() -> None:

@@ -312,8 +312,21 @@ for name in ("one", "two"):
     environment.pop("WANDB_SERVICE", None)  # of the process that runs this test
     command = [sys.executable, "-c", code]
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert told.stderr == "wandb: Connection lost; one goes on without it\n"
+    assert told.stderr == "wandb: its own process has ended; one goes on without it\n"
     assert [len(run["history"]) for run in wandb_runs(tmp_path, patience=1)] == [1, 1]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("Connection lost"), OSError(104, "reset"), BrokenPipeError()])
+def test_a_process_that_has_gone_is_told_as_that(tmp_path, caplog, monkeypatch, error):
+    """On a busy machine it was ``[Errno 104] Connection reset by peer``."""
+
+    def gone(*values):
+        raise error
+
+    run = WandbRun(str(tmp_path), "p", name="mine", offline=True)
+    run._run = SimpleNamespace(log=gone, finish=gone)
+    run.log_metrics({"x": 1.0}, step=1)
+    assert caplog.messages == ["wandb: its own process has ended; mine goes on without it"]
 
 
 def test_an_end_is_not_waited_for_without_end(tmp_path, caplog, monkeypatch):
