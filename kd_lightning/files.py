@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -38,7 +39,7 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
         what: What one waits for; the folder, if it is not told.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(folder)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -53,21 +54,15 @@ def locked(folder: Path, what: str | None = None) -> Iterator[None]:
         lock.release()
 
 
-def lock_of(path: Path) -> FileLock:
-    """Return the lock that belongs to a path, a hidden file beside it."""
-    return FileLock(path.with_name(f".{path.name}.lock"))
-
-
 @contextmanager
-def locked_if_free(path: Path, patience: float = 0.0, lock: FileLock | None = None) -> Iterator[bool]:
+def locked_if_free(path: Path, patience: float = 0.0) -> Iterator[bool]:
     """Hold the lock that belongs to a path unless another process does, and tell whether it is held here.
 
     Args:
         path: Gives the lock its name.
         patience: Seconds that the other process has to end.
-        lock: It, if this process has it already; it is released at the end.
     """
-    lock = lock or lock_of(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=patience)
     except Timeout:
@@ -76,7 +71,7 @@ def locked_if_free(path: Path, patience: float = 0.0, lock: FileLock | None = No
     try:
         yield True
     finally:
-        lock.release(force=True)
+        lock.release()
 
 
 def is_held(path: Path, *, patience: float = GLANCE, unknown: bool = True) -> bool:
@@ -96,12 +91,18 @@ def is_held(path: Path, *, patience: float = GLANCE, unknown: bool = True) -> bo
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name; what the block writes there becomes ``path`` if it ends well, and vanishes if not."""
+    """Give a temporary name; what the block writes there becomes ``path`` if it ends well, and vanishes if not.
+
+    Raises:
+        IsADirectoryError: If a file would take the place of a folder, with all that it holds.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     _remove(temporary)
     try:
         yield temporary
-        if path.is_dir() or temporary.is_dir():  # only a file replaces a file in one step
+        if path.is_dir() and not temporary.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if temporary.is_dir():  # only a file replaces a file in one step
             _remove(path)
         os.replace(temporary, path)
     except BaseException:
@@ -110,8 +111,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``folder`` when the block ends well, and vanishes when it fails."""
+def new_folder(folder: Path, known_by: str | None = None) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``folder`` when the block ends well, and vanishes when it fails.
+
+    Args:
+        folder: The folder; an old one of this name is replaced.
+        known_by: A file that each folder of its kind has.
+
+    Raises:
+        FileExistsError: If there is something of another kind.
+    """
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if known_by and folder.exists() and not empty and not (folder / known_by).exists():
+        raise FileExistsError(errno.EEXIST, f"there is something else ({known_by} is not in it)", str(folder))
     with replacing(folder) as part:
         part.mkdir(parents=True)
         yield part

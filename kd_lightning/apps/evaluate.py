@@ -14,6 +14,7 @@ from kd_lightning.apps.results.job_run import job_run
 from kd_lightning.apps.results.scoring import score_ensemble
 from kd_lightning.apps.results.tables import show_scores
 from kd_lightning.apps.settings.config import Config
+from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.apps.settings.paths import EVALUATION
 from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.files import write_json
@@ -28,7 +29,7 @@ def run(cfg: DictConfig) -> float | None:
     tasks = opened.inputs.tasks
     folder = Path(HydraConfig.get().runtime.output_dir)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    found: Config = {"run": cfg.run}
+    found: Config = {"run": cfg.run, "config_hash": config_hash(plain)}
     with job_run(plain, folder, found):
         models = {task.name: opened.models_for(task) for task in tasks}
         found["scores"] = score_ensemble(Ensemble(models), opened.inputs)

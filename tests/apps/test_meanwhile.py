@@ -18,10 +18,11 @@ from omegaconf import OmegaConf
 
 from kd_lightning import files
 from kd_lightning.apps import predict
-from kd_lightning.apps.command_line import finished
+from kd_lightning.apps.command_line import finished, notes
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line.finished import finished_before, result_of_job
-from kd_lightning.apps.command_line.jobs import goes_on, job_folders, marked_as_running, remove_if_empty, state_of
+from kd_lightning.apps.command_line.jobs import NotOursError, goes_on, marked_as_running, remove_if_empty, state_of
+from kd_lightning.apps.command_line.notes import is_planned, job_folders
 from kd_lightning.apps.fits.resume import claimed
 from kd_lightning.apps.fits.store import stored
 from kd_lightning.apps.processes.preemption import LATE
@@ -46,11 +47,12 @@ def test_who_looks_at_a_job_does_not_stop_it(tmp_path):
     assert state_of(tmp_path) == "finished"
 
 
-def test_what_another_process_does_in_the_folder_stays(tmp_path):
+def test_what_another_process_does_in_the_folder_stays(tmp_path, monkeypatch):
     """The second sweep into a folder took the mark of the first one's job: killed, it counted as finished."""
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.MULTIRUN}))
     (tmp_path / ".running").touch()
     with locked_if_free(tmp_path / "job"):
-        with marked_as_running(tmp_path):
+        with pytest.raises(NotOursError), marked_as_running(tmp_path):
             pass
         assert state_of(tmp_path) == "running"
     assert state_of(tmp_path) == "killed"
@@ -89,6 +91,10 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
         now["job"]["config_name"] = "train"
         now["runtime"]["output_dir"] = "sweep/5"
         assert finished_before(cfg) is None, "each would leave it to the other"
+    now["runtime"]["output_dir"] = "elsewhere/mine"
+    (tmp_path / "elsewhere" / "mine").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "mine" / "summary.json").write_text(json.dumps(summary))
+    assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
 def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
@@ -110,8 +116,9 @@ def test_a_folder_of_a_job_may_vanish_while_one_looks(tmp_path, monkeypatch):
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[]")
     gone = tmp_path / "1" / ".hydra" / "overrides.yaml"
-    monkeypatch.setattr(jobs_of_sweeps, "files_named", lambda name, folder: [*files.files_named(name, folder), gone])
+    monkeypatch.setattr(notes, "files_named", lambda name, folder: [*files.files_named(name, folder), gone])
     assert job_folders(tmp_path, "x", 1.0) == [tmp_path / "0"]
+    assert not is_planned(gone.parents[1], [[]])
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -206,7 +213,7 @@ def test_who_is_started_again_waits_for_the_lock_of_before(tmp_path, monkeypatch
     asked = []
 
     @contextmanager
-    def asking(path, patience=0.0, lock=None):
+    def asking(path, patience=0.0):
         asked.append(patience)
         yield True
 

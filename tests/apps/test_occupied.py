@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from pathlib import Path
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,13 +14,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line import occupied
+from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
+from kd_lightning.apps.command_line import occupied, sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
-from kd_lightning.apps.command_line.jobs import let_go, marked_as_running, state_of
-from kd_lightning.apps.command_line.occupied import check_jobs, check_run
+from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
+from kd_lightning.apps.command_line.notes import command_of, overrides_of
+from kd_lightning.apps.command_line.occupied import check_jobs, take_folder
 from kd_lightning.apps.processes.seat import Seat
+from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.errors import UserError
-from kd_lightning.files import is_held, locked_if_free
+from kd_lightning.files import locked_if_free
 
 
 def composed(*told):
@@ -40,6 +44,7 @@ def loader(monkeypatch):
     hydra = SimpleNamespace(config_loader=lambda: own, is_initialized=lambda: False)
     monkeypatch.setattr(GlobalHydra, "instance", lambda: hydra)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
+    monkeypatch.setattr(occupied, "check_early", lambda config: None)
 
 
 def leave(folder, *told, command="train", status="finished", checkpoint=False):
@@ -48,7 +53,8 @@ def leave(folder, *told, command="train", status="finished", checkpoint=False):
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(told)))
     (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(composed(*told)))
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"job": {"config_name": command}}}))
-    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    written = {"status": status, "config_hash": config_hash(OmegaConf.to_container(composed(*told)))}
+    (folder / "summary.json").write_text(json.dumps(written))
     if checkpoint:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "last.ckpt").touch()
@@ -64,16 +70,15 @@ def sweep(folder, *told, subdir="${hydra.job.num}", sweeper=(), command="train")
     return OmegaConf.merge(composed(), {"hydra": {**node, "job": {"config_name": command}}})
 
 
-def run(folder, *told, command="train", output_subdir=".hydra"):
-    """Return the configuration of a single run in a folder."""
-    node = {"run": {"dir": str(folder)}, "overrides": {"task": list(told)}, "output_subdir": output_subdir}
-    return OmegaConf.merge(composed(*told), {"hydra": {**node, "job": {"config_name": command}}})
-
-
-def begin(config):
-    """Check the folder of a single run, as its command does, and leave it again."""
-    check_run(config)
-    let_go(Path(config.hydra.run.dir))
+def take(folder, *told, command="train", mode=RunMode.RUN):
+    """Take a folder, as a job does that is told this."""
+    now = {"job": {"config_name": command}, "overrides": {"task": list(told)}, "mode": mode}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+        patch.setattr(HydraConfig, "instance", lambda: SimpleNamespace(cfg=OmegaConf.create({"hydra": now})))
+        folder.mkdir(exist_ok=True)
+        with marked_as_running(folder, partial(take_folder, composed(*told))):
+            assert state_of(folder) == "running"
 
 
 @pytest.mark.parametrize("told", ["seed=1,2", "seed=1,2,3", "seed=1", "++seed=1,2"])
@@ -82,7 +87,7 @@ def test_a_sweep_that_is_told_the_same_goes_on_in_its_folder(tmp_path, told):
     for number in (0, 1):
         leave(tmp_path / str(number), "skip_finished=true", f"seed={number + 1}", "logger=csv")
     leave(tmp_path / "earlier" / "0", "seed=7")
-    check_jobs(sweep(tmp_path, told, "data.root=elsewhere", "logger=wandb"))
+    check_jobs(sweep(tmp_path, told, "logger=wandb"))
 
 
 @pytest.mark.parametrize(
@@ -103,14 +108,30 @@ def test_another_sweep_is_refused(tmp_path, told, said):
 
 
 def test_another_command_is_refused(tmp_path):
-    """One that leaves no word of itself writes over nothing."""
     leave(tmp_path / "0", "seed=1", command="distill")
+    summary = json.loads((tmp_path / "0" / "summary.json").read_text())
+    (tmp_path / "0" / "summary.json").write_text(json.dumps(summary | {"config_hash": "of a distillation"}))
     with pytest.raises(UserError, match="0 holds what kd-distill has made"):
         check_jobs(sweep(tmp_path, "seed=1,2"))
     for command in ("train", "evaluate"):
         with pytest.raises(UserError, match=r"0 holds what kd-distill has made: choose another hydra\.run\.dir"):
-            begin(run(tmp_path / "0", "seed=1", command=command))
-    begin(run(tmp_path / "0", command="evaluate", output_subdir=None))
+            take(tmp_path / "0", "seed=1", command=command)
+
+
+@pytest.mark.parametrize("subdir", ["../up/${hydra.job.num}", "${hydra.job.num}/../x", "/elsewhere/${hydra.job.num}"])
+def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path, subdir):
+    """Outside they were not found at its end, and written over without a look."""
+    with pytest.raises(UserError, match=r"hydra\.sweep\.subdir is .*, expected a folder below hydra\.sweep\.dir"):
+        check_jobs(sweep(tmp_path, "seed=1,2", subdir=subdir))
+
+
+@pytest.mark.parametrize("folder", ["named", "s_${at:%S}"])
+def test_a_place_that_cannot_be_told_is_one_line(tmp_path, folder):
+    """Eighty lines of traceback, of a misspelt setting; where all folders are new the first job shows it."""
+    OmegaConf.register_new_resolver("at", time.strftime, replace=True)
+    (tmp_path / "named" / "0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"^hydra\.sweep\.dir, hydra\.sweep\.subdir, of job 0: Interpolation key 'nix'"):
+        check_jobs(sweep(tmp_path / folder, "seed=1,2", subdir="${hydra.job.num}_${nix}"))
 
 
 def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
@@ -119,7 +140,7 @@ def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
     (tmp_path / ".sweep.lock").touch()
     check_jobs(search)
     leave(tmp_path / "0", "optimizer.lr=0.5")
-    with pytest.raises(UserError, match="0 is of an earlier search, whose trials this one would write over: choose"):
+    with pytest.raises(UserError, match="0 is of an earlier sweep, and trials of this one would be written over it"):
         check_jobs(search)
 
 
@@ -142,40 +163,41 @@ def test_folders_may_be_named_by_anything(tmp_path, folder, subdir, holds):
         check_jobs(sweep(tmp_path / folder, "seed=2,3", "data.limit=8", "optimizer.lr=1", subdir=subdir))
 
 
-@pytest.mark.parametrize(("folder", "composes"), [("s_${at:%S}", 0), ("s_${at:%Y}", 2), ("new", 0), ("${seed}/s", 2)])
-def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, composes):
+@pytest.mark.parametrize(
+    ("folder", "subdir", "composes"),
+    [
+        ("s_${at:%S}", "${hydra.job.num}", 0),
+        ("s_${at:%S}", "x_${seed}", 2),
+        ("s_${at:%Y}", "${hydra.job.num}", 2),
+        ("new", "job_${hydra.job.num}", 0),
+        ("new", "x", 2),
+        ("${seed}/s", "${hydra.job.num}", 2),
+        ("old", "${hydra.job.num}", 1),
+    ],
+)
+def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, subdir, composes):
     """A fifth of a second a job, before any begins."""
     OmegaConf.register_new_resolver("at", time.strftime, replace=True)
     asked = []
     loader = GlobalHydra.instance().config_loader()
-    monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.append(told) or config)
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / ".sweep.lock").touch()
-    check_jobs(sweep(tmp_path / folder, "seed=1,2"))
+    compose = loader.load_sweep_config
+    monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.append(told) or compose(config, told))
+    (tmp_path / "old" / "1").mkdir(parents=True)
+    asking = sweep(tmp_path / folder, "seed=1,2", subdir=subdir)
+    if subdir == "x":
+        with pytest.raises(UserError, match="jobs 0 and 1 would both write to"):
+            check_jobs(asking)
+    else:
+        check_jobs(asking)
     assert len(asked) == composes
 
 
-@pytest.mark.parametrize("named", ["job_${hydra.job.num}", "${hydra.job.num}/x", "lr_${optimizer.lr}"])
-def test_trials_may_be_named_by_anything(tmp_path, named):
-    """What else lies there is not a trial."""
-    search = sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2})
-    for other in ("2026-01-01/x", "job_new", "other"):
+def test_what_lies_beside_is_no_trial(tmp_path):
+    """Nor is a trial refused that is named by its values: it looks for itself."""
+    for other in ("2026-01-01", "job_1", "other"):
         leave(tmp_path / other, "seed=1")
-    check_jobs(search)
-    trial = tmp_path / named.replace("${hydra.job.num}", "1").replace("${optimizer.lr}", "0.5")
-    leave(trial, "optimizer.lr=0.5")
-    with pytest.raises(UserError, match=f"{trial.relative_to(tmp_path)} is of an earlier search"):
-        check_jobs(search)
-    check_jobs(sweep(tmp_path, "seed=interval(0,1)", subdir="${hydra.job.override_dirname}", sweeper={"n_trials": 2}))
-
-
-def test_jobs_of_a_sweeper_of_ones_own_may_be_any(tmp_path):
-    """What each is told is not known before it begins."""
-    own = sweep(tmp_path, "seed=1,2", sweeper={"_target_": "mine.Sweeper"})
-    check_jobs(own)
-    leave(tmp_path / "1", "seed=1")
-    with pytest.raises(UserError, match="1 is of an earlier sweep"):
-        check_jobs(own)
+    for named in ("${hydra.job.num}", "lr_${optimizer.lr}"):
+        check_jobs(sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2}))
 
 
 def test_two_jobs_of_a_sweep_share_no_folder(tmp_path):
@@ -193,20 +215,69 @@ def test_a_run_and_a_sweep_share_no_folder(tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").touch()
     with pytest.raises(UserError, match=r"sweep holds what a sweep has made: choose another hydra\.run\.dir"):
-        begin(run(tmp_path / "sweep", "seed=1"))
-    begin(run(tmp_path / "sweep" / "0", "seed=1"))
+        take(tmp_path / "sweep", "seed=1")
+    take(tmp_path / "sweep", "seed=1", mode=RunMode.MULTIRUN)
+    take(tmp_path / "sweep" / "0", "seed=1")
+
+
+def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_path, monkeypatch, capsys):
+    """By a process that did not see it; a search of two whose trials share a folder ended well, with one."""
+    leave(tmp_path / "s", "seed=1")
+    for number in (10, 9):
+        now = {"mode": RunMode.MULTIRUN, "job": {"num": number}, "sweep": {"dir": str(tmp_path)}, "launcher": {}}
+        now |= {"overrides": {"task": [f"seed={number}"]}, "runtime": {"output_dir": str(tmp_path / "s")}}
+        now["launcher"] = {"_target_": "x"}
+        monkeypatch.setattr(HydraConfig, "get", lambda now=now: OmegaConf.create(now))
+
+        def take(folder):
+            raise NotOursError(f"{folder.name} is another's")
+
+        with pytest.raises(NotOursError), told_in_one_line("train", take):
+            pytest.fail("it has begun")
+    for sweeper in ({"_target_": "mine.Sweeper"}, {}):
+        node = {**now, "sweeper": sweeper, "overrides": {"task": ["seed=9,10"]}}
+        monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            sweeps.end_of_sweep("train")
+        last = capsys.readouterr().err
+        if sweeper:
+            assert ended.value.code == 2
+            assert "2 of 3 jobs did not finish: 9 (seed=9, its folder is another's), 10 (seed=10, its" in last
+            assert "; mend them, then the same command" in last
+            assert "error.txt" not in last
+        else:
+            assert "2 of 2 jobs did not finish: 0 (seed=9, not started)" in last, "it is told once"
 
 
 @pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
 def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, refused):
     """What was refused, or crashed at once, is mended in its place."""
     leave(tmp_path / "0", "seed=1", status="failed", checkpoint=checkpoint)
-    for check, asked in ((check_jobs, sweep(tmp_path, "seed=2,3")), (begin, run(tmp_path / "0", "seed=2"))):
+    jobs = partial(check_jobs, sweep(tmp_path, "seed=2,3"))
+    for check in (jobs, partial(take, tmp_path / "0", "seed=2")):
         if refused:
             with pytest.raises(UserError, match="0 holds what kd-train with seed=1 has made"):
-                check(asked)
+                check()
         else:
-            check(asked)
+            check()
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_who_has_begun_keeps_the_folder(tmp_path, status):
+    """A distillation that was killed has its checkpoint in the store, and goes on here."""
+    leave(tmp_path, "seed=1", status=status, command="distill")
+    take(tmp_path, "seed=1", command="distill")
+    with pytest.raises(NotOursError, match="holds what kd-distill with seed=1 has made"):
+        take(tmp_path, "seed=2", command="distill")
+
+
+def test_soft_targets_lie_in_the_store(tmp_path):
+    """The first wave of two leaves no scores, and the second may have its folder."""
+    leave(tmp_path, "seed=1", "until=soft_targets")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"until": "soft_targets"}))
+    take(tmp_path, "seed=1")
 
 
 def test_what_was_skipped_is_no_work(tmp_path):
@@ -216,70 +287,119 @@ def test_what_was_skipped_is_no_work(tmp_path):
     check_jobs(sweep(tmp_path, "seed=2,3"))
 
 
-def test_a_single_run_has_its_folder_for_itself(tmp_path):
-    """Hydra writes over what it has noted there, before anybody can refuse; a default may be told, or not."""
-    leave(tmp_path, "ckpt_path=last")
-    begin(run(tmp_path, "seed=1"))
-    begin(run(tmp_path / "new", "seed=2"))
-    with pytest.raises(UserError, match=r"holds what kd-train without seed=2 has made: choose another hydra\.run\.dir"):
-        begin(run(tmp_path, "seed=2"))
-    with marked_as_running(tmp_path), pytest.raises(UserError, match="is of a command that still goes on: wait"):
-        begin(run(tmp_path, "seed=1"))
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+def test_a_job_has_its_folder_for_itself(tmp_path, mode):
+    """Not a file is changed of another's; a default may be told, or not."""
+    which = "run" if mode is RunMode.RUN else "sweep"
+    own, new = tmp_path / "own", tmp_path / "new"
+    leave(own, "ckpt_path=last")
+    (own / ".running").touch()  # it was killed
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    with pytest.raises(NotOursError, match=rf"holds what kd-train without seed=2 has made: .* hydra\.{which}\.dir"):
+        take(own, "seed=2", mode=mode)
+    for held in ("job", "fit"):
+        with locked_if_free(own / held), pytest.raises(NotOursError, match="is of a command that goes on: wait"):
+            take(own, "seed=1", mode=mode)
+    (own / ".fit.lock").unlink(missing_ok=True)
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    take(own, "seed=1", mode=mode)
+    assert overrides_of(own) == ["seed=1"]
+    take(new, "seed=2", "name='x_${seed}'", mode=mode)
+    assert overrides_of(new) == ["seed=2", "name='x_${seed}'"], "as it was told"
+    assert command_of(new) == "train"
+    assert OmegaConf.load(new / ".hydra" / "config.yaml").seed == 2
+    assert sorted(os.listdir(new)) == [".hydra"]
 
 
-def test_two_runs_that_begin_together_share_no_folder(tmp_path):
-    """Both trained there, one over the other: neither had marked it when the other looked."""
-    with locked_if_free(tmp_path / "job"), pytest.raises(UserError, match="is of a command that still goes on: wait"):
-        check_run(run(tmp_path, "seed=1"))
-    check_run(run(tmp_path / ".." / tmp_path.name, "seed=1"))
-    assert is_held(tmp_path / "job")
-    with marked_as_running(tmp_path):
-        assert state_of(tmp_path) == "running"
-    assert not os.listdir(tmp_path)
-    assert not is_held(tmp_path / "job")
+def test_settings_that_are_told_alike_may_differ(tmp_path, monkeypatch):
+    """By a variable of the environment, or what a default has become: the values count."""
+    monkeypatch.setenv("SEED", "1")
+    told = "seed=${oc.decode:${oc.env:SEED}}"
+    leave(tmp_path, told)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    settings = OmegaConf.to_container(composed(told), resolve=True)
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"config_hash": config_hash(settings)}))
+    take(tmp_path, told)
+    monkeypatch.setenv("SEED", "2")
+    with pytest.raises(NotOursError, match="holds what kd-train with other settings or data has made"):
+        take(tmp_path, told)
+
+
+def test_data_of_another_place_make_another_result(tmp_path):
+    """As ``skip_finished`` takes it; what is told of a default's place is no difference in words."""
+    leave(tmp_path, "data.root=here")
+    with pytest.raises(NotOursError, match="holds what kd-train with other settings or data has made"):
+        take(tmp_path, "data.root=there")
+
+
+def test_a_wrong_setting_is_told_and_nothing_is_changed(tmp_path, monkeypatch):
+    """The folder is not known to be its own, so it is not noted there as what failed."""
     leave(tmp_path, "seed=1")
-    before = sorted(os.listdir(tmp_path))
-    with pytest.raises(UserError, match="holds what kd-train with seed=1 has made"):
-        check_run(run(tmp_path, "seed=2"))
-    assert sorted(os.listdir(tmp_path)) == before
+
+    def check(config):
+        raise UserError("seed is x, expected a number")
+
+    monkeypatch.setattr(occupied, "check_early", check)
+    with pytest.raises(NotOursError, match="seed is x, expected a number"):
+        take(tmp_path, "seed=x")
+    assert overrides_of(tmp_path) == ["seed=1"]
 
 
 def test_one_who_is_led_is_refused_as_its_first_is(tmp_path, monkeypatch):
-    """It waited ten minutes for the first; the folder is the first's."""
-    monkeypatch.setattr(occupied, "own_seat", lambda: Seat(1, 2, 1, 0, "slurm"))
+    """It waited ten minutes for the first; what is noted is the first's to write, and who we have started is ours."""
     leave(tmp_path, "seed=1")
-    with locked_if_free(tmp_path / "job"):
-        check_run(run(tmp_path, "seed=1"))
-        with pytest.raises(UserError, match="holds what kd-train with seed=1 has made"):
-            check_run(run(tmp_path, "seed=2"))
+    before = (tmp_path / ".hydra" / "overrides.yaml").stat().st_mtime_ns
+    for seat, refused in ((Seat(1, 2, 1, 0, "slurm"), True), (Seat(1, 2, 1, 0, "us"), False)):
+        monkeypatch.setattr(occupied, "own_seat", lambda seat=seat: seat)
+        take(tmp_path, "seed=1")
+        with pytest.raises(NotOursError) if refused else nullcontext():
+            take(tmp_path, "seed=2")
+    assert (tmp_path / ".hydra" / "overrides.yaml").stat().st_mtime_ns == before
 
 
 def test_an_evaluation_is_not_written_over(tmp_path):
-    leave(tmp_path / "one", "seed=1", command="evaluate", status="")
-    begin(run(tmp_path / "one", "seed=2", command="evaluate"))
-    (tmp_path / "one" / "evaluation.json").touch()
-    begin(run(tmp_path / "one", "seed=1", command="evaluate"))
-    with pytest.raises(UserError, match="holds what kd-evaluate with seed=1 has made"):
-        begin(run(tmp_path / "one", "seed=2", command="evaluate"))
+    leave(tmp_path, "seed=1", command="evaluate")
+    (tmp_path / "summary.json").rename(tmp_path / "evaluation.json")
+    take(tmp_path, "seed=1", command="evaluate")
+    with pytest.raises(NotOursError, match="holds what kd-evaluate with seed=1 has made"):
+        take(tmp_path, "seed=2", command="evaluate")
+
+
+@pytest.mark.parametrize(("command", "made"), [("predict", "toy-validation.csv"), ("evaluate", "evaluation.json")])
+def test_predictions_are_of_one_model(tmp_path, command, made):
+    """A report took those of one for another's: beside them stood what the later command had been told."""
+    take(tmp_path, "run=a", command=command)
+    take(tmp_path, "run=b", command="predict")
+    assert overrides_of(tmp_path) == ["run=b"], "nothing was made"
+    (tmp_path / made).write_text("{}")
+    take(tmp_path, f"run={os.path.abspath('b')}", "split=train", command="predict")
+    for other in ("predict", "evaluate"):
+        with pytest.raises(NotOursError, match=r"holds what kd-predict with run=.*b has made: choose another"):
+            take(tmp_path, "run=a", command=other)
 
 
 @pytest.mark.parametrize("text", [None, "a: [1", "", "hydra: {}", "\0"])
-def test_where_there_is_no_word_of_it_nothing_is_refused(tmp_path, text):
-    """Nor is there a traceback."""
+def test_who_has_made_it_may_not_be_known(tmp_path, text):
+    """Nor is there a traceback; of a version that noted no hash nothing is known."""
     leave(tmp_path, "seed=1")
     noted = tmp_path / ".hydra" / "hydra.yaml"
     if text is None:
         noted.unlink()
     else:
         noted.write_text(text)
-    begin(run(tmp_path, "seed=2"))
+    with pytest.raises(NotOursError, match="holds what another command has made"):
+        take(tmp_path, "seed=2")
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
+    take(tmp_path, "seed=2")
 
 
 def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):
     """A file server keeps the lock of a machine that is gone."""
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with marked_as_running(tmp_path):
-        begin(run(tmp_path, "seed=1"))
+    monkeypatch.setattr(jobs_of_sweeps, "LATE", 0.1)
+    with locked_if_free(tmp_path / "job"):
+        take(tmp_path, "seed=1")
+    assert overrides_of(tmp_path) == ["seed=1"]
 
 
 @pytest.mark.parametrize(("command", "state"), [("train", "running"), ("distill", "running"), ("predict", "finished")])

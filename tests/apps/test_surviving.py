@@ -326,9 +326,9 @@ def test_folders_of_jobs_may_have_other_names(place):
     done = kd("train", "-m", "name=deep", "seed=-1,-2", "hydra.sweep.subdir='${hydra.job.num}/x'", cwd=place)
     last = done.stderr.splitlines()[-1]
     assert "2 of 2 jobs did not finish: 0/x (seed=-1, refused), 1/x (seed=-2, refused); see outputs/deep/" in last
-    assert "/**/error.txt; mend" in last
-    done = kd("train", "-m", "name=deep", "seed=1,2", "hydra.output_subdir=null", cwd=place)
-    assert done.stderr.startswith("kd-train: error: hydra.output_subdir is null: what each job of a sweep was told")
+    assert "/*/*/error.txt; mend" in last
+    done = kd("train", "-m", "name=deep", "seed=1,2", "hydra.output_subdir=.noted", cwd=place)
+    assert done.stderr.startswith("kd-train: error: hydra.output_subdir is .noted: a command leaves .hydra in its")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
@@ -364,7 +364,8 @@ def test_a_folder_is_of_one_command(place):
     """The later one would write over the other's results, and both end well."""
     with locked_if_free(place / "outputs" / "held" / "fit"):
         done = kd("distill", "encoder@teacher.encoder=tiny", "hydra.run.dir=outputs/held", cwd=place)
-    assert done.stderr.endswith("outputs/held is being trained by another command: wait for its end\n")
+    said = "outputs/held is of a command that goes on: wait for its end, or choose another hydra.run.dir"
+    assert done.stderr == f"kd-distill: error: {said}\n"
     assert done.returncode == 2
     assert not (place / "outputs" / "held" / "summary.json").exists()
 
@@ -372,7 +373,7 @@ def test_a_folder_is_of_one_command(place):
 @pytest.mark.parametrize("part", ["launcher", "sweeper"])
 def test_an_option_that_is_told_as_a_setting(part):
     """``string indices must be integers``."""
-    config = OmegaConf.create({"hydra": {"output_subdir": ".hydra", "sweeper": {}, part: "joblib"}})
+    config = OmegaConf.create({"hydra": {"output_subdir": None, "sweeper": {}, part: "joblib"}})
     with pytest.raises(UserError, match=f"hydra.{part} is joblib, expected an option: hydra/{part}=joblib"):
         check_sweep(config)
 
@@ -392,7 +393,7 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
     monkeypatch.setattr(sweep_start, "is_search", lambda sweeper: "one of ours".items())
-    node = {"job": {"config_name": "train"}, "output_subdir": ".hydra", "sweeper": {}, "overrides": {"task": []}}
+    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}, "overrides": {"task": []}}
     node["sweep"] = {"dir": folder, "subdir": "${hydra.job.num}"}
     with pytest.raises(SystemExit) as ended, composed_in_one_line("train", io.StringIO()):
         sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
@@ -409,7 +410,7 @@ def test_one_that_searches_is_one(monkeypatch):
     for name in ("PROCID", "LOCALID", "NODEID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "x")
-    grid = OmegaConf.create({"hydra": {"output_subdir": ".hydra", "sweeper": {}}})
+    grid = OmegaConf.create({"hydra": {"output_subdir": None, "sweeper": {}}})
     check_sweep(grid)
     with pytest.raises(UserError, match="a search was started by 2 processes"):
         check_sweep(OmegaConf.merge(grid, {"hydra": {"sweeper": {"n_trials": 3}}}))
@@ -545,24 +546,56 @@ def test_the_last_line_of_a_sweep_says_what_its_jobs_do(tmp_path, monkeypatch, c
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[seed=1]")
     (tmp_path / "0" / "error.txt").write_text(f"{error}\n")
-    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "launcher": {"_target_": "x"}, "overrides": {"task": []}}
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "launcher": {"_target_": "x"}}
+    node["overrides"] = {"task": ["seed=1"]}
     monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
     with pytest.raises(SystemExit):
         sweeps.end_of_sweep("train")
     assert f"; mend them, then the same command with {more}skip_finished=true runs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("sweeper", "more"), [({}, ""), ({"n_trials": 2}, "; the same command (without hydra.sweep.dir) adds")]
+)
+def test_a_sweep_that_stopped_between_jobs_has_not_ended_well(tmp_path, monkeypatch, capsys, sweeper, more):
+    """A worker was killed that had no job: exit code 2, and no word of how to go on."""
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[seed=1]")
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": sweeper, "launcher": {"_target_": "x"}, "callbacks": {}}
+    node["overrides"] = {"task": ["seed=1"]}
+    monkeypatch.setattr(
+        sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0, stopped="a worker died")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        sweeps.end_of_sweep("train")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"kd-train: error: the sweep stopped: a worker died{more}")
+
+
+def test_jobs_of_an_earlier_command_are_not_a_sweeps_own(tmp_path):
+    """They waited in a queue, and began in its folder: two of four jobs did not finish, of a sweep of two."""
+    for number, told in enumerate(("seed=1", "seed=7")):
+        (tmp_path / str(number) / ".hydra").mkdir(parents=True)
+        (tmp_path / str(number) / ".hydra" / "overrides.yaml").write_text(f"[{told}]")
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "overrides": {"task": ["seed=1,2"]}}
+    told = [(job.name, job.state) for job in sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0).jobs()]
+    assert told == [("0", "finished"), ("1", "not started")]
+
+
 def test_a_sweep_has_its_folder_for_itself(tmp_path):
     """Two of them would write over each other's results, and each find jobs that it did not start."""
-    lock = claim(tmp_path, "x")
+    lock = claim(tmp_path)
     with pytest.raises(UserError, match="is of a sweep that still goes on: wait for its end, or choose another"):
-        claim(tmp_path, "x")
+        claim(tmp_path)
     lock.release()
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[]\n")
-    with marked_as_running(tmp_path / "0"), pytest.raises(UserError, match=r"/0 goes on, of an earlier sweep into"):
-        claim(tmp_path, "x")
-    claim(tmp_path, "x").release()
+    with (
+        marked_as_running(tmp_path / "0"),
+        pytest.raises(UserError, match="/0 still goes on: wait for its end"),
+    ):
+        claim(tmp_path)
+    claim(tmp_path).release()
 
 
 @pytest.mark.parametrize(
@@ -596,7 +629,7 @@ def test_only_what_was_made_for_a_refused_sweep_is_taken_away(tmp_path, monkeypa
     for name, is_new, held in (("made", True, True), ("older", False, True), ("of another", True, False)):
         (tmp_path / name / ".submitit").mkdir(parents=True)
         config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / name)}}})
-        lock = claim(tmp_path / name, "x") if held else None
+        lock = claim(tmp_path / name) if held else None
         sweeps.begun.append(sweeps.Sweep(config, 0.0, is_new=is_new, lock=lock))
     sweeps.forget()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["of another", "older"]
@@ -662,9 +695,7 @@ def test_of_runs_that_begin_together_in_a_folder_one_has_it(place):
     said = [process.communicate(timeout=300)[1] for process in started]
     won, lost = sorted((0, 1), key=lambda each: started[each].returncode)
     assert [started[won].returncode, started[lost].returncode] == [0, 2], said
-    assert re.match(
-        "kd-train: error: outputs/both (is of a command that still goes on|holds what kd-train)", said[lost]
-    )
+    assert re.match("kd-train: error: outputs/both (is of a command that goes on|holds what kd-train)", said[lost])
     noted = place / "outputs" / "both" / ".hydra" / "overrides.yaml"
     assert f"seed={won + 1}" in yaml.safe_load(noted.read_text())
     assert yaml.safe_load((noted.parents[1] / "config.yaml").read_text())["seed"] == won + 1

@@ -5,7 +5,8 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.sweeps import Sweep, begun_jobs
+from kd_lightning.apps.command_line.notes import begun_jobs
+from kd_lightning.apps.command_line.sweeps import Sweep
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.results.sweep import SweepTable, summaries, sweep_rows
 from kd_lightning.files import write_json
@@ -38,7 +39,7 @@ def test_a_sweep_ends_with_one_table(tmp_path, capsys):
         average = NONE | {"teacher": 0.9, "baseline": 0.5, "student": 0.5 + number / 100}
         status = "failed" if number == 7 else "finished"
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 2_500_000}, "status": status})
-    SweepTable().on_multirun_end(ended(sweep))
+    SweepTable().on_multirun_end(ended(sweep, "seed=range(11)", "task=[rte]"))
     expected = [f"| {n} | 90.0 | 50.0 | {50 + n:.1f} | +{n:.1f} | 2.50 M |" for n in range(11) if n != 7]
     head = ["| seed | teacher | baseline | student | gain | parameters |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     assert (sweep / "report.md").read_text().splitlines() == head + expected
@@ -117,12 +118,11 @@ def test_another_sweep_of_the_same_name_is_not_counted(tmp_path):
     """Two experiments were swept into ``OUTPUT/EXPERIMENT/mine``: each had the other's rows, or waited for its end."""
     for job in ("distill/mine/0", "bam/mine/0", "tmkd/mine/1"):
         (tmp_path / job / ".hydra").mkdir(parents=True)
-        (tmp_path / job / ".hydra" / "overrides.yaml").write_text("[]")
-    for sweep in ("distill", "bam"):
-        (tmp_path / sweep / "mine" / "multirun.yaml").touch()
-        os.utime(tmp_path / sweep / "mine" / "multirun.yaml", (1, 1))
-    found = begun_jobs(tmp_path / "distill" / "mine", "distill")
+        (tmp_path / job / ".hydra" / "overrides.yaml").write_text(f"[name={job.partition('/')[0]}]")
+    planned = [["name=distill"], ["name=tmkd"]]
+    found = begun_jobs(tmp_path / "distill" / "mine", "distill", planned)
     assert [str(job.relative_to(tmp_path)) for job in found] == ["distill/mine/0", "tmkd/mine/1"]
+    assert [job.name for job in begun_jobs(tmp_path / "distill" / "mine", "distill")] == ["0"], "of a search"
 
 
 def test_a_job_that_was_killed_before_it_ran_has_not_finished(tmp_path):

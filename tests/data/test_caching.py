@@ -252,3 +252,23 @@ def test_damaged_rows_are_read_again(toys, tmp_path, caplog):
     assert (again, path.read_bytes()) == (first, content)
     assert again.fingerprint == toy.rows.fingerprint
     np.testing.assert_equal(list(again.texts()), toy.columns["text"])
+
+
+def test_a_folder_is_replaced_by_its_own_kind_alone(tmp_path):
+    """``kd-dashboard --output outputs`` took away all runs, and left a file in their place."""
+    runs, file, targets = tmp_path / "outputs", tmp_path / "file", tmp_path / "targets"
+    (runs / "1").mkdir(parents=True)
+    (runs / "1" / "fit.json").touch()
+    file.touch()
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        write_text(runs, "text")
+    for other in (runs, file):
+        with pytest.raises(FileExistsError, match="something else"), new_folder(other, known_by="manifest.json"):
+            pass
+    assert (runs / "1" / "fit.json").exists()
+    assert file.is_file()
+    for content in ("old", "new"):
+        with new_folder(targets, known_by="manifest.json") as made:
+            (made / "manifest.json").write_text(content)
+    assert (targets / "manifest.json").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "outputs", "targets"]

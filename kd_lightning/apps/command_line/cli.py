@@ -24,6 +24,8 @@ from kd_lightning.apps.command_line import sweeps
 from kd_lightning.apps.command_line.ending import no_litter, tell_not_queued, told_in_one_line
 from kd_lightning.apps.command_line.finished import skipped
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
+from kd_lightning.apps.command_line.jobs import NotOursError
+from kd_lightning.apps.command_line.occupied import take_folder
 from kd_lightning.apps.command_line.one_line import in_plain_words, last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
@@ -152,10 +154,12 @@ def command(name: str, run: str) -> Callable[[], None]:
                 ended_by_sigterm(),
                 requeued_when_preempted(partial(tell_not_queued, name)),
                 interrupt_in_one_line(name),
-                told_in_one_line(name),
+                told_in_one_line(name, partial(take_folder, cfg)),
                 no_litter(),
             ):
                 return _checked_and_run(name, run, cfg)
+        except NotOursError:  # a job of a sweep, which is told; others follow
+            return None
         finally:
             if here and HydraConfig.get().mode is RunMode.MULTIRUN:
                 sys.stderr = said

@@ -23,9 +23,11 @@ from kd_lightning.apps.command_line.jobs import (
     INTERRUPTED,
     QUEUED,
     REFUSED,
+    NotOursError,
     marked_as_running,
     remove_if_empty,
 )
+from kd_lightning.apps.command_line.notes import note_refused
 from kd_lightning.apps.command_line.one_line import FULL, os_error
 from kd_lightning.apps.processes.preemption import Preempted
 from kd_lightning.apps.processes.seat import own_seat
@@ -41,7 +43,7 @@ OUTSIDE = "it was ended from outside"
 
 
 @contextmanager
-def told_in_one_line(name: str) -> Iterator[None]:
+def told_in_one_line(name: str, take: Callable[[Path], None] = lambda folder: None) -> Iterator[None]:
     """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
 
     A job of a sweep ends so whatever it meets, with ``error.txt`` in its folder, and its process goes on: other jobs
@@ -49,18 +51,23 @@ def told_in_one_line(name: str) -> Iterator[None]:
 
     Args:
         name: Of the command.
+        take: See ``marked_as_running``.
+
+    Raises:
+        NotOursError: Of a job of a sweep whose folder is another's, once that is said.
     """
-    if HydraConfig.get().mode is RunMode.MULTIRUN and not own_seat().leads:
-        with _followed(name):
-            yield
-        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        with marked_as_running(folder) as note, _survived(name, folder, note):
+        with _job_of_sweep(name, folder, take):
             yield
         return
     try:
-        with _marked_if_it_goes_on(name):
+        if own_seat().leads:
+            with marked_as_running(folder, take, mark=name in TOLD):
+                yield
+                (folder / ERROR).unlink(missing_ok=True)  # of a job that it went on with
+        else:
+            take(folder)
             yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
@@ -73,15 +80,22 @@ def told_in_one_line(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _marked_if_it_goes_on(name: str) -> Iterator[None]:
-    """Let others see that a single run is at work, if it is of a command that goes on where it was."""
-    if name not in TOLD or not own_seat().leads:
-        yield
-        return
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with marked_as_running(folder):
-        yield
-        (folder / ERROR).unlink(missing_ok=True)  # of a job that it went on with
+def _job_of_sweep(name: str, folder: Path, take: Callable[[Path], None]) -> Iterator[None]:
+    """Note how a job of a sweep ends, in its folder if that is its own."""
+    try:
+        if own_seat().leads:
+            with marked_as_running(folder, take) as note, _survived(name, folder, note):
+                yield
+        else:
+            take(folder)
+            with _followed(name):
+                yield
+    except NotOursError as error:
+        print(f"kd-{name}: error: job {HydraConfig.get().job.num}: {error}\n", end="", file=sys.stderr, flush=True)
+        if own_seat().leads:
+            note_refused(error)
+        _leave_with(EXIT_CODES[REFUSED])
+        raise
 
 
 @contextmanager

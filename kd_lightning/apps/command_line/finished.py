@@ -14,15 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.jobs import (
-    ELSEWHERE,
-    FINISHED,
-    MARK,
-    command_of,
-    goes_on,
-    overrides_of,
-    remove_if_empty,
-)
+from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, remove_if_empty
+from kd_lightning.apps.command_line.notes import command_of, overrides_of, told_by
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
@@ -46,7 +39,7 @@ def result_of_job(folder: Path) -> Path | None:
         run = folder / elsewhere.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         run = folder
-    return run if _summary(run / "summary.json").get("status") == FINISHED else None
+    return run if read_summary(run / "summary.json").get("status") == FINISHED else None
 
 
 def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
@@ -64,10 +57,10 @@ def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
     if found is not None:
         log.info("already finished: %s", found[0])
         now = HydraConfig.get()
-        if now.mode is RunMode.MULTIRUN:
-            note_elsewhere(Path(now.runtime.output_dir), found[0])
-        else:
+        if now.mode is not RunMode.MULTIRUN:
             remove_if_empty()
+        elif found[0] != Path(now.runtime.output_dir):
+            note_elsewhere(Path(now.runtime.output_dir), found[0])
     return found and (str(found[0]), found[1])
 
 
@@ -101,19 +94,23 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     places = {Path(plain["paths"]["output"], plain["name"])}
     if now.mode is RunMode.MULTIRUN:
         places.add(Path(now.sweep.dir))
-    paths = sorted({path.absolute() for place in places for path in files_named("summary.json", place)})
-    summaries = {path.parent: _summary(path, own) for path in paths if path.parent.name != "pretrain"}
+    ours = Path(now.runtime.output_dir).absolute()
+    found = {path.absolute() for place in places for path in files_named("summary.json", place)}
+    paths = sorted(
+        {ours / "summary.json", *found}, key=lambda path: (path.parent != ours, path)
+    )  # its own results first
+    summaries = {path.parent: read_summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
     if done := _finished_one(alike):
         return done
-    ours = Path(now.runtime.output_dir).absolute()
-    begun = dict.fromkeys([*alike, *_begun_alike(places, now.job.config_name, list(now.overrides.task))])
+    begun = dict.fromkeys([*alike, *_begun_alike(places, now.job.config_name, told_by(now))])
     for folder in begun:
         if folder != ours and (_is_trained(folder) or (goes_on(folder) and not _is_later(folder, ours))):
             raise RunsElsewhereError(
                 f"{from_here(folder)} has these settings, and goes on: wait for its end, then the same command again"
             )
-    since = {folder: _summary(folder / "summary.json", own) for folder in begun}  # one may have ended while we looked
+    # one may have ended while we looked
+    since = {folder: read_summary(folder / "summary.json", own) for folder in begun}
     return _finished_one({folder: summary for folder, summary in since.items() if summary.get("config_hash") == own})
 
 
@@ -147,7 +144,7 @@ def _is_trained(folder: Path) -> bool:
     return is_held(folder / FIT, patience=LATE if started_before() else GLANCE, unknown=False)
 
 
-def _summary(path: Path, text: str = "") -> dict[str, Any]:
+def read_summary(path: Path, text: str = "") -> dict[str, Any]:
     """Return the summary of a run, nothing of one that is damaged, or without this text."""
     try:
         content = path.read_text(encoding="utf-8")

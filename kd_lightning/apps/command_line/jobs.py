@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line.notes import NOTED
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
 from kd_lightning.apps.settings.paths import FIT
-from kd_lightning.files import LOOK, files_named, is_held, last_change, lock_of, locked_if_free, write_text
+from kd_lightning.errors import UserError
+from kd_lightning.files import LOOK, from_here, is_held, locked_if_free, write_text
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
@@ -47,39 +46,29 @@ FINISHED, RUNNING, REFUSED, INTERRUPTED, CRASHED, KILLED, QUEUED, BUSY = (
 """How a job stands."""
 
 
-reserved: dict[str, FileLock] = {}
-"""Folder of a single run of this process -> the lock of its job, from before anything is written there."""
-
-
-def reserve(folder: Path) -> bool:
-    """Hold the lock of a run's folder until it is marked as running, and on; tell whether it was free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(folder / JOB)
-    with suppress(Timeout):
-        lock.acquire(timeout=LOOK)
-        reserved[os.path.abspath(folder)] = lock
-    return lock.is_locked
-
-
-def let_go(folder: Path) -> None:
-    """Leave a folder to others that was reserved, if it was."""
-    if (lock := reserved.pop(os.path.abspath(folder), None)) is not None:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+class NotOursError(UserError):
+    """The folder of a job is another's; not a file is changed there."""
 
 
 @contextmanager
-def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Let others see that the job of a folder runs; of several processes of one job the first does.
+def marked_as_running(
+    folder: Path, take: Callable[[Path], None] = lambda folder: None, mark: bool = True
+) -> Iterator[Callable[[str], None]]:
+    """Hold the folder of a job, and let others see that it runs; of several processes of one job the first does.
 
     Args:
-        folder: The job's. What another process that is at it has left there stays.
+        folder: The job's.
+        take: Checks that the folder may be had, and leaves word there of what the job was told.
+        mark: Whether a job that is killed is to be seen; it is worth it where one goes on where it was.
 
     Yields:
         What notes how the job has ended, if it has not finished. On a full disk the mark stays instead.
+
+    Raises:
+        NotOursError: If another process is at work there, or ``take`` says so.
     """
-    stays = False
-    lock = reserved.pop(os.path.abspath(folder), None)
+    stays = not mark
+    again = started_before()  # a file server keeps the lock of a machine that is gone
 
     def note(end: str) -> None:
         nonlocal stays
@@ -88,17 +77,30 @@ def marked_as_running(folder: Path) -> Iterator[Callable[[str], None]]:
         except OSError:
             stays = True
 
-    with locked_if_free(folder / JOB, LATE if started_before() else LOOK, lock) as ours:
-        if ours:
-            (folder / ELSEWHERE).unlink(missing_ok=True)
-        (folder / MARK).touch()
+    with locked_if_free(folder / JOB, LATE if again else LOOK) as ours:
         try:
+            if not again and (not ours or is_held(folder / FIT, unknown=False)):
+                other = another(HydraConfig.get().mode is RunMode.MULTIRUN)
+                raise NotOursError(f"{from_here(folder)} is of a command that goes on: wait for its end, or {other}")
+            take(folder)
+            if ours:
+                (folder / ELSEWHERE).unlink(missing_ok=True)
+            if mark:
+                (folder / MARK).touch()
             yield note
+        except NotOursError:
+            stays = True
+            raise
         finally:
             if ours and not stays:
                 (folder / MARK).unlink(missing_ok=True)
             if ours:
                 (folder / f".{JOB}.lock").unlink(missing_ok=True)
+
+
+def another(in_sweep: bool) -> str:
+    """Return how a command that was told a folder by name gets one of its own."""
+    return f"choose another hydra.{'sweep' if in_sweep else 'run'}.dir"
 
 
 def state_of(folder: Path, unknown: bool = True) -> str:
@@ -146,47 +148,10 @@ def remove_if_empty() -> None:
     """Take a run's folder away if nothing but Hydra wrote there; those of a sweep stay."""
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
-    hydras = {".hydra", f"{now.job.name}.log", MARK, f".{JOB}.lock"}
+    hydras = {NOTED, f"{now.job.name}.log", MARK, f".{JOB}.lock"}
     if now.mode is not RunMode.RUN or folder == Path.cwd() or not folder.is_dir():
         return
     if {path.name for path in folder.iterdir()} <= hydras:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()  # of the experiment, if it was its first run
-
-
-def job_folders(sweep: Path, name: str, since: float) -> list[Path]:
-    """Return the folders of a sweep's jobs that have begun, in their order.
-
-    Args:
-        sweep: The sweep's folder. If it is ``OUTPUT/NAME/SWEEP``, jobs of other experiments lie under their own names.
-        name: The experiment's.
-        since: When the sweep began; jobs of an earlier one into the same folder do not count.
-    """
-    roots = {sweep}
-    if sweep.parent.name == name:
-        beside = sweep.parent.parent.glob(f"*/{sweep.name}")
-        roots |= {folder for folder in beside if not (folder / "multirun.yaml").exists()}  # else it is another sweep
-    told = (path for root in roots for path in files_named("overrides.yaml", root) if path.parent.name == ".hydra")
-    found = [path.parents[1] for path in told if last_change(path) >= since]
-    return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
-
-
-def counting(name: str) -> list[tuple[int, str]]:
-    """Return a key by which ten comes after nine, and letters are as in a dictionary.
-
-    Example:
-        >>> sorted(["10", "9", "tmkd", "bam_large", "bam2"], key=counting)
-        ['9', '10', 'bam2', 'bam_large', 'tmkd']
-    """
-    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def overrides_of(folder: Path) -> list[str]:
-    """Return what a job was told."""
-    return [str(override) for override in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-
-
-def command_of(folder: Path) -> str:
-    """Return the command of a job, ``distill`` or ``train``."""
-    return str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name)

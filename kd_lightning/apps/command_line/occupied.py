@@ -2,83 +2,72 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.command_line.finished import result_of_job
-from kd_lightning.apps.command_line.going_on import TOLD, is_search
+from kd_lightning.apps.command_line.finished import read_summary
+from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.jobs import (
-    RUNNING,
-    command_of,
-    job_folders,
-    let_go,
-    overrides_of,
-    reserve,
-    state_of,
-)
+from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, another
+from kd_lightning.apps.command_line.notes import NOTED, command_of, note_told, overrides_of, told_by
 from kd_lightning.apps.command_line.told import difference, told_settings
-from kd_lightning.apps.processes.preemption import started_before
 from kd_lightning.apps.processes.seat import own_seat
-from kd_lightning.apps.settings.config_hash import counted_settings
+from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.paths import EVALUATION
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
+from kd_lightning.files import from_here
 
 NUMBER = "${hydra.job.num}"
-
-INTERPOLATION = r"(\$\{(?:[^{}]|\{[^{}]*\})*\})"
-"""What stands in a setting for the value of another."""
-
-APART = (NUMBER, "${hydra.job.id}")
-"""No two jobs of a sweep have the same of these."""
-
-BY_SETTINGS = "${hydra.job.override_dirname}"
-"""Who has the same of this was told the same."""
-
-ANOTHER = "choose another hydra.sweep.dir"
 
 NEW = "%S"
 """In the name of a folder that nobody else has: the second in which it is made."""
 
 
-def check_run(config: DictConfig) -> None:
-    """Check that the folder of a single run is free, or holds its own work; if this process leads, it has it from now.
+def take_folder(config: DictConfig, folder: Path) -> None:
+    """Leave word in a job's folder of what it is told, unless that holds the work of another.
 
     Args:
-        config: Of the command, with Hydra's part.
+        config: The job's, as it was composed.
+        folder: Its own; who leads has its lock.
 
     Raises:
-        UserError: If another command is at work there, or has left the work of other settings.
+        NotOursError: If the folder holds the results, or a checkpoint, of other settings, or is a sweep's.
     """
-    hydra, folder = config.hydra, Path(config.hydra.run.dir)
-    other = "choose another hydra.run.dir"
-    if own_seat().leads and not _is_ours(folder, hydra.job.config_name):
-        raise UserError(f"{folder} is of a command that still goes on: wait for its end, or {other}")
-    if hydra.output_subdir is None and hydra.job.config_name not in TOLD:  # it writes over nothing
+    seat = own_seat()
+    if seat.started_by == "us":  # the first has looked
         return
-    theirs = _of_another(folder, hydra.job.config_name, list(hydra.overrides.task), config)
-    if theirs or (folder / "multirun.yaml").exists():
-        let_go(folder)
-        raise UserError(f"{folder} holds what {theirs or 'a sweep'} has made: {other}, or take it away")
-
-
-def _is_ours(folder: Path, command: str) -> bool:
-    """Reserve the folder of a single run, unless another process is at work there; tell whether it is ours."""
-    if started_before():  # a file server keeps the lock of a machine that is gone
-        return True
-    return state_of(folder, unknown=False) != RUNNING and (command not in TOLD or reserve(folder))
+    now = HydraConfig.get()
+    in_sweep = now.mode is RunMode.MULTIRUN
+    try:
+        theirs = _of_another(folder, str(now.job.config_name), told_by(now), config)
+    except UserError as error:
+        raise NotOursError(str(error)) from error
+    if not in_sweep and (folder / "multirun.yaml").exists():
+        theirs = "a sweep"
+    theirs = theirs or _of_another_model(folder, config)
+    if theirs:
+        other = another(in_sweep)
+        raise NotOursError(f"{from_here(folder)} holds what {theirs} has made: {other}, or take it away")
+    if seat.leads:
+        note_told(folder, config)
 
 
 def check_jobs(config: DictConfig) -> None:
-    """Check that the jobs of a sweep write over no earlier job's work, which was told otherwise, nor over each other's.
+    """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
+
+    Where their folders are not known yet, each job looks for itself: ``take_folder``.
 
     Args:
         config: Of the launching command, with Hydra's part.
@@ -87,101 +76,112 @@ def check_jobs(config: DictConfig) -> None:
         UserError: If one does. The trials of a search would write over any.
     """
     hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
-    if _holds_work(folder):
-        raise UserError(f"{folder} holds what a single run has made: {ANOTHER}, or take it away")
     named: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
-    jobs = jobs_of_grid(hydra.sweeper, list(hydra.overrides.task))
-    if jobs is None:
-        _check_unknown(config, str(named["subdir"]))
-        return
-    may_hold_work = NEW not in named["dir"] and ("$" in named["dir"] or any(path.is_dir() for path in folder.glob("*")))
-    if may_hold_work or not any(name in str(named["subdir"]) for name in APART):
-        _check_places(config, jobs)
+    if Path(named["subdir"]).is_absolute() or ".." in Path(named["subdir"]).parts:
+        raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
+    if _holds_work(folder):
+        raise UserError(f"{folder} holds what a single run has made: {another(in_sweep=True)}, or take it away")
+    jobs = jobs_of_grid(hydra.sweeper, told_by(hydra))
+    if jobs is not None:
+        _check_places(config, named, jobs)
+    elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
+        trials = (trial for trial in sorted(folder.glob("*")) if trial.name.isdecimal())
+        if found := next(filter(_holds_work, trials), None):
+            other = f"{another(in_sweep=True)} (the study stays the same), or leave it out"
+            raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
 
 
-def _check_unknown(config: DictConfig, subdir: str) -> None:
-    """Check the folders of jobs that only their sweeper knows: ``check_jobs``.
+def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str]]) -> None:
+    """Check the folders of a sweep's jobs: ``check_jobs``.
 
     Args:
         config: Of the launching command, with Hydra's part.
-        subdir: How each is named, with what stands there for a job's number and settings.
+        named: How folders are told: the sweep's, and below it a job's.
+        jobs: What each is told.
     """
-    found = None if BY_SETTINGS in subdir else _first_of_before(Path(config.hydra.sweep.dir), subdir)
-    if found is not None and is_search(config.hydra.sweeper):
-        raise UserError(
-            f"{found} is of an earlier search, whose trials this one would write over: {ANOTHER} (the study stays the "
-            "same), or leave it out"
-        )
-    if found is not None:
-        raise UserError(f"{found} is of an earlier sweep, whose jobs this one would write over: {ANOTHER}")
-
-
-def _first_of_before(folder: Path, subdir: str) -> Path | None:
-    """Return the first folder of an earlier job that holds work, if there is one, and is named so."""
-    parts = re.split(INTERPOLATION, subdir)
-    named = "".join(r"\d+" if part == NUMBER else ".+" if "$" in part else re.escape(part) for part in parts)
-    found = (job for job in job_folders(folder, "", 0.0) if re.fullmatch(named, str(job.relative_to(folder))))
-    return next(filter(_holds_work, found), None)
-
-
-def _check_places(config: DictConfig, jobs: Sequence[list[str]]) -> None:
-    """Check the folders of a sweep's jobs: ``check_jobs``."""
-    taken: dict[Path, int] = {}
+    numbered = NUMBER in named["subdir"]
+    if NEW in named["dir"] and numbered:  # the first alone shows whether its place can be told
+        jobs = jobs[: named["subdir"] != NUMBER]
+    simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
+    taken: dict[str, int] = {}
     for number, told in enumerate(jobs):
-        try:
-            composed = _composed(config, told, number)
-            job = Path(composed.hydra.sweep.dir, str(composed.hydra.sweep.subdir))
-        except (HydraException, OmegaConfBaseException):  # it says so itself
+        if simple and not Path(named["dir"], named["subdir"].replace(NUMBER, str(number))).exists():
             continue
-        finally:
-            HydraConfig.instance().set_config(config)
-        if (first := taken.setdefault(job, number)) != number:
-            raise UserError(
-                f"jobs {first} and {number} would both write to {job}: with {NUMBER} in hydra.sweep.subdir each has "
-                "a folder of its own"
-            )
-        if theirs := _of_another(job, config.hydra.job.config_name, told, composed):
-            raise UserError(f"{job} holds what {theirs} has made: {ANOTHER}, or take it away")
+        with suppress(HydraException), _composed(config, told, number) as job:  # it says so itself
+            try:
+                place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
+            except OmegaConfBaseException as error:
+                raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
+            if (first := taken.setdefault(os.path.realpath(place), number)) != number:
+                raise UserError(
+                    f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
+                    "has a folder of its own"
+                )
+            if theirs := _of_another(place, config.hydra.job.config_name, told, job):
+                raise UserError(f"{place} holds what {theirs} has made: {another(in_sweep=True)}, or take it away")
 
 
-def _composed(config: DictConfig, told: list[str], number: int) -> DictConfig:
-    """Return the configuration of a sweep's job, as its launcher composes it."""
+@contextmanager
+def _composed(config: DictConfig, told: list[str], number: int) -> Iterator[DictConfig]:
+    """Give the configuration of a sweep's job, as its launcher composes it, but for what a scheduler calls it."""
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, told)
     with open_dict(job):
         job.hydra.job.id = job.hydra.job.num = number
     HydraConfig.instance().set_config(job)  # its folder may be told by ${hydra:...}
-    return job
+    try:
+        yield job
+    finally:
+        HydraConfig.instance().set_config(config)
 
 
 def _holds_work(folder: Path) -> bool:
-    """Tell whether there are results in a folder, or a checkpoint."""
-    evaluated = (folder / EVALUATION).exists()
-    return evaluated or result_of_job(folder) == folder or any(folder.glob("checkpoints/*.ckpt"))
+    """Tell whether there are results in a folder, a checkpoint, or a fit that began; soft targets are the store's."""
+    found = read_summary(folder / "summary.json")
+    begun = found.get("status") in ("running", "interrupted") and not (folder / ELSEWHERE).exists()
+    finished = found.get("status") == FINISHED and "until" not in found
+    return begun or finished or (folder / EVALUATION).exists() or any(folder.glob("checkpoints/*.ckpt"))
 
 
-def _of_another(folder: Path, command: str, told: list[str], composed: DictConfig) -> str:
+def _of_another(folder: Path, command: str, told: list[str], config: DictConfig) -> str:
     """Return whose work a folder holds, if not that of the same settings; nothing if there is none, or no word of it.
 
     Args:
         folder: The job's.
         command: Of the one that is to write there.
         told: Its arguments.
-        composed: Its configuration.
+        config: Its configuration.
+
+    Raises:
+        UserError: If that is wrong.
     """
     if not _holds_work(folder):
         return ""
-    try:
-        if (other := command_of(folder)) != command:
-            return f"kd-{other}"
-        if _settings(OmegaConf.load(folder / ".hydra" / "config.yaml")) == _settings(composed):
-            return ""
-        how = difference(told_settings(overrides_of(folder)), told_settings(told))
-    except Exception:  # Hydra has left no word of it, or half of one
+    found = read_summary(folder / "summary.json") or read_summary(folder / EVALUATION)
+    if found.get("config_hash") in (None, _hash(config)):
         return ""
-    return f"kd-{other} {how or 'with other settings'}"
+    other, how = "", ""
+    with suppress(Exception):  # there is no word of it, or half of one
+        other = command_of(folder)
+        how = difference(told_settings(overrides_of(folder)), told_settings(told))
+    if other != command:
+        return f"kd-{other}" if other else "another command"
+    return f"kd-{other} {how or 'with other settings or data'}"
 
 
-def _settings(config: Any) -> dict[str, Any]:
-    """Return the settings on which a result depends, as they are composed, wherever data lie."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return counted_settings({name: node for name, node in plain.items() if name != "hydra"})
+def _of_another_model(folder: Path, config: DictConfig) -> str:
+    """Return of which other model a folder holds predictions, or an evaluation; nothing if there is none."""
+    with suppress(Exception):  # there is no word of it, or half of one
+        noted: Any = OmegaConf.load(folder / NOTED / "config.yaml")
+        theirs = noted.get("run")
+        if theirs and any(not path.match(".*") and path.suffix != ".log" for path in folder.iterdir()):
+            same = os.path.realpath(theirs) == os.path.realpath(config.get("run", ""))
+            return "" if same else f"kd-{command_of(folder)} with run={theirs}"
+    return ""
+
+
+def _hash(config: DictConfig) -> str:
+    """Return the hash of a job's settings, as its summary has it."""
+    own = copy.deepcopy(OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"]))
+    check_early(own)
+    plain: Any = OmegaConf.to_container(own, resolve=True)
+    return config_hash(plain)

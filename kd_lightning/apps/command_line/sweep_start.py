@@ -20,10 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
-from kd_lightning.apps.command_line.occupied import check_jobs, check_run
+from kd_lightning.apps.command_line.notes import NOTED, begun_jobs
+from kd_lightning.apps.command_line.occupied import check_jobs
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
-from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, begun_jobs, forget, on_cluster
+from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster
+from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
@@ -35,10 +37,9 @@ class RecordSweep(Callback):
     """Let the command know of its sweep, and of its folder before anything is written: Hydra tells callbacks alone."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run."""
+        """Check what a single run would do to its folder before it has looked there."""
         with _refused(config):
-            if own_seat().started_by != "us":  # its first process has checked
-                check_run(config)
+            check_output(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the sweep, and leave word of it in its folder, as Hydra's own sweeper does, of a search as well.
@@ -52,12 +53,13 @@ class RecordSweep(Callback):
             begun[:] = [sweep]
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
-                sweep.lock = claim(folder, config.get("name", ""))
+                sweep.lock = claim(folder)
             check_jobs(config)
+            if is_search(config.hydra.sweeper):
+                check_study(config)
             if own_seat().leads:
                 write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             if is_search(config.hydra.sweeper):
-                check_study(config)
                 sweep.give_up = fail_what_is_not_told()
             warn_of_early_signals(config.hydra.launcher)
             if on_cluster(config):
@@ -95,25 +97,24 @@ def warn_of_early_signals(launcher: DictConfig) -> None:
         )
 
 
-def claim(folder: Path, name: str) -> FileLock:
+def claim(folder: Path) -> FileLock:
     """Return the lock of a sweep's folder, which is held.
 
     Args:
         folder: The sweep's.
-        name: The experiment's.
 
     Raises:
-        UserError: If another sweep goes on there, or a job of one: each would write over the other's results.
+        UserError: If another sweep goes on there, or a job: each would write over the other's results.
     """
     other = "wait for its end, or choose another hydra.sweep.dir"
     lock = FileLock(folder / f".{SWEEP}.lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=LATE if started_before() else 0.0)
     except Timeout:
         raise UserError(f"{folder} is of a sweep that still goes on: {other}") from None
-    at_work = next((job for job in begun_jobs(folder, name) if goes_on(job)), None)
+    at_work = next((job for job in begun_jobs(folder) if goes_on(job)), None)
     if at_work is not None:
-        raise UserError(f"{at_work} goes on, of an earlier sweep into {folder}: {other}")
+        raise UserError(f"{at_work} still goes on: {other}")
     return lock
 
 
@@ -121,16 +122,25 @@ def check_sweep(config: DictConfig) -> None:
     """Check what would go wrong in a sweep in silence.
 
     Raises:
-        UserError: If its jobs leave no word of what they were told, if each of several processes would search, or if a
+        UserError: If Hydra would write to its jobs' folders, if each of several processes would search, or if a
             launcher or sweeper is told as a setting.
     """
     for part in ("launcher", "sweeper"):
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
-    if config.hydra.output_subdir is None and own_seat().leads:  # who is led leaves no word of its own
-        raise UserError("hydra.output_subdir is null: what each job of a sweep was told is read there; leave it out")
+    check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):
         raise UserError(
             f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
             "a launcher for its jobs"
         )
+
+
+def check_output(config: DictConfig) -> None:
+    """Check that Hydra leaves no word of its own in a folder, which it would write over before anyone has looked there.
+
+    Raises:
+        UserError: If it does.
+    """
+    if (told := config.hydra.output_subdir) is not None:
+        raise UserError(f"hydra.output_subdir is {told}: a command leaves {NOTED} in its folder itself; leave it out")

@@ -26,15 +26,17 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     RUNNING,
     error_of,
-    job_folders,
-    overrides_of,
     state_of,
 )
+from kd_lightning.apps.command_line.notes import begun_jobs, is_planned, overrides_of, refused_jobs, told_by
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
+
+TAKEN = "its folder is another's"
+"""Nothing is noted there of the job that was refused it."""
 
 SWEEP = "sweep"
 """Gives the lock its name that the launching process holds in the sweep's folder."""
@@ -45,7 +47,7 @@ SHOWN = 8
 MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, BUSY, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
 
-WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED)
+WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED, TAKEN)
 """Ends that leave no ``error.txt``."""
 
 
@@ -95,15 +97,26 @@ class Sweep:
 
     def has_jobs(self) -> bool:
         """Tell whether a job has begun."""
-        return bool(begun_jobs(self.folder, self.config.get("name", ""), self.began))
+        return bool(self._begun())
+
+    def _begun(self) -> list[Path]:
+        """Return the folders of its jobs; those of an earlier command's, which waited in a queue, are none of them."""
+        planned = self.planned
+        found = begun_jobs(self.folder, self.config.get("name", ""), planned, self.began)
+        return [job for job in found if planned is None or is_planned(job, planned)]
+
+    @property
+    def planned(self) -> list[list[str]] | None:
+        """What each of its jobs is told, if that is known."""
+        return jobs_of_grid(self.config.hydra.sweeper, told_by(self.config.hydra))
 
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
-        found = begun_jobs(self.folder, self.config.get("name", ""), self.began)
-        jobs = [self._job_in(folder) for folder in found]
+        jobs = [self._job_in(folder) for folder in self._begun()]
+        refused = refused_jobs(self.folder, self.began)
+        jobs += [Job(number, told, TAKEN, f"{REFUSED}: {error}") for number, told, error in refused]
         started = {tuple(job.told) for job in jobs}
-        grid = jobs_of_grid(self.config.hydra.sweeper, list(self.config.hydra.overrides.task)) or []
-        planned = [(str(i), told) for i, told in enumerate(grid) if tuple(told) not in started]
+        planned = [(str(i), told) for i, told in enumerate(self.planned or []) if tuple(told) not in started]
         return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in planned]
 
     def _job_in(self, folder: Path) -> Job:
@@ -151,18 +164,6 @@ def on_cluster(config: DictConfig) -> bool:
     return ".hydra_submitit_launcher." in config.hydra.launcher["_target_"]
 
 
-def begun_jobs(folder: Path, name: str, began: float = 0.0) -> list[Path]:
-    """Return the folders of a sweep's jobs that have begun, none of an earlier sweep into the same folder.
-
-    Args:
-        folder: The sweep's.
-        name: The experiment's.
-        began: When it began, if Hydra has left no file of it.
-    """
-    written = folder / "multirun.yaml"  # what Hydra's own sweeper writes first
-    return job_folders(folder, name, written.stat().st_mtime if written.exists() else began)
-
-
 def end_of_sweep(name: str) -> None:
     """Say which jobs of the sweep have not finished and how to go on, and leave with exit code 2; 1 if one crashed.
 
@@ -173,11 +174,13 @@ def end_of_sweep(name: str) -> None:
         return
     sweep = begun[0]
     if sweep.stopped:
-        print(f"kd-{name}: error: the sweep stopped: {sweep.stopped}", file=sys.stderr)
         sweep.close()
     jobs = sweep.jobs()
     sweep.release()
     missing = [job for job in jobs if job.state != FINISHED]
+    if sweep.stopped:
+        more = "" if missing or not is_search(sweep.config.hydra.sweeper) else f"; {ADDS}"
+        print(f"kd-{name}: error: the sweep stopped: {sweep.stopped}{more}", file=sys.stderr)
     if on_cluster(sweep.config):
         for job in missing:  # what they said stands in files of submitit's
             if job.error:
@@ -185,7 +188,7 @@ def end_of_sweep(name: str) -> None:
     if missing:
         print(f"kd-{name}: error: {_last_line(name, jobs, missing, sweep)}", file=sys.stderr)
     if missing or sweep.stopped:
-        refused = all(job.state in (REFUSED, BUSY) for job in missing)
+        refused = bool(missing) and all(job.state in (REFUSED, BUSY, TAKEN) for job in missing)
         sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config.hydra.sweeper)) else 1)
 
 
@@ -193,14 +196,14 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     common = set.intersection(*(set(job.told) for job in jobs))
     searches = is_search(sweep.config.hydra.sweeper)
     if searches:  # two trials may have the same
-        common -= drawn(sweep.config.hydra.sweeper, list(sweep.config.hydra.overrides.task), list(common))
+        common -= drawn(sweep.config.hydra.sweeper, told_by(sweep.config.hydra), list(common))
     named = []
     for job in missing[:SHOWN]:
         own = " ".join(told for told in job.told if told not in common)
         named.append(f"{job.name} ({own}, {job.state})" if own else f"{job.name} ({job.state})")
     if len(missing) > SHOWN:
         named.append(f"and {len(missing) - SHOWN} more")
-    deep = "/**" if any("/" in job.name for job in missing) else "/*"
+    deep = "/*" * max(1 + job.name.count("/") for job in missing)
     see = f"; see {sweep.folder}{deep}/error.txt" if any(job.state not in WITHOUT_WORD for job in missing) else ""
     line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}{see}"
     if name not in ("train", "distill"):

@@ -20,7 +20,7 @@ from kd_lightning.apps.processes.seat import own_seat
 held: list[FileLock] = []
 """The lock of this worker's GPU, until its process ends."""
 
-SILENT = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
+SILENT = ("hydra/job_logging=none", "hydra/hydra_logging=none")
 """What Hydra is told in the processes that SLURM or torchrun start beside the first, which speaks for all."""
 
 

@@ -32,7 +32,6 @@ def command_of_job() -> list[str]:
         "skip_finished=false",  # the first has looked
         "hydra.mode=RUN",
         f"hydra.run.dir='{now.runtime.output_dir}'",
-        "hydra.output_subdir=null",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_lightning.apps.command_line.jobs import counting
+from kd_lightning.apps.command_line.notes import counting
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.naming import Settings, names_of
 from kd_lightning.apps.settings.config_hash import OF_A_SEED, counted_settings

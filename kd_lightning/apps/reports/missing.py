@@ -21,9 +21,9 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     RUNNING,
     error_of,
-    job_folders,
     state_of,
 )
+from kd_lightning.apps.command_line.notes import job_folders
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.noted import arguments_of, known_command, read_yaml
 from kd_lightning.apps.settings.config_hash import changes_result
@@ -163,7 +163,7 @@ def _sweep(file: Path) -> RecordedSweep | None:
         return None
     sweeper = hydra.get("sweeper") or {}
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0), told, is_search(sweeper))
+    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0, told), told, is_search(sweeper))
 
 
 def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line.jobs import command_of, overrides_of
+from kd_lightning.apps.command_line.notes import command_of, overrides_of
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.errors import UserError, first_line
 

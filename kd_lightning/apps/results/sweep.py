@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
-from kd_lightning.apps.command_line.jobs import FINISHED, overrides_of, state_of
+from kd_lightning.apps.command_line.jobs import FINISHED, state_of
+from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, told_by
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.apps.command_line.sweeps import begun_jobs
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class SweepTable(Callback):
         from kd_lightning.files import write_text
 
         folder = Path(config.hydra.sweep.dir)
-        told = summaries([job for job in begun_jobs(folder, config.name) if state_of(job) == FINISHED])
+        planned = jobs_of_grid(config.hydra.sweeper, told_by(config.hydra))
+        told = summaries([job for job in begun_jobs(folder, config.name, planned) if state_of(job) == FINISHED])
         what = "averages of the sweep"
         if is_search(config.hydra.sweeper):
             what = "averages of these trials, the best first"
             lowest = "minimize" in str(config.hydra.sweeper.get("direction")).lower()
             told.sort(key=partial(_from_best, lowest))
-        planned = jobs_of_grid(config.hydra.sweeper, list(config.hydra.overrides.task)) or []
-        header, rows = sweep_rows(told, planned)
+        header, rows = sweep_rows(told, planned or [])
         if rows:
             show_table(f"{what} ({folder / 'report.md'})", header, rows)
             try:

@@ -64,7 +64,7 @@ class SoftTargets:
         where = f"soft targets for {manifest.task} {manifest.split}"
         _check_shapes(where, manifest, example_id, logits)
         _check_values(where, example_id.numpy(), logits)
-        with new_folder(folder) as made:
+        with new_folder(folder, known_by="manifest.json") as made:
             write_file(made / "logits.safetensors", example_id, logits)
             _finish(made, manifest)
 
@@ -81,7 +81,7 @@ class SoftTargets:
             UserError: See ``write``.
         """
         where = f"soft targets for {manifest.task} {manifest.split}"
-        with new_folder(folder) as made:
+        with new_folder(folder, known_by="manifest.json") as made:
             path = made / "logits.safetensors"
             join_files(chunks, path)
             tables = read_file(path)
