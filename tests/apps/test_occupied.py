@@ -242,6 +242,7 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
             sweeps.end_of_sweep("train")
         last = capsys.readouterr().err
         if sweeper:
+            assert not list(tmp_path.glob(".*.refused"))
             assert ended.value.code == 2
             assert "2 of 3 jobs did not finish: 9 (seed=9, its folder is another's), 10 (seed=10, its" in last
             assert "; mend them, then the same command" in last

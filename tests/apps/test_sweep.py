@@ -63,7 +63,7 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
     """One job of three that was not refused: its result, and no table."""
     run = tmp_path / "outputs" / "distill" / "sweep" / "2"
     (run / ".hydra").mkdir(parents=True)
-    (run / ".hydra" / "overrides.yaml").write_text("- seed=2\n")
+    (run / ".hydra" / "overrides.yaml").write_text("- seed=2\n- task=[rte]\n")
     average = NONE | {"student": 0.5}
     write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
     SweepTable().on_multirun_end(ended(run.parent, "seed=-1,-2,2", "task=[rte]"))
@@ -95,7 +95,7 @@ def test_a_first_wave_says_what_it_has_made(tmp_path, capsys):
     """It ended in silence: there is no student."""
     for number in range(2):
         make_job(tmp_path / str(number), [f"seed={number}"], until="soft_targets")
-    SweepTable().on_multirun_end(ended(tmp_path))
+    SweepTable().on_multirun_end(ended(tmp_path, "seed=0,1"))
     assert capsys.readouterr().out == "teachers and soft targets of 2 jobs are in outputs/store\n"
     assert not (tmp_path / "report.md").exists()
 
@@ -112,6 +112,7 @@ def test_other_sweeps_are_not_counted(tmp_path):
     (sweep / "multirun.yaml").touch()
     os.utime(sweep / "multirun.yaml", (2, 2))
     assert [job.name for job in begun_jobs(sweep, "distill")] == ["1"]
+    assert not begun_jobs(sweep, "distill", [["seed=1"]]), "nor one that waited in a queue, and begins in its folder"
 
 
 def test_another_sweep_of_the_same_name_is_not_counted(tmp_path):

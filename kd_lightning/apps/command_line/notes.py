@@ -26,12 +26,14 @@ def begun_jobs(folder: Path, name: str = "", planned: list[list[str]] | None = N
     Args:
         folder: The sweep's.
         name: The experiment's.
-        planned: What each job is told, if that is known.
+        planned: What each job is told, if that is known: jobs of an earlier command, which waited in a queue, are told
+            otherwise.
         began: When it began, if Hydra has left no file of it.
     """
     written = folder / "multirun.yaml"  # what Hydra's own sweeper writes first
     since = written.stat().st_mtime if written.exists() else began
-    return job_folders(folder, name, since, planned)
+    found = job_folders(folder, name, since, planned)
+    return [job for job in found if planned is None or is_planned(job, planned)]
 
 
 def job_folders(sweep: Path, name: str, since: float, planned: Sequence[list[str]] | None = None) -> list[Path]:
@@ -106,12 +108,18 @@ def note_refused(error: Exception) -> None:
         )
 
 
-def refused_jobs(sweep: Path, since: float) -> list[tuple[str, list[str], str]]:
-    """Return number, arguments and error of a sweep's jobs that were refused their folders; the notes go."""
+def refused_jobs(sweep: Path, since: float, planned: Sequence[list[str]] | None) -> list[tuple[str, list[str], str]]:
+    """Return number, arguments and error of a sweep's jobs that were refused their folders; the notes go.
+
+    Args:
+        sweep: The sweep's folder.
+        since: When it began.
+        planned: What each job is told, if that is known.
+    """
     found = []
     for path in sorted(sweep.glob(f".*.{REFUSED_ITS_FOLDER}"), key=lambda path: counting(path.name)):
-        if last_change(path) >= since:
-            noted = read_json(path)
+        noted = read_json(path)
+        if last_change(path) >= since and (planned is None or noted["told"] in planned):
             found.append((path.name.split(".")[1], noted["told"], noted["error"]))
         path.unlink(missing_ok=True)
     return found

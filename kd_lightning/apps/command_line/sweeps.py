@@ -28,7 +28,7 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     state_of,
 )
-from kd_lightning.apps.command_line.notes import begun_jobs, is_planned, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, refused_jobs, told_by
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
@@ -100,10 +100,7 @@ class Sweep:
         return bool(self._begun())
 
     def _begun(self) -> list[Path]:
-        """Return the folders of its jobs; those of an earlier command's, which waited in a queue, are none of them."""
-        planned = self.planned
-        found = begun_jobs(self.folder, self.config.get("name", ""), planned, self.began)
-        return [job for job in found if planned is None or is_planned(job, planned)]
+        return begun_jobs(self.folder, self.config.get("name", ""), self.planned, self.began)
 
     @property
     def planned(self) -> list[list[str]] | None:
@@ -113,11 +110,12 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
         jobs = [self._job_in(folder) for folder in self._begun()]
-        refused = refused_jobs(self.folder, self.began)
+        planned = self.planned
+        refused = refused_jobs(self.folder, self.began, planned)
         jobs += [Job(number, told, TAKEN, f"{REFUSED}: {error}") for number, told, error in refused]
         started = {tuple(job.told) for job in jobs}
-        planned = [(str(i), told) for i, told in enumerate(self.planned or []) if tuple(told) not in started]
-        return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in planned]
+        waiting = [(str(i), told) for i, told in enumerate(planned or []) if tuple(told) not in started]
+        return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in waiting]
 
     def _job_in(self, folder: Path) -> Job:
         told = overrides_of(folder)
