@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import occupied, sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
 from kd_lightning.apps.command_line.notes import command_of, overrides_of
 from kd_lightning.apps.command_line.occupied import check_jobs, take_folder
@@ -70,6 +71,11 @@ def sweep(folder, *told, subdir="${hydra.job.num}", sweeper=(), command="train")
     return OmegaConf.merge(composed(), {"hydra": {**node, "job": {"config_name": command}}})
 
 
+def check(config):
+    """Check the jobs of a sweep, as its launching process does."""
+    check_jobs(config, jobs_of_grid(config.hydra.sweeper, list(config.hydra.overrides.task)))
+
+
 def take(folder, *told, command="train", mode=RunMode.RUN):
     """Take a folder, as a job does that is told this."""
     now = {"job": {"config_name": command}, "overrides": {"task": list(told)}, "mode": mode}
@@ -87,7 +93,7 @@ def test_a_sweep_that_is_told_the_same_goes_on_in_its_folder(tmp_path, told):
     for number in (0, 1):
         leave(tmp_path / str(number), "skip_finished=true", f"seed={number + 1}", "logger=csv")
     leave(tmp_path / "earlier" / "0", "seed=7")
-    check_jobs(sweep(tmp_path, told, "logger=wandb"))
+    check(sweep(tmp_path, told, "logger=wandb"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,7 @@ def test_another_sweep_is_refused(tmp_path, told, said):
     for number in (0, 1):
         leave(tmp_path / str(number), f"seed={number + 1}")
     with pytest.raises(UserError) as error:
-        check_jobs(sweep(tmp_path, *told))
+        check(sweep(tmp_path, *told))
     assert str(error.value).startswith(f"{tmp_path}/{said}")
 
 
@@ -112,7 +118,7 @@ def test_another_command_is_refused(tmp_path):
     summary = json.loads((tmp_path / "0" / "summary.json").read_text())
     (tmp_path / "0" / "summary.json").write_text(json.dumps(summary | {"config_hash": "of a distillation"}))
     with pytest.raises(UserError, match="0 holds what kd-distill has made"):
-        check_jobs(sweep(tmp_path, "seed=1,2"))
+        check(sweep(tmp_path, "seed=1,2"))
     for command in ("train", "evaluate"):
         with pytest.raises(UserError, match=r"0 holds what kd-distill has made: choose another hydra\.run\.dir"):
             take(tmp_path / "0", "seed=1", command=command)
@@ -122,7 +128,7 @@ def test_another_command_is_refused(tmp_path):
 def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path, subdir):
     """Outside they were not found at its end, and written over without a look."""
     with pytest.raises(UserError, match=r"hydra\.sweep\.subdir is .*, expected a folder below hydra\.sweep\.dir"):
-        check_jobs(sweep(tmp_path, "seed=1,2", subdir=subdir))
+        check(sweep(tmp_path, "seed=1,2", subdir=subdir))
 
 
 @pytest.mark.parametrize("folder", ["named", "s_${at:%S}"])
@@ -131,17 +137,17 @@ def test_a_place_that_cannot_be_told_is_one_line(tmp_path, folder):
     OmegaConf.register_new_resolver("at", time.strftime, replace=True)
     (tmp_path / "named" / "0").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^hydra\.sweep\.dir, hydra\.sweep\.subdir, of job 0: Interpolation key 'nix'"):
-        check_jobs(sweep(tmp_path / folder, "seed=1,2", subdir="${hydra.job.num}_${nix}"))
+        check(sweep(tmp_path / folder, "seed=1,2", subdir="${hydra.job.num}_${nix}"))
 
 
 def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
     """Each begins at 0, and draws its own values."""
     search = sweep(tmp_path, "optimizer.lr=interval(0,1)", sweeper={"n_trials": 2})
     (tmp_path / ".sweep.lock").touch()
-    check_jobs(search)
+    check(search)
     leave(tmp_path / "0", "optimizer.lr=0.5")
     with pytest.raises(UserError, match="0 is of an earlier sweep, and trials of this one would be written over it"):
-        check_jobs(search)
+        check(search)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +164,9 @@ def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
 def test_folders_may_be_named_by_anything(tmp_path, folder, subdir, holds):
     """Each job's is looked at as its launcher composes it; who goes on there is not refused."""
     leave(tmp_path / holds, "seed=2", "data.limit=8")
-    check_jobs(sweep(tmp_path / folder, "seed=2,3", "data.limit=8", subdir=subdir))
+    check(sweep(tmp_path / folder, "seed=2,3", "data.limit=8", subdir=subdir))
     with pytest.raises(UserError, match=f"{holds} holds what kd-train without optimizer.lr=1 has made: choose"):
-        check_jobs(sweep(tmp_path / folder, "seed=2,3", "data.limit=8", "optimizer.lr=1", subdir=subdir))
+        check(sweep(tmp_path / folder, "seed=2,3", "data.limit=8", "optimizer.lr=1", subdir=subdir))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +192,9 @@ def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, su
     asking = sweep(tmp_path / folder, "seed=1,2", subdir=subdir)
     if subdir == "x":
         with pytest.raises(UserError, match="jobs 0 and 1 would both write to"):
-            check_jobs(asking)
+            check(asking)
     else:
-        check_jobs(asking)
+        check(asking)
     assert len(asked) == composes
 
 
@@ -197,21 +203,21 @@ def test_what_lies_beside_is_no_trial(tmp_path):
     for other in ("2026-01-01", "job_1", "other"):
         leave(tmp_path / other, "seed=1")
     for named in ("${hydra.job.num}", "lr_${optimizer.lr}"):
-        check_jobs(sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2}))
+        check(sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2}))
 
 
 def test_two_jobs_of_a_sweep_share_no_folder(tmp_path):
     """The later wrote over the earlier, both ended well, and the table had one."""
     sharing = sweep(tmp_path, "seed=1,2", "data.limit=4,8", subdir="seed_${seed}")
     with pytest.raises(UserError, match=r"jobs 0 and 1 would both write to .*/seed_1: with \$\{hydra.job.num\} in"):
-        check_jobs(sharing)
+        check(sharing)
 
 
 def test_a_run_and_a_sweep_share_no_folder(tmp_path):
     """Each leaves a ``report.md``."""
     leave(tmp_path / "run", "seed=1")
     with pytest.raises(UserError, match=r"run holds what a single run has made: choose another hydra\.sweep\.dir"):
-        check_jobs(sweep(tmp_path / "run", "seed=1"))
+        check(sweep(tmp_path / "run", "seed=1"))
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").touch()
     with pytest.raises(UserError, match=r"sweep holds what a sweep has made: choose another hydra\.run\.dir"):
@@ -224,7 +230,12 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
     """By a process that did not see it; a search of two whose trials share a folder ended well, with one."""
     leave(tmp_path / "s", "seed=1")
     for number in (10, 9):
-        now = {"mode": RunMode.MULTIRUN, "job": {"num": number}, "sweep": {"dir": str(tmp_path)}, "launcher": {}}
+        now = {
+            "mode": RunMode.MULTIRUN,
+            "job": {"num": number, "name": "train"},
+            "sweep": {"dir": str(tmp_path)},
+            "launcher": {},
+        }
         now |= {"overrides": {"task": [f"seed={number}"]}, "runtime": {"output_dir": str(tmp_path / "s")}}
         now["launcher"] = {"_target_": "x"}
         monkeypatch.setattr(HydraConfig, "get", lambda now=now: OmegaConf.create(now))
@@ -244,7 +255,7 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
         if sweeper:
             assert not list(tmp_path.glob(".*.refused"))
             assert ended.value.code == 2
-            assert "2 of 3 jobs did not finish: 9 (seed=9, its folder is another's), 10 (seed=10, its" in last
+            assert "2 of 3 jobs did not finish: 9 (seed=9, its folder is not its own), 10 (seed=10, its" in last
             assert "; mend them, then the same command" in last
             assert "error.txt" not in last
         else:
@@ -255,13 +266,13 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
 def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, refused):
     """What was refused, or crashed at once, is mended in its place."""
     leave(tmp_path / "0", "seed=1", status="failed", checkpoint=checkpoint)
-    jobs = partial(check_jobs, sweep(tmp_path, "seed=2,3"))
-    for check in (jobs, partial(take, tmp_path / "0", "seed=2")):
+    jobs = partial(check, sweep(tmp_path, "seed=2,3"))
+    for asks in (jobs, partial(take, tmp_path / "0", "seed=2")):
         if refused:
             with pytest.raises(UserError, match="0 holds what kd-train with seed=1 has made"):
-                check()
+                asks()
         else:
-            check()
+            asks()
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted"])
@@ -285,7 +296,7 @@ def test_what_was_skipped_is_no_work(tmp_path):
     leave(tmp_path / "run", "seed=1")
     leave(tmp_path / "0", "seed=1", status="running")
     (tmp_path / "0" / "finished_in.txt").write_text("../run\n")
-    check_jobs(sweep(tmp_path, "seed=2,3"))
+    check(sweep(tmp_path, "seed=2,3"))
 
 
 @pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
@@ -373,9 +384,11 @@ def test_predictions_are_of_one_model(tmp_path, command, made):
     take(tmp_path, "run=b", command="predict")
     assert overrides_of(tmp_path) == ["run=b"], "nothing was made"
     (tmp_path / made).write_text("{}")
-    take(tmp_path, f"run={os.path.abspath('b')}", "split=train", command="predict")
+    if command == "predict":
+        (tmp_path / "error.txt").touch()
+        take(tmp_path, f"run={os.path.abspath('b')}", "split=train", command="predict")
     for other in ("predict", "evaluate"):
-        with pytest.raises(NotOursError, match=r"holds what kd-predict with run=.*b has made: choose another"):
+        with pytest.raises(NotOursError, match=r"holds what kd-predict (with run=.*b )?has made: choose another"):
             take(tmp_path, "run=a", command=other)
 
 
@@ -390,8 +403,54 @@ def test_who_has_made_it_may_not_be_known(tmp_path, text):
         noted.write_text(text)
     with pytest.raises(NotOursError, match="holds what another command has made"):
         take(tmp_path, "seed=2")
-    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
-    take(tmp_path, "seed=2")
+    for damaged in (json.dumps({"status": "finished"}), "{"):
+        (tmp_path / "summary.json").write_text(damaged)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "last.ckpt").touch()
+        with pytest.raises(NotOursError, match="holds what another command has made"):
+            take(tmp_path, "seed=2")
+    take(tmp_path, "seed=1")
+
+
+def test_what_has_made_nothing_is_mended_in_its_place(tmp_path):
+    """An evaluation of a model that is misspelt, a fit without a checkpoint, a first wave."""
+    take(tmp_path / "typo", "run=typo", command="evaluate")
+    (tmp_path / "typo" / "error.txt").touch()
+    take(tmp_path / "typo", "run=a", command="evaluate")
+    leave(tmp_path / "fit", "seed=1", status="interrupted")
+    take(tmp_path / "fit", "seed=2")
+    leave(tmp_path / "wave", "seed=1", "+until=soft_targets", status="interrupted", command="distill")
+    take(tmp_path / "wave", "seed=1", command="distill")
+
+
+def test_a_model_is_known_by_its_folder(tmp_path, monkeypatch):
+    """A link may lead elsewhere, and a path be seen from another place."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "latest").symlink_to("a")
+    made = tmp_path / "made"
+    take(made, "run=latest", command="predict")
+    (made / "validation.csv").touch()
+    take(made, "run=a/", command="predict")
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("b")
+    with pytest.raises(NotOursError, match="made holds what kd-predict with run=a has made"):
+        take(made, "run=latest", command="predict")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x"), KeyboardInterrupt()])
+def test_who_could_not_take_a_folder_leaves_its_mark(tmp_path, monkeypatch, error):
+    """The job of before was killed: it counted as finished. A full disk ends this job, not its sweep."""
+    (tmp_path / ".running").touch()
+
+    def fails(folder, config):
+        raise error
+
+    monkeypatch.setattr(occupied, "note_told", fails)
+    with pytest.raises(NotOursError if isinstance(error, OSError) else KeyboardInterrupt):
+        take(tmp_path, "seed=1")
+    assert state_of(tmp_path) == "killed"
 
 
 def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):

@@ -688,6 +688,25 @@ def test_what_is_refused_in_a_folder_changes_nothing_there(place):
 
 
 @pytest.mark.slow
+def test_a_job_whose_folder_is_taken_ends_without_a_trace_there(place):
+    """The others are done; who is told of it may be a process of another launcher."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    folder = place / "outputs" / "taken"
+    (folder / "0").mkdir(parents=True)
+    for launcher in ("basic", "joblib"):
+        with locked_if_free(folder / "0" / "job"):
+            how = ["name=taken", f"hydra/launcher={launcher}", "hydra.sweep.dir=outputs/taken"]
+            done = kd("train", "-m", *how, "seed=1,2", "skip_finished=true", cwd=place)
+            assert [path.name for path in (folder / "0").iterdir()] == [".job.lock"]
+        first, *_, last = done.stderr.splitlines()
+        assert "error: job 0: outputs/taken/0 is of a command that goes on: wait for its end, or choose" in first
+        assert "1 of 2 jobs did not finish: 0 (seed=1, its folder is not its own); wait for those that go on" in last
+        assert done.returncode == 2
+        assert trained({"0": folder / "0", "1": folder / "1"}) == ["1"]
+        assert not list(folder.glob(".*.refused"))
+
+
+@pytest.mark.slow
 def test_of_runs_that_begin_together_in_a_folder_one_has_it(place):
     """Each of them trained there, and what the later was told stood beside the earlier one's results."""
     both = [spelled("train", f"seed={seed}", "hydra.run.dir=outputs/both", cwd=place) for seed in (1, 2)]

@@ -25,6 +25,7 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     NotOursError,
     marked_as_running,
+    own_job,
     remove_if_empty,
 )
 from kd_lightning.apps.command_line.notes import note_refused
@@ -71,6 +72,8 @@ def told_in_one_line(name: str, take: Callable[[Path], None] = lambda folder: No
             yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
+        if isinstance(error, NotOursError):
+            _remove_empty_log()
         sys.exit(2)
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
@@ -92,10 +95,20 @@ def _job_of_sweep(name: str, folder: Path, take: Callable[[Path], None]) -> Iter
                 yield
     except NotOursError as error:
         print(f"kd-{name}: error: job {HydraConfig.get().job.num}: {error}\n", end="", file=sys.stderr, flush=True)
+        _remove_empty_log()
         if own_seat().leads:
             note_refused(error)
         _leave_with(EXIT_CODES[REFUSED])
         raise
+
+
+def _remove_empty_log() -> None:
+    """Take away the log file that Hydra has made in a folder which is another's."""
+    now = HydraConfig.get()
+    made = Path(now.runtime.output_dir, f"{now.job.name}.log")
+    with suppress(OSError):
+        if made.is_file() and not made.stat().st_size:
+            made.unlink()
 
 
 @contextmanager
@@ -151,9 +164,7 @@ def _after_room(name: str, error: OSError) -> str:
 
 def _its_job() -> str:
     """Return which job of a scheduler's this is, which may queue it again by itself."""
-    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-    return f", as job {job} of SLURM" if job else ""
+    return f", as job {job} of SLURM" if (job := own_job()) else ""
 
 
 def tell_not_queued(name: str, why: str) -> None:

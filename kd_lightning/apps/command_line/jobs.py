@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from kd_lightning.files import LOOK, from_here, is_held, locked_if_free, write_t
 
 ERROR = "error.txt"
 """One line: how the job was ended, and by what; there until it succeeds."""
+
+GOES_ON = "is of a command that goes on"
+"""What is said of a folder that another process has."""
 
 ELSEWHERE = "finished_in.txt"
 """Holds the folder of the run that has a job's results in the place of its own, as seen from there."""
@@ -67,7 +71,7 @@ def marked_as_running(
     Raises:
         NotOursError: If another process is at work there, or ``take`` says so.
     """
-    stays = not mark
+    stays = True
     again = started_before()  # a file server keeps the lock of a machine that is gone
 
     def note(end: str) -> None:
@@ -81,16 +85,14 @@ def marked_as_running(
         try:
             if not again and (not ours or is_held(folder / FIT, unknown=False)):
                 other = another(HydraConfig.get().mode is RunMode.MULTIRUN)
-                raise NotOursError(f"{from_here(folder)} is of a command that goes on: wait for its end, or {other}")
+                raise NotOursError(f"{from_here(folder)} {GOES_ON}: wait for its end, or {other}")
             take(folder)
             if ours:
                 (folder / ELSEWHERE).unlink(missing_ok=True)
             if mark:
                 (folder / MARK).touch()
+                stays = False
             yield note
-        except NotOursError:
-            stays = True
-            raise
         finally:
             if ours and not stays:
                 (folder / MARK).unlink(missing_ok=True)
@@ -125,7 +127,13 @@ def goes_on(folder: Path) -> bool:
     if state != QUEUED:
         return state == RUNNING
     job = re.search(JOB_OF_SLURM, error_of(folder))
-    return job is not None and _is_queued(job[1])
+    return job is not None and job[1] != own_job() and _is_queued(job[1])
+
+
+def own_job() -> str:
+    """Return what SLURM calls the job of this process, nothing if it is none."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
 def _is_queued(job: str) -> bool:

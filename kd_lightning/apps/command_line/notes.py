@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.files import files_named, last_change, read_json, write_json, write_text
+
+MODEL = "model.txt"
+"""Beside it, of a command that reads a trained model: the folder of that."""
 
 REFUSED_ITS_FOLDER = "refused"
 """Ends the name of the file, in a sweep's folder, that tells of a job whose own folder is another's."""
@@ -46,10 +50,19 @@ def job_folders(sweep: Path, name: str, since: float, planned: Sequence[list[str
         planned: What each job is told, by which those of other experiments are known, if that is known.
     """
     found = _told_in(sweep, since)
-    if name and planned and sweep.parent.name == name:
-        beside = (folder for folder in sweep.parent.parent.glob(f"*/{sweep.name}") if folder != sweep)
-        found += [job for folder in beside for job in _told_in(folder, since) if is_planned(job, planned)]
+    for folder in _beside(sweep, name):
+        if planned is not None:
+            found += [job for job in _told_in(folder, since) if is_planned(job, planned)]
+        elif not (folder / "multirun.yaml").exists():  # else it is of another sweep
+            found += _told_in(folder, since)
     return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
+
+
+def _beside(sweep: Path, name: str) -> list[Path]:
+    """Return where jobs of other experiments lie: see ``job_folders``."""
+    if not name or sweep.parent.name != name:
+        return []
+    return [folder for folder in sweep.parent.parent.glob(f"*/{sweep.name}") if folder != sweep]
 
 
 def _told_in(folder: Path, since: float) -> list[Path]:
@@ -91,6 +104,16 @@ def note_told(folder: Path, config: DictConfig) -> None:
     (folder / NOTED).mkdir(exist_ok=True)
     for name, node in (("config", config), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
         write_text(folder / NOTED / f"{name}.yaml", OmegaConf.to_yaml(node))
+    if "run" in config:
+        write_text(folder / NOTED / MODEL, os.path.realpath(config.run))
+
+
+def model_of(folder: Path) -> str:
+    """Return the folder of the model that a job was told to read, as it was found then; nothing of one that trains."""
+    try:
+        return (folder / NOTED / MODEL).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def told_by(hydra: Any) -> list[str]:
@@ -108,20 +131,21 @@ def note_refused(error: Exception) -> None:
         )
 
 
-def refused_jobs(sweep: Path, since: float, planned: Sequence[list[str]] | None) -> list[tuple[str, list[str], str]]:
-    """Return number, arguments and error of a sweep's jobs that were refused their folders; the notes go.
+def take_refusals(sweep: Path, name: str, planned: Sequence[list[str]] | None) -> list[tuple[str, list[str], str]]:
+    """Return number, arguments and error of a sweep's jobs that were refused their folders, and take the notes away.
 
     Args:
         sweep: The sweep's folder.
-        since: When it began.
+        name: The experiment's; jobs of others note it beside: see ``job_folders``.
         planned: What each job is told, if that is known.
     """
     found = []
-    for path in sorted(sweep.glob(f".*.{REFUSED_ITS_FOLDER}"), key=lambda path: counting(path.name)):
-        noted = read_json(path)
-        if last_change(path) >= since and (planned is None or noted["told"] in planned):
-            found.append((path.name.split(".")[1], noted["told"], noted["error"]))
-        path.unlink(missing_ok=True)
+    notes = [note for folder in (sweep, *_beside(sweep, name)) for note in folder.glob(f".*.{REFUSED_ITS_FOLDER}")]
+    for note in sorted(notes, key=lambda note: counting(note.name)):
+        noted = read_json(note)
+        if planned is None or noted["told"] in planned:
+            found.append((note.name.split(".")[1], noted["told"], noted["error"]))
+            note.unlink(missing_ok=True)
     return found
 
 

@@ -18,18 +18,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.finished import read_summary
 from kd_lightning.apps.command_line.going_on import is_search
-from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, another
-from kd_lightning.apps.command_line.notes import NOTED, command_of, note_told, overrides_of, told_by
+from kd_lightning.apps.command_line.notes import NOTED, command_of, model_of, note_told, overrides_of, told_by
+from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.told import difference, told_settings
 from kd_lightning.apps.processes.seat import own_seat
-from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.settings.config_hash import config_hash, counted_settings
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.paths import EVALUATION
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import from_here
 
 NUMBER = "${hydra.job.num}"
+
+MADE = (".csv", ".jsonl", ".json")
+"""Ends of the names of files that are made of a model."""
 
 NEW = "%S"
 """In the name of a folder that nobody else has: the second in which it is made."""
@@ -43,7 +46,8 @@ def take_folder(config: DictConfig, folder: Path) -> None:
         folder: Its own; who leads has its lock.
 
     Raises:
-        NotOursError: If the folder holds the results, or a checkpoint, of other settings, or is a sweep's.
+        NotOursError: If the folder holds what other settings have made (results, a checkpoint, an evaluation, a
+            distillation that began), or another model's predictions, if it is a sweep's, or cannot be written.
     """
     seat = own_seat()
     if seat.started_by == "us":  # the first has looked
@@ -52,25 +56,28 @@ def take_folder(config: DictConfig, folder: Path) -> None:
     in_sweep = now.mode is RunMode.MULTIRUN
     try:
         theirs = _of_another(folder, str(now.job.config_name), told_by(now), config)
+        if not in_sweep and (folder / "multirun.yaml").exists():
+            theirs = "a sweep"
+        theirs = theirs or _of_another_model(folder, config)
+        if seat.leads and not theirs:
+            note_told(folder, config)
     except UserError as error:
         raise NotOursError(str(error)) from error
-    if not in_sweep and (folder / "multirun.yaml").exists():
-        theirs = "a sweep"
-    theirs = theirs or _of_another_model(folder, config)
+    except OSError as error:
+        raise NotOursError(os_error(error)) from error
     if theirs:
         other = another(in_sweep)
         raise NotOursError(f"{from_here(folder)} holds what {theirs} has made: {other}, or take it away")
-    if seat.leads:
-        note_told(folder, config)
 
 
-def check_jobs(config: DictConfig) -> None:
+def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
     """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
 
     Where their folders are not known yet, each job looks for itself: ``take_folder``.
 
     Args:
         config: Of the launching command, with Hydra's part.
+        jobs: What each is told, if that is known.
 
     Raises:
         UserError: If one does. The trials of a search would write over any.
@@ -81,7 +88,6 @@ def check_jobs(config: DictConfig) -> None:
         raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
     if _holds_work(folder):
         raise UserError(f"{folder} holds what a single run has made: {another(in_sweep=True)}, or take it away")
-    jobs = jobs_of_grid(hydra.sweeper, told_by(hydra))
     if jobs is not None:
         _check_places(config, named, jobs)
     elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
@@ -100,8 +106,10 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
         jobs: What each is told.
     """
     numbered = NUMBER in named["subdir"]
-    if NEW in named["dir"] and numbered:  # the first alone shows whether its place can be told
-        jobs = jobs[: named["subdir"] != NUMBER]
+    if NEW in named["dir"] and named["subdir"] == NUMBER:
+        return
+    if NEW in named["dir"] and numbered:
+        jobs = jobs[:1]  # shows whether its place can be told
     simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
     taken: dict[str, int] = {}
     for number, told in enumerate(jobs):
@@ -112,6 +120,10 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                 place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
             except OmegaConfBaseException as error:
                 raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
+            if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(job.hydra.sweep.dir)):
+                raise UserError(
+                    f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
+                )
             if (first := taken.setdefault(os.path.realpath(place), number)) != number:
                 raise UserError(
                     f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
@@ -135,11 +147,21 @@ def _composed(config: DictConfig, told: list[str], number: int) -> Iterator[Dict
 
 
 def _holds_work(folder: Path) -> bool:
-    """Tell whether there are results in a folder, a checkpoint, or a fit that began; soft targets are the store's."""
+    """Tell whether there are results in a folder, a checkpoint, or a distillation that began."""
     found = read_summary(folder / "summary.json")
-    begun = found.get("status") in ("running", "interrupted") and not (folder / ELSEWHERE).exists()
-    finished = found.get("status") == FINISHED and "until" not in found
-    return begun or finished or (folder / EVALUATION).exists() or any(folder.glob("checkpoints/*.ckpt"))
+    if found.get("status") in ("running", "interrupted"):
+        work = not (folder / ELSEWHERE).exists() and _makes_a_student(folder)
+    else:
+        work = found.get("status") == FINISHED and "until" not in found
+    return work or (folder / EVALUATION).exists() or any(folder.glob("checkpoints/*.ckpt"))
+
+
+def _makes_a_student(folder: Path) -> bool:
+    """Tell whether a folder is of a distillation, and not of a first wave, which leaves nothing there."""
+    with suppress(Exception):  # there is no word of it, or half of one
+        first_wave = any(told.lstrip("+").startswith("until=") for told in overrides_of(folder))
+        return command_of(folder) == "distill" and not first_wave
+    return False
 
 
 def _of_another(folder: Path, command: str, told: list[str], config: DictConfig) -> str:
@@ -154,10 +176,7 @@ def _of_another(folder: Path, command: str, told: list[str], config: DictConfig)
     Raises:
         UserError: If that is wrong.
     """
-    if not _holds_work(folder):
-        return ""
-    found = read_summary(folder / "summary.json") or read_summary(folder / EVALUATION)
-    if found.get("config_hash") in (None, _hash(config)):
+    if not _holds_work(folder) or _is_same(folder, config):
         return ""
     other, how = "", ""
     with suppress(Exception):  # there is no word of it, or half of one
@@ -168,20 +187,42 @@ def _of_another(folder: Path, command: str, told: list[str], config: DictConfig)
     return f"kd-{other} {how or 'with other settings or data'}"
 
 
+def _is_same(folder: Path, config: DictConfig) -> bool:
+    """Tell whether the work of a folder is that of a configuration.
+
+    By the hash of its resolved settings; where the result is damaged, or older than such hashes, as they were composed.
+    """
+    found = read_summary(folder / "summary.json") or read_summary(folder / EVALUATION)
+    if "config_hash" in found:
+        return bool(found["config_hash"] == _hash(config))
+    with suppress(Exception):  # there is no word of it, or half of one
+        return _composed_settings(OmegaConf.load(folder / NOTED / "config.yaml")) == _composed_settings(config)
+    return False
+
+
 def _of_another_model(folder: Path, config: DictConfig) -> str:
     """Return of which other model a folder holds predictions, or an evaluation; nothing if there is none."""
     with suppress(Exception):  # there is no word of it, or half of one
-        noted: Any = OmegaConf.load(folder / NOTED / "config.yaml")
-        theirs = noted.get("run")
-        if theirs and any(not path.match(".*") and path.suffix != ".log" for path in folder.iterdir()):
-            same = os.path.realpath(theirs) == os.path.realpath(config.get("run", ""))
-            return "" if same else f"kd-{command_of(folder)} with run={theirs}"
+        theirs = model_of(folder)
+        made = (path.suffix in MADE or (path / "manifest.json").exists() for path in folder.iterdir())
+        if theirs and any(made) and theirs != os.path.realpath(config.get("run", "")):
+            return f"kd-{command_of(folder)} with run={from_here(Path(theirs))}"
     return ""
 
 
 def _hash(config: DictConfig) -> str:
     """Return the hash of a job's settings, as its summary has it."""
-    own = copy.deepcopy(OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"]))
+    own = copy.deepcopy(_without_hydra(config))
     check_early(own)
     plain: Any = OmegaConf.to_container(own, resolve=True)
     return config_hash(plain)
+
+
+def _composed_settings(config: Any) -> dict[str, Any]:
+    """Return the settings on which a result depends, as they are composed, wherever data lie."""
+    plain: Any = OmegaConf.to_container(_without_hydra(config), resolve=False)
+    return counted_settings(plain)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])

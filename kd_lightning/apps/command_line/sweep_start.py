@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
-from kd_lightning.apps.command_line.notes import NOTED, begun_jobs
+from kd_lightning.apps.command_line.notes import NOTED, begun_jobs, take_refusals
 from kd_lightning.apps.command_line.occupied import check_jobs
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
@@ -54,7 +54,8 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder)
-            check_jobs(config)
+                take_refusals(folder, "", None)  # of an earlier launcher that was killed
+            check_jobs(config, sweep.planned)
             if is_search(config.hydra.sweeper):
                 check_study(config)
             if own_seat().leads:

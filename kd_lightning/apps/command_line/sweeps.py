@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,6 +21,7 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     FINISHED,
+    GOES_ON,
     INTERRUPTED,
     KILLED,
     QUEUED,
@@ -28,15 +30,15 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     state_of,
 )
-from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, take_refusals, told_by
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 NOT_STARTED = "not started"
 
-TAKEN = "its folder is another's"
-"""Nothing is noted there of the job that was refused it."""
+TAKEN = "its folder is not its own"
+"""Nothing is noted there of the job that did not get it."""
 
 SWEEP = "sweep"
 """Gives the lock its name that the launching process holds in the sweep's folder."""
@@ -102,16 +104,16 @@ class Sweep:
     def _begun(self) -> list[Path]:
         return begun_jobs(self.folder, self.config.get("name", ""), self.planned, self.began)
 
-    @property
+    @cached_property
     def planned(self) -> list[list[str]] | None:
-        """What each of its jobs is told, if that is known."""
+        """What each of its jobs is told, if that is known; of ``glob(*)`` only while Hydra knows the options."""
         return jobs_of_grid(self.config.hydra.sweeper, told_by(self.config.hydra))
 
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
         jobs = [self._job_in(folder) for folder in self._begun()]
         planned = self.planned
-        refused = refused_jobs(self.folder, self.began, planned)
+        refused = take_refusals(self.folder, self.config.get("name", ""), planned)
         jobs += [Job(number, told, TAKEN, f"{REFUSED}: {error}") for number, told, error in refused]
         started = {tuple(job.told) for job in jobs}
         waiting = [(str(i), told) for i, told in enumerate(planned or []) if tuple(told) not in started]
@@ -190,6 +192,11 @@ def end_of_sweep(name: str) -> None:
         sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config.hydra.sweeper)) else 1)
 
 
+def _mends_itself(job: Job) -> bool:
+    """Tell whether the same command is worth giving again as it is."""
+    return job.state in MENDS_NOTHING or LEFT_AS_IT_IS in job.error or GOES_ON in job.error
+
+
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
     searches = is_search(sweep.config.hydra.sweeper)
@@ -206,11 +213,9 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}{see}"
     if name not in ("train", "distill"):
         return line
-    at_work = any(job.state in (BUSY, RUNNING) for job in missing)
+    at_work = any(job.state in (BUSY, RUNNING) or GOES_ON in job.error for job in missing)
     mend = "wait for those that go on, then " if at_work else ""
-    mend = (
-        mend if all(job.state in MENDS_NOTHING or LEFT_AS_IT_IS in job.error for job in missing) else "mend them, then "
-    )
+    mend = mend if all(_mends_itself(job) for job in missing) else "mend them, then "
     if searches:
         return f"{line}; {mend}{ADDS}"
     goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)
