@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(parser().parse_args(arguments))
 
 
+PARTS = frozenset({"entity", "project", "displayName", "spec"})
+"""What the specification of a workspace has."""
+
+
 def run(asked: argparse.Namespace) -> None:
     """Build the workspace, then write or save it.
 
@@ -49,7 +54,9 @@ def run(asked: argparse.Namespace) -> None:
     entity, project = owner_and_name(asked.project or "entity/kd_lightning")
     if find_spec("wandb_workspaces") is None:
         raise UserError(f"package wandb-workspaces is not installed: {to_install('dashboard')}")
-    if asked.output is None and not has_wandb_key():
+    if asked.output is not None:
+        check_output(asked.output)
+    elif not has_wandb_key():
         raise UserError("no key for Weights & Biases: set WANDB_API_KEY, or wandb login; --output FILE.json needs none")
     os.environ.setdefault("WANDB_SILENT", "true")
 
@@ -68,6 +75,22 @@ def run(asked: argparse.Namespace) -> None:
     except Exception as error:
         raise UserError(f"{asked.project}: the service refuses, or is not there: {first_line(error)}") from error
     print(f"saved: {workspace.url}")
+
+
+def check_output(file: Path) -> None:
+    """Check that the file of a specification is new, or holds another one.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    if not file.exists():
+        return
+    try:
+        found = set(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        found = set()
+    if not found >= PARTS:
+        raise UserError(f"--output {file} is there, and is no workspace of kd-dashboard: choose another file")
 
 
 def warn_of_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:

@@ -39,3 +39,5 @@ def _check(folders: Sequence[Path], output: Path | None) -> None:
             raise UserError(f"{folder} is no folder ({folder.absolute()}), expected folders of runs, such as outputs")
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file, expected a folder")
+    if output is not None and (output / "summary.json").exists():
+        raise UserError(f"--output {output} is a run's folder, which has a report.md of its own: choose another")

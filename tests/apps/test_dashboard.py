@@ -119,6 +119,25 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     assert said.count("\n") == 1
 
 
+def test_only_a_workspace_is_written_over(tmp_path, capsys):
+    """It took the place of a run's summary, and of rows to learn from, without a word."""
+    for name, content in (
+        ("summary.json", '{"status": "finished"}'),
+        ("train.csv", "text,label\n"),
+        ("list.json", "[[]]"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SystemExit):
+            main(["--output", str(tmp_path / name), "--tasks", "rte"])
+        assert capsys.readouterr().err.endswith("is there, and is no workspace of kd-dashboard: choose another file\n")
+        assert (tmp_path / name).read_text() == content
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--tasks", "rte"])
+    for tasks in ("rte", "mrpc"):
+        main(["--output", str(tmp_path / "new.json"), "--tasks", tasks])
+    assert "mrpc" in (tmp_path / "new.json").read_text()
+
+
 def test_a_task_that_is_nearly_one_is_told(tmp_path, capsys):
     """Its panels stay empty; one of one's own is nothing to speak of."""
     main(["--output", str(tmp_path / "x.json"), "--tasks", "mrcp", "rte", "tickets"])

@@ -275,6 +275,15 @@ def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, ref
             asks()
 
 
+@pytest.mark.parametrize("part", ["fit.json", "encoder/model.safetensors", "manifest.json"])
+def test_parts_of_runs_are_no_folders_of_others(tmp_path, part):
+    """A student, a fit in the store, soft targets: a run was trained over them."""
+    (tmp_path / part).parent.mkdir(exist_ok=True)
+    (tmp_path / part).touch()
+    with pytest.raises(NotOursError, match="holds what another command has made"):
+        take((tmp_path / part).parent, "seed=1")
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_who_has_begun_keeps_the_folder(tmp_path, status):
     """A distillation that was killed has its checkpoint in the store, and goes on here."""

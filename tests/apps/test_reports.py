@@ -1032,6 +1032,7 @@ def test_a_sweep_of_which_nothing_has_finished_has_a_report(tmp_path, capsys):
         (["nowhere"], "nowhere is no folder"),
         (["."], "no summary.json under .: expected folders of runs"),
         ([".", "--output", "file"], "--output file is a file, expected a folder"),
+        (["runs", "--output", "runs"], "--output runs is a run's folder, which has a report.md of its own"),
         ([".", "--outptu", "x"], "unrecognized arguments: --outptu x"),
         (["runs", "--output", "file/in"], "Not a directory: file/in"),
     ],

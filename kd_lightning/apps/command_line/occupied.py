@@ -31,6 +31,9 @@ from kd_lightning.files import from_here
 
 NUMBER = "${hydra.job.num}"
 
+PARTS = ("fit.json", "heads.safetensors", "model.safetensors", "identity", "manifest.json", "meta.json")
+"""Files of the parts of runs, and of what lies in the store and in the cache."""
+
 MADE = (".csv", ".jsonl", ".json")
 """Ends of the names of files that are made of a model."""
 
@@ -153,7 +156,8 @@ def _holds_work(folder: Path) -> bool:
         work = not (folder / ELSEWHERE).exists() and _makes_a_student(folder)
     else:
         work = found.get("status") == FINISHED and "until" not in found
-    return work or (folder / EVALUATION).exists() or any(folder.glob("checkpoints/*.ckpt"))
+    parts = not found and any((folder / name).exists() for name in PARTS)
+    return work or parts or (folder / EVALUATION).exists() or any(folder.glob("checkpoints/*.ckpt"))
 
 
 def _makes_a_student(folder: Path) -> bool:
