@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line import ending, occupied, sweeps
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line import occupied, sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
@@ -376,6 +376,23 @@ def test_one_who_is_led_is_refused_as_its_first_is(tmp_path, monkeypatch):
         with pytest.raises(NotOursError) if refused else nullcontext():
             take(tmp_path, "seed=2")
     assert (tmp_path / ".hydra" / "overrides.yaml").stat().st_mtime_ns == before
+
+
+def test_of_a_refused_command_its_empty_log_goes(tmp_path, monkeypatch):
+    """Hydra has opened it before; what another wrote stays, and so does whatever else a handler writes to."""
+    now = {"runtime": {"output_dir": str(tmp_path)}, "job": {"name": "train"}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+    for name in ("train.log", "distill.log"):
+        (tmp_path / name).touch()
+    ending._remove_empty_log()
+    assert [path.name for path in tmp_path.iterdir()] == ["distill.log"]
+    (tmp_path / "train.log").write_text("step 1")
+    ending._remove_empty_log()
+    assert (tmp_path / "train.log").exists()
+    (tmp_path / "train.log").unlink()
+    (tmp_path / "train.log").symlink_to(os.devnull)
+    ending._remove_empty_log()
+    assert (tmp_path / "train.log").is_symlink()
 
 
 def test_an_evaluation_is_not_written_over(tmp_path):
