@@ -17,10 +17,11 @@ from omegaconf import OmegaConf
 from kd_lightning.apps.command_line import ending, occupied, sweeps
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
+from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
 from kd_lightning.apps.command_line.notes import command_of, overrides_of
-from kd_lightning.apps.command_line.occupied import check_jobs, take_folder
+from kd_lightning.apps.command_line.occupied import take_folder
 from kd_lightning.apps.processes.seat import Seat
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.errors import UserError

@@ -680,7 +680,7 @@ def test_what_is_refused_in_a_folder_changes_nothing_there(place):
         [sys.executable, "-m", "kd_lightning.evaluate", *evaluation], cwd=place, capture_output=True, text=True
     )
     assert (own.returncode, own.stderr) == (0, ""), "a folder whose name is Hydra's to know"
-    assert (place / "outputs" / "told" / "evaluate" / "evaluation.json").exists()
+    assert "config_hash" in json.loads((place / "outputs" / "told" / "evaluate" / "evaluation.json").read_text())
     again = kd("train", *sweep, "seed=1,2", "ckpt_path=last", cwd=place)
     assert again.stderr.count("has finished; skip_finished=true leaves it as it is") == 2
     assert "averages" not in again.stdout, "of what this command has not done"

@@ -96,9 +96,8 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
         places.add(Path(now.sweep.dir))
     ours = Path(now.runtime.output_dir).absolute()
     found = {path.absolute() for place in places for path in files_named("summary.json", place)}
-    paths = sorted(
-        {ours / "summary.json", *found}, key=lambda path: (path.parent != ours, path)
-    )  # its own results first
+    found.add(ours / "summary.json")
+    paths = sorted(found, key=lambda path: (path.parent != ours, path))  # its own results first
     summaries = {path.parent: read_summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
     if done := _finished_one(alike):

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.finished import read_summary
-from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, another
 from kd_lightning.apps.command_line.notes import NOTED, command_of, model_of, note_told, overrides_of, told_by
 from kd_lightning.apps.command_line.one_line import os_error
@@ -26,19 +21,14 @@ from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.settings.config_hash import config_hash, counted_settings
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.apps.settings.paths import EVALUATION
-from kd_lightning.errors import UserError, first_line
+from kd_lightning.errors import UserError
 from kd_lightning.files import from_here
-
-NUMBER = "${hydra.job.num}"
 
 PARTS = ("fit.json", "heads.safetensors", "model.safetensors", "identity", "manifest.json", "meta.json")
 """Files of the parts of runs, and of what lies in the store and in the cache."""
 
 MADE = (".csv", ".jsonl", ".json")
 """Ends of the names of files that are made of a model."""
-
-NEW = "%S"
-"""In the name of a folder that nobody else has: the second in which it is made."""
 
 
 def take_folder(config: DictConfig, folder: Path) -> None:
@@ -58,7 +48,7 @@ def take_folder(config: DictConfig, folder: Path) -> None:
     now = HydraConfig.get()
     in_sweep = now.mode is RunMode.MULTIRUN
     try:
-        theirs = _of_another(folder, str(now.job.config_name), told_by(now), config)
+        theirs = of_another(folder, str(now.job.config_name), told_by(now), config)
         if not in_sweep and (folder / "multirun.yaml").exists():
             theirs = "a sweep"
         theirs = theirs or _of_another_model(folder, config)
@@ -73,83 +63,7 @@ def take_folder(config: DictConfig, folder: Path) -> None:
         raise NotOursError(f"{from_here(folder)} holds what {theirs} has made: {other}, or take it away")
 
 
-def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
-    """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
-
-    Where their folders are not known yet, each job looks for itself: ``take_folder``.
-
-    Args:
-        config: Of the launching command, with Hydra's part.
-        jobs: What each is told, if that is known.
-
-    Raises:
-        UserError: If one does. The trials of a search would write over any.
-    """
-    hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
-    named: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
-    if Path(named["subdir"]).is_absolute() or ".." in Path(named["subdir"]).parts:
-        raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
-    if _holds_work(folder):
-        raise UserError(f"{folder} holds what a single run has made: {another(in_sweep=True)}, or take it away")
-    if jobs is not None:
-        _check_places(config, named, jobs)
-    elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
-        trials = (trial for trial in sorted(folder.glob("*")) if trial.name.isdecimal())
-        if found := next(filter(_holds_work, trials), None):
-            other = f"{another(in_sweep=True)} (the study stays the same), or leave it out"
-            raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
-
-
-def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str]]) -> None:
-    """Check the folders of a sweep's jobs: ``check_jobs``.
-
-    Args:
-        config: Of the launching command, with Hydra's part.
-        named: How folders are told: the sweep's, and below it a job's.
-        jobs: What each is told.
-    """
-    numbered = NUMBER in named["subdir"]
-    if NEW in named["dir"] and named["subdir"] == NUMBER:
-        return
-    if NEW in named["dir"] and numbered:
-        jobs = jobs[:1]  # shows whether its place can be told
-    simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
-    taken: dict[str, int] = {}
-    for number, told in enumerate(jobs):
-        if simple and not Path(named["dir"], named["subdir"].replace(NUMBER, str(number))).exists():
-            continue
-        with suppress(HydraException), _composed(config, told, number) as job:  # it says so itself
-            try:
-                place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
-            except OmegaConfBaseException as error:
-                raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
-            if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(job.hydra.sweep.dir)):
-                raise UserError(
-                    f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
-                )
-            if (first := taken.setdefault(os.path.realpath(place), number)) != number:
-                raise UserError(
-                    f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
-                    "has a folder of its own"
-                )
-            if theirs := _of_another(place, config.hydra.job.config_name, told, job):
-                raise UserError(f"{place} holds what {theirs} has made: {another(in_sweep=True)}, or take it away")
-
-
-@contextmanager
-def _composed(config: DictConfig, told: list[str], number: int) -> Iterator[DictConfig]:
-    """Give the configuration of a sweep's job, as its launcher composes it, but for what a scheduler calls it."""
-    job = GlobalHydra.instance().config_loader().load_sweep_config(config, told)
-    with open_dict(job):
-        job.hydra.job.id = job.hydra.job.num = number
-    HydraConfig.instance().set_config(job)  # its folder may be told by ${hydra:...}
-    try:
-        yield job
-    finally:
-        HydraConfig.instance().set_config(config)
-
-
-def _holds_work(folder: Path) -> bool:
+def holds_work(folder: Path) -> bool:
     """Tell whether there are results in a folder, a checkpoint, or a distillation that began."""
     found = read_summary(folder / "summary.json")
     if found.get("status") in ("running", "interrupted"):
@@ -168,7 +82,7 @@ def _makes_a_student(folder: Path) -> bool:
     return False
 
 
-def _of_another(folder: Path, command: str, told: list[str], config: DictConfig) -> str:
+def of_another(folder: Path, command: str, told: list[str], config: DictConfig) -> str:
     """Return whose work a folder holds, if not that of the same settings; nothing if there is none, or no word of it.
 
     Args:
@@ -180,7 +94,7 @@ def _of_another(folder: Path, command: str, told: list[str], config: DictConfig)
     Raises:
         UserError: If that is wrong.
     """
-    if not _holds_work(folder) or _is_same(folder, config):
+    if not holds_work(folder) or _is_same(folder, config):
         return ""
     other, how = "", ""
     with suppress(Exception):  # there is no word of it, or half of one

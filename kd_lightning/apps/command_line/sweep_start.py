@@ -18,10 +18,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
 from kd_lightning.apps.command_line.notes import NOTED, begun_jobs, take_refusals
-from kd_lightning.apps.command_line.occupied import check_jobs
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster

@@ -1,0 +1,101 @@
+"""The folders of a sweep's jobs, as far as they can be foreseen: the sweep is refused before one is written over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_lightning.apps.command_line.going_on import is_search
+from kd_lightning.apps.command_line.jobs import another
+from kd_lightning.apps.command_line.occupied import holds_work, of_another
+from kd_lightning.errors import UserError, first_line
+
+NUMBER = "${hydra.job.num}"
+
+NEW = "%S"
+"""In the name of a folder that nobody else has: the second in which it is made."""
+
+
+def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
+    """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
+
+    Where their folders are not known yet, each job looks for itself: ``take_folder``.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+        jobs: What each is told, if that is known.
+
+    Raises:
+        UserError: If one does. The trials of a search would write over any.
+    """
+    hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
+    named: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
+    if Path(named["subdir"]).is_absolute() or ".." in Path(named["subdir"]).parts:
+        raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
+    if holds_work(folder):
+        raise UserError(f"{folder} holds what a single run has made: {another(in_sweep=True)}, or take it away")
+    if jobs is not None:
+        _check_places(config, named, jobs)
+    elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
+        trials = (trial for trial in sorted(folder.glob("*")) if trial.name.isdecimal())
+        if found := next(filter(holds_work, trials), None):
+            other = f"{another(in_sweep=True)} (the study stays the same), or leave it out"
+            raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
+
+
+def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str]]) -> None:
+    """Check the folders of a sweep's jobs: ``check_jobs``.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+        named: How folders are told: the sweep's, and below it a job's.
+        jobs: What each is told.
+    """
+    numbered = NUMBER in named["subdir"]
+    if NEW in named["dir"] and named["subdir"] == NUMBER:
+        return
+    if NEW in named["dir"] and numbered:
+        jobs = jobs[:1]  # shows whether its place can be told
+    simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
+    taken: dict[str, int] = {}
+    for number, told in enumerate(jobs):
+        if simple and not Path(named["dir"], named["subdir"].replace(NUMBER, str(number))).exists():
+            continue
+        with suppress(HydraException), _composed(config, told, number) as job:  # it says so itself
+            try:
+                place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
+            except OmegaConfBaseException as error:
+                raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
+            if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(job.hydra.sweep.dir)):
+                raise UserError(
+                    f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
+                )
+            if (first := taken.setdefault(os.path.realpath(place), number)) != number:
+                raise UserError(
+                    f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
+                    "has a folder of its own"
+                )
+            if theirs := of_another(place, config.hydra.job.config_name, told, job):
+                raise UserError(f"{place} holds what {theirs} has made: {another(in_sweep=True)}, or take it away")
+
+
+@contextmanager
+def _composed(config: DictConfig, told: list[str], number: int) -> Iterator[DictConfig]:
+    """Give the configuration of a sweep's job, as its launcher composes it, but for what a scheduler calls it."""
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, told)
+    with open_dict(job):
+        job.hydra.job.id = job.hydra.job.num = number
+    HydraConfig.instance().set_config(job)  # its folder may be told by ${hydra:...}
+    try:
+        yield job
+    finally:
+        HydraConfig.instance().set_config(config)
