@@ -437,3 +437,13 @@ def test_each_process_is_a_task_of_the_cluster(nodes, devices):
         assert found._target_.endswith(".SlurmLauncher")
         assert found.max_num_timeout > 0, "a job at its time limit would end for ever"
         assert found.signal_delay_s < 60 * found.timeout_min
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_who_goes_on_has_the_same_folder(command):
+    """With ``${hydra.job.override_dirname}`` in its name, what is told to go on would make another one."""
+    told = [*["encoder=tiny"] * (command == "train"), "seed=2", "skip_finished=true"]
+    told += ["ckpt_path=last"] * (command == "train")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(command, told, return_hydra_config=True)
+    assert cfg.hydra.job.override_dirname == ",".join([*["encoder=tiny"] * (command == "train"), "seed=2"])

@@ -20,7 +20,7 @@ from kd_lightning import files
 from kd_lightning.apps import predict
 from kd_lightning.apps.command_line import finished, notes
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line.finished import finished_before, result_of_job
+from kd_lightning.apps.command_line.finished import finished_before, result_of_job, skipped
 from kd_lightning.apps.command_line.jobs import NotOursError, goes_on, marked_as_running, remove_if_empty, state_of
 from kd_lightning.apps.command_line.notes import is_planned, job_folders
 from kd_lightning.apps.fits.resume import claimed
@@ -95,6 +95,23 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     (tmp_path / "elsewhere" / "mine").mkdir(parents=True)
     (tmp_path / "elsewhere" / "mine" / "summary.json").write_text(json.dumps(summary))
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
+
+
+@pytest.mark.parametrize(("finds", "points"), [("9", []), ("0", ["finished_in.txt"])])
+def test_a_job_that_has_its_results_points_nowhere(tmp_path, monkeypatch, finds, points):
+    """It would say of itself that what it holds lies elsewhere, and another's would be written over it."""
+    ours = tmp_path / "sweep" / "9"
+    now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(ours.parent)}, "runtime": {"output_dir": str(ours)}}
+    now |= {"job": {"config_name": "train"}, "overrides": {"task": []}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1, "skip_finished": True})
+    summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
+    for number in {"0", finds}:
+        (ours.parent / number).mkdir(parents=True)
+        (ours.parent / number / "summary.json").write_text(json.dumps(summary))
+    ours.mkdir(exist_ok=True)
+    assert skipped(cfg) == (str(ours.parent / finds), 0.5)
+    assert [path.name for path in ours.iterdir() if path.name != "summary.json"] == points
 
 
 def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):

@@ -214,6 +214,21 @@ def test_two_jobs_of_a_sweep_share_no_folder(tmp_path):
         check(sharing)
 
 
+def test_a_folder_is_known_however_it_is_called(tmp_path):
+    """By links, two jobs had one folder, and a job one that is outside; a sweep's own may well be a link."""
+    for name in ("s/seed_1", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "s" / "seed_2").symlink_to("seed_1")
+    (tmp_path / "s" / "seed_3").symlink_to("../elsewhere")
+    (tmp_path / "link").symlink_to("s")
+    by_seed = {"subdir": "seed_${seed}"}
+    with pytest.raises(UserError, match=r"jobs 0 and 1 would both write to .*/s/seed_2: with"):
+        check(sweep(tmp_path / "s", "seed=1,2", **by_seed))
+    with pytest.raises(UserError, match=r"subdir of job 1 is .*/s/seed_3, expected a folder below hydra\.sweep\.dir"):
+        check(sweep(tmp_path / "s", "seed=1,3", **by_seed))
+    check(sweep(tmp_path / "link", "seed=1,4", **by_seed))
+
+
 def test_a_run_and_a_sweep_share_no_folder(tmp_path):
     """Each leaves a ``report.md``."""
     leave(tmp_path / "run", "seed=1")
@@ -261,6 +276,20 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
             assert "error.txt" not in last
         else:
             assert "2 of 2 jobs did not finish: 0 (seed=9, not started)" in last, "it is told once"
+
+
+def test_a_sweep_of_which_each_job_was_refused_its_folder_had_jobs(tmp_path):
+    """Of a search it was said that none of its trials had finished, and not why; its notes stayed."""
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {"n_trials": 1}, "overrides": {"task": []}}
+    search = sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)
+    assert not search.has_jobs()
+    (tmp_path / ".0.refused").write_text('{"told": ["seed=1"], "error": "it is another\'s"}')
+    assert search.has_jobs()
+    assert [(job.name, job.state, job.error) for job in search.jobs()] == [
+        ("0", "its folder is not its own", "refused: it is another's")
+    ]
+    search.remove_notes()
+    assert not search.has_jobs()
 
 
 @pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
@@ -394,6 +423,17 @@ def test_of_a_refused_command_its_empty_log_goes(tmp_path, monkeypatch):
     (tmp_path / "train.log").symlink_to(os.devnull)
     ending._remove_empty_log()
     assert (tmp_path / "train.log").is_symlink()
+
+
+def test_an_evaluation_is_of_a_model_however_that_is_told(tmp_path):
+    """With a slash at its end it was another's, and refused."""
+    model = str(tmp_path / "a")
+    leave(tmp_path / "e", f"run={model}", command="evaluate")
+    (tmp_path / "e" / "summary.json").rename(tmp_path / "e" / "evaluation.json")
+    for spelled in (f"{model}/", os.path.relpath(model)):
+        take(tmp_path / "e", f"run={spelled}", command="evaluate")
+    with pytest.raises(NotOursError, match="e holds what kd-evaluate with run="):
+        take(tmp_path / "e", f"run={model}2", command="evaluate")
 
 
 def test_an_evaluation_is_not_written_over(tmp_path):

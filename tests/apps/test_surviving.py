@@ -381,7 +381,7 @@ def test_an_option_that_is_told_as_a_setting(part):
 @pytest.mark.parametrize(
     ("folder", "code", "said"),
     [
-        ("${nope}", 2, "kd-train: error: Interpolation key 'nope' not found\n"),
+        ("${nope}", 2, "kd-train: error: hydra.sweep.dir: Interpolation key 'nope' not found\n"),
         ("outputs", 1, "AttributeError: 'str' object has no attribute 'items'\n"),
     ],
 )
@@ -404,13 +404,38 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     assert not any(tmp_path.iterdir()), "it is not a sweep that lacks its jobs"
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"output_subdir": ".noted"}, "hydra.output_subdir is .noted: a command leaves .hydra in its folder itself"),
+        ({"run": {"dir": "notes.txt"}}, "hydra.run.dir is notes.txt, expected a folder: it is a file"),
+        ({"run": {"dir": "notes.txt/x"}}, "hydra.run.dir is notes.txt/x, expected a folder: notes.txt is a file"),
+        ({"run": {"dir": None}}, "hydra.run.dir is null, expected a folder"),
+        ({"run": {"dir": "${nope}"}}, "hydra.run.dir: Interpolation key 'nope' not found"),
+    ],
+)
+def test_what_goes_wrong_before_a_run(tmp_path, monkeypatch, capfd, changed, said):
+    """Hydra would write over what it finds, or say ``File exists``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
+    node = {"job": {"config_name": "train"}, "output_subdir": None, "run": {"dir": "outputs"}}
+    sweep_start.RecordSweep().on_run_start(OmegaConf.create({"hydra": node}))
+    with pytest.raises(SystemExit) as ended:
+        sweep_start.RecordSweep().on_run_start(OmegaConf.create({"hydra": node | changed}))
+    shown = capfd.readouterr().err
+    assert shown.startswith(f"kd-train: error: {said}")
+    assert (ended.value.code, shown.count("\n")) == (2, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_one_that_searches_is_one(monkeypatch):
     """Two tasks of a cluster would record two trials for each, one of them failed."""
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     for name in ("PROCID", "LOCALID", "NODEID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "x")
-    grid = OmegaConf.create({"hydra": {"output_subdir": None, "sweeper": {}}})
+    grid = OmegaConf.create({"hydra": {"output_subdir": None, "sweep": {"dir": "outputs"}, "sweeper": {}}})
     check_sweep(grid)
     with pytest.raises(UserError, match="a search was started by 2 processes"):
         check_sweep(OmegaConf.merge(grid, {"hydra": {"sweeper": {"n_trials": 3}}}))
@@ -596,6 +621,16 @@ def test_a_sweep_has_its_folder_for_itself(tmp_path):
     ):
         claim(tmp_path)
     claim(tmp_path).release()
+
+
+@pytest.mark.parametrize(("again", "patience"), [("0", 0.0), ("1", sweep_start.LATE)])
+def test_a_launcher_that_is_queued_again_waits_for_the_lock_of_before(tmp_path, monkeypatch, again, patience):
+    """A file server keeps the lock of a machine that is gone."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", again)
+    asked = []
+    monkeypatch.setattr(sweep_start.FileLock, "acquire", lambda lock, timeout: asked.append(timeout))
+    claim(tmp_path)
+    assert asked == [patience]
 
 
 @pytest.mark.parametrize(

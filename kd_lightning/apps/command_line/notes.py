@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +132,37 @@ def note_refused(error: Exception) -> None:
         )
 
 
-def take_refusals(sweep: Path, name: str, planned: Sequence[list[str]] | None) -> list[tuple[str, list[str], str]]:
-    """Return number, arguments and error of a sweep's jobs that were refused their folders, and take the notes away.
+@dataclass(frozen=True)
+class RefusedJob:
+    """A job of a sweep that was refused its folder.
+
+    Args:
+        note: The file that tells of it.
+        told: What it was told.
+        error: Why.
+    """
+
+    note: Path
+    told: list[str]
+    error: str
+
+    @property
+    def number(self) -> str:
+        """Its number in the sweep."""
+        return self.note.name.split(".")[1]
+
+
+def refused_jobs(sweep: Path, name: str = "", planned: Sequence[list[str]] | None = None) -> list[RefusedJob]:
+    """Return the jobs of a sweep that were refused their folders, in their order.
 
     Args:
         sweep: The sweep's folder.
         name: The experiment's; jobs of others note it beside: see ``job_folders``.
         planned: What each job is told, if that is known.
     """
-    found = []
     notes = [note for folder in (sweep, *_beside(sweep, name)) for note in folder.glob(f".*.{REFUSED_ITS_FOLDER}")]
-    for note in sorted(notes, key=lambda note: counting(note.name)):
-        noted = read_json(note)
-        if planned is None or noted["told"] in planned:
-            found.append((note.name.split(".")[1], noted["told"], noted["error"]))
-            note.unlink(missing_ok=True)
-    return found
+    found = [RefusedJob(note, **read_json(note)) for note in sorted(notes, key=lambda note: counting(note.name))]
+    return [job for job in found if planned is None or job.told in planned]
 
 
 def overrides_of(folder: Path) -> list[str]:

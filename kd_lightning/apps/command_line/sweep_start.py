@@ -21,12 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import goes_on
-from kd_lightning.apps.command_line.notes import NOTED, begun_jobs, take_refusals
+from kd_lightning.apps.command_line.notes import NOTED, begun_jobs, refused_jobs
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.apps.settings.paths import check_folder
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
 
@@ -39,6 +40,7 @@ class RecordSweep(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what a single run would do to its folder before it has looked there."""
         with _refused(config):
+            check_folder("hydra.run.dir", config.hydra.run.dir)
             check_output(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -54,7 +56,8 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder)
-                take_refusals(folder, "", None)  # of an earlier launcher that was killed
+                for job in refused_jobs(folder):  # of an earlier launcher that was killed
+                    job.note.unlink(missing_ok=True)
             check_jobs(config, sweep.planned)
             if is_search(config.hydra.sweeper):
                 check_study(config)
@@ -81,7 +84,8 @@ def _refused(config: DictConfig) -> Iterator[None]:
             sys.stderr = sys.__stderr__  # else this end is taken for one of Hydra's, which refuses with exit code 1
             traceback.print_exc()
             sys.exit(1)
-        why = os_error(error) if isinstance(error, OSError) else first_line(error)
+        where = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
+        why = os_error(error) if isinstance(error, OSError) else f"{where}{first_line(error)}"
         print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
         sys.exit(2)
 
@@ -123,12 +127,13 @@ def check_sweep(config: DictConfig) -> None:
     """Check what would go wrong in a sweep in silence.
 
     Raises:
-        UserError: If Hydra would write to its jobs' folders, if each of several processes would search, or if a
-            launcher or sweeper is told as a setting.
+        UserError: If Hydra would write to its jobs' folders, if its own is a file, if each of several processes would
+            search, or if a launcher or sweeper is told as a setting.
     """
     for part in ("launcher", "sweeper"):
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
+    check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
     check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):
         raise UserError(

@@ -30,7 +30,7 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     state_of,
 )
-from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, take_refusals, told_by
+from kd_lightning.apps.command_line.notes import RefusedJob, begun_jobs, overrides_of, refused_jobs, told_by
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
@@ -98,8 +98,11 @@ class Sweep:
         return Path(self.config.hydra.sweep.dir)
 
     def has_jobs(self) -> bool:
-        """Tell whether a job has begun."""
-        return bool(self._begun())
+        """Tell whether a job has begun, or would have, in a folder of its own."""
+        return bool(self._begun() or self._refused())
+
+    def _refused(self) -> list[RefusedJob]:
+        return refused_jobs(self.folder, self.config.get("name", ""), self.planned)
 
     def _begun(self) -> list[Path]:
         return begun_jobs(self.folder, self.config.get("name", ""), self.planned, self.began)
@@ -112,11 +115,9 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
         jobs = [self._job_in(folder) for folder in self._begun()]
-        planned = self.planned
-        refused = take_refusals(self.folder, self.config.get("name", ""), planned)
-        jobs += [Job(number, told, TAKEN, f"{REFUSED}: {error}") for number, told, error in refused]
+        jobs += [Job(job.number, job.told, TAKEN, f"{REFUSED}: {job.error}") for job in self._refused()]
         started = {tuple(job.told) for job in jobs}
-        waiting = [(str(i), told) for i, told in enumerate(planned or []) if tuple(told) not in started]
+        waiting = [(str(i), told) for i, told in enumerate(self.planned or []) if tuple(told) not in started]
         return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in waiting]
 
     def _job_in(self, folder: Path) -> Job:
@@ -127,6 +128,11 @@ class Sweep:
         inside = folder.is_relative_to(self.folder)  # not of another experiment's
         name = str(folder.relative_to(self.folder)) if inside else folder.name
         return Job(name, told, state, error_of(folder) or ended)
+
+    def remove_notes(self) -> None:
+        """Take the notes away of jobs that were refused their folders, once that is told."""
+        for job in self._refused():
+            job.note.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others have the folder."""
@@ -176,6 +182,7 @@ def end_of_sweep(name: str) -> None:
     if sweep.stopped:
         sweep.close()
     jobs = sweep.jobs()
+    sweep.remove_notes()
     sweep.release()
     missing = [job for job in jobs if job.state != FINISHED]
     if sweep.stopped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,9 +32,13 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return a hash of a job's settings without those that change no result: places, loggers, devices.
 
     Args:
-        cfg: The resolved configuration in plain containers. What its files hold does not count.
+        cfg: The resolved configuration in plain containers. What its files hold does not count, nor how the folder of
+            the model is told that it reads.
     """
-    return hashlib.sha256(json.dumps(of_the_result(cfg), sort_keys=True).encode()).hexdigest()[:16]
+    counted = of_the_result(cfg)
+    if "run" in counted:
+        counted["run"] = os.path.realpath(counted["run"])
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def changes_result(argument: str) -> bool:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.hardware import check_compiler, check_precision
-from kd_lightning.apps.settings.paths import make_absolute
+from kd_lightning.apps.settings.paths import check_folder, make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
 from kd_lightning.apps.settings.trainer import check_trainer
@@ -102,6 +102,8 @@ def check_early(cfg: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
         warn_of_overridden(plain, _arguments())
+    for name, path in cfg.get("paths", {}).items():
+        check_folder(f"paths.{name}", path)
     make_absolute(cfg)
     if isinstance(cfg.get("pretrain"), DictConfig):
         make_absolute(cfg.pretrain, "pretrain.")

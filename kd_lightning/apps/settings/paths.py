@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.errors import UserError
+from kd_lightning.files import from_here
 
 FIT = "fit"
 """Gives the lock its name, in the folder of a run, of the command that trains there."""
@@ -22,6 +25,24 @@ PLACES = (
     "teacher.encoder.words.vectors_file",
 )
 """Where a path may stand, or paths by task."""
+
+
+def check_folder(name: str, path: Any) -> None:
+    """Check that a setting is a place where a folder is, or can be made.
+
+    Args:
+        name: The setting's.
+        path: Its value.
+
+    Raises:
+        UserError: If it is no path, or if there is a file, or on the way to it.
+    """
+    if not isinstance(path, str) or not path:
+        raise UserError(f"{name} is {'null' if path is None else repr(path)}, expected a folder")
+    own = Path(path).absolute()
+    there = next(place for place in (own, *own.parents) if os.path.exists(place))
+    if not there.is_dir():
+        raise UserError(f"{name} is {path}, expected a folder: {'it' if there == own else from_here(there)} is a file")
 
 
 def make_absolute(cfg: DictConfig, where: str = "") -> None:
