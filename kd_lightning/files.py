@@ -146,7 +146,7 @@ def last_change(path: Path) -> float:
 
 def from_here(path: Path) -> Path:
     """Return a path as seen from the working directory, if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path
 
 
 def _remove(path: Path) -> None:

@@ -23,6 +23,9 @@ over the baseline, gold weight and losses, seeds as bands, quality against laten
   kd-dashboard --output workspace.json --tasks rte mrpc stsb      write it to a file; needs no account
 """
 
+OF_A_WORKSPACE = frozenset({"entity", "project", "displayName", "spec"})
+"""What the specification of a workspace has."""
+
 
 def parser() -> OneLineParser:
     """Return the parser of the arguments."""
@@ -37,10 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; what is wrong is one line, and exit code 2."""
     with ended_in_one_line("dashboard"):
         run(parser().parse_args(arguments))
-
-
-PARTS = frozenset({"entity", "project", "displayName", "spec"})
-"""What the specification of a workspace has."""
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -89,7 +88,7 @@ def check_output(file: Path) -> None:
         found = set(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         found = set()
-    if not found >= PARTS:
+    if not found >= OF_A_WORKSPACE:
         raise UserError(f"--output {file} is there, and is no workspace of kd-dashboard: choose another file")
 
 

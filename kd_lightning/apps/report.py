@@ -39,5 +39,8 @@ def _check(folders: Sequence[Path], output: Path | None) -> None:
             raise UserError(f"{folder} is no folder ({folder.absolute()}), expected folders of runs, such as outputs")
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file, expected a folder")
-    if output is not None and (output / "summary.json").exists():
-        raise UserError(f"--output {output} is a run's folder, which has a report.md of its own: choose another")
+    for known_by, whose in (("summary.json", "run"), ("multirun.yaml", "sweep")):
+        if output is not None and (output / known_by).exists():
+            raise UserError(
+                f"--output {output} is a {whose}'s folder, which has a report.md of its own: choose another"
+            )

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -20,10 +21,11 @@ from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
-from kd_lightning.apps.command_line.notes import command_of, overrides_of
-from kd_lightning.apps.command_line.occupied import take_folder
+from kd_lightning.apps.command_line.notes import command_of, model_of, note_told, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.occupied import check_is_ours
 from kd_lightning.apps.processes.seat import Seat
 from kd_lightning.apps.settings.config_hash import config_hash
+from kd_lightning.apps.settings.early import resolve
 from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
 
@@ -46,7 +48,6 @@ def loader(monkeypatch):
     hydra = SimpleNamespace(config_loader=lambda: own, is_initialized=lambda: False)
     monkeypatch.setattr(GlobalHydra, "instance", lambda: hydra)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
-    monkeypatch.setattr(occupied, "check_early", lambda config: None)
 
 
 def leave(folder, *told, command="train", status="finished", checkpoint=False):
@@ -74,7 +75,7 @@ def sweep(folder, *told, subdir="${hydra.job.num}", sweeper=(), command="train")
 
 def check(config):
     """Check the jobs of a sweep, as its launching process does."""
-    check_jobs(config, jobs_of_grid(config.hydra.sweeper, list(config.hydra.overrides.task)))
+    check_jobs(config, jobs_of_grid(config.hydra.sweeper, told_by(config.hydra)))
 
 
 def take(folder, *told, command="train", mode=RunMode.RUN):
@@ -84,7 +85,8 @@ def take(folder, *told, command="train", mode=RunMode.RUN):
         patch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
         patch.setattr(HydraConfig, "instance", lambda: SimpleNamespace(cfg=OmegaConf.create({"hydra": now})))
         folder.mkdir(exist_ok=True)
-        with marked_as_running(folder, partial(take_folder, composed(*told))):
+        settings = composed(*told)
+        with marked_as_running(folder, partial(check_is_ours, settings), partial(note_told, settings)):
             assert state_of(folder) == "running"
 
 
@@ -125,7 +127,9 @@ def test_another_command_is_refused(tmp_path):
             take(tmp_path / "0", "seed=1", command=command)
 
 
-@pytest.mark.parametrize("subdir", ["../up/${hydra.job.num}", "${hydra.job.num}/../x", "/elsewhere/${hydra.job.num}"])
+@pytest.mark.parametrize(
+    "subdir", [".", "../up/${hydra.job.num}", "${hydra.job.num}/../x", "/elsewhere/${hydra.job.num}"]
+)
 def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path, subdir):
     """Outside they were not found at its end, and written over without a look."""
     with pytest.raises(UserError, match=r"hydra\.sweep\.subdir is .*, expected a folder below hydra\.sweep\.dir"):
@@ -199,6 +203,28 @@ def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, su
     assert len(asked) == composes
 
 
+def test_a_job_that_cannot_be_composed_says_so_itself(tmp_path, monkeypatch):
+    """The others are looked at; and what Hydra holds is the launching command's again."""
+    loader = GlobalHydra.instance().config_loader()
+    compose, held = loader.load_sweep_config, []
+
+    def refuses(config, told):
+        if told == ["seed=1"]:
+            raise ConfigCompositionException
+        return compose(config, told)
+
+    monkeypatch.setattr(loader, "load_sweep_config", refuses)
+    monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: held.append(config))
+    leave(tmp_path / "x_2", "seed=2")
+    asking = sweep(tmp_path, "seed=1,2", subdir="x_${seed}")
+    check(asking)
+    assert [config.get("seed") for config in held] == [2, 1]
+    assert held[-1] is asking
+    with pytest.raises(UserError, match="x_3 holds what kd-train with seed=4 has made"):
+        leave(tmp_path / "x_3", "seed=4")
+        check(sweep(tmp_path, "seed=1,3", subdir="x_${seed}"))
+
+
 def test_what_lies_beside_is_no_trial(tmp_path):
     """Nor is a trial refused that is named by its values: it looks for itself."""
     for other in ("2026-01-01", "job_1", "other"):
@@ -246,14 +272,9 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
     """By a process that did not see it; a search of two whose trials share a folder ended well, with one."""
     leave(tmp_path / "s", "seed=1")
     for number in (10, 9):
-        now = {
-            "mode": RunMode.MULTIRUN,
-            "job": {"num": number, "name": "train"},
-            "sweep": {"dir": str(tmp_path)},
-            "launcher": {},
-        }
-        now |= {"overrides": {"task": [f"seed={number}"]}, "runtime": {"output_dir": str(tmp_path / "s")}}
-        now["launcher"] = {"_target_": "x"}
+        now = {"mode": RunMode.MULTIRUN, "job": {"num": number}, "sweep": {"dir": "."}, "launcher": {"_target_": "x"}}
+        now["runtime"] = {"output_dir": str(tmp_path / "s"), "cwd": str(tmp_path)}  # hydra.job.chdir may be true
+        now["overrides"] = {"task": [f"seed={number}"]}
         monkeypatch.setattr(HydraConfig, "get", lambda now=now: OmegaConf.create(now))
 
         def take(folder):
@@ -262,7 +283,7 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
         with pytest.raises(NotOursError), told_in_one_line("train", take):
             pytest.fail("it has begun")
     for sweeper in ({"_target_": "mine.Sweeper"}, {}):
-        node = {**now, "sweeper": sweeper, "overrides": {"task": ["seed=9,10"]}}
+        node = {**now, "sweeper": sweeper, "overrides": {"task": ["seed=9,10"]}, "sweep": {"dir": str(tmp_path)}}
         monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -292,6 +313,41 @@ def test_a_sweep_of_which_each_job_was_refused_its_folder_had_jobs(tmp_path):
     assert not search.has_jobs()
 
 
+def refusal(folder, number, told):
+    """Leave the note of a job that was refused its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{number}.refused").write_text(json.dumps({"told": told, "error": "it is another's"}))
+
+
+def test_a_refusal_is_of_one_sweep(tmp_path):
+    """Of other experiments by what they were told, or, of a search, where no other sweep is; half of a note is none."""
+    for name in ("b", "c"):
+        refusal(tmp_path / name / "s", 0, [f"experiment={name}"])
+    (tmp_path / "c" / "s" / "multirun.yaml").touch()
+    (tmp_path / "a" / "s").mkdir(parents=True)
+    (tmp_path / "a" / "s" / ".3.refused").write_text("{")
+
+    def told(planned):
+        return [job.told for job in refused_jobs(tmp_path / "a" / "s", "a", planned)]
+
+    assert told(None) == [["experiment=b"]]
+    assert told([["experiment=c"]]) == [["experiment=c"]]
+    assert told([["experiment=d"]]) == []
+
+
+def test_who_was_refused_and_has_begun_since_is_told_once(tmp_path):
+    """Another command, told the same, has the folder: two of two jobs, and not two of three."""
+    leave(tmp_path / "0", "seed=1")
+    refusal(tmp_path, 0, ["seed=1"])
+    refusal(tmp_path, 1, ["seed=2"])
+    node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "overrides": {"task": ["seed=1,2"]}}
+    jobs = sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0).jobs()
+    assert [(job.told, job.state) for job in jobs] == [
+        (["seed=1"], "finished"),
+        (["seed=2"], "its folder is not its own"),
+    ]
+
+
 @pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
 def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, refused):
     """What was refused, or crashed at once, is mended in its place."""
@@ -303,6 +359,22 @@ def test_what_is_not_finished_counts_by_its_checkpoint(tmp_path, checkpoint, ref
                 asks()
         else:
             asks()
+
+
+def test_soft_targets_are_of_one_model(tmp_path):
+    """They are a folder among what ``kd-predict`` has made."""
+    take(tmp_path, "run=a", command="predict")
+    (tmp_path / "toy-train").mkdir()
+    (tmp_path / "toy-train" / "manifest.json").touch()
+    with pytest.raises(NotOursError, match=r"holds what kd-predict with run=.*a has made"):
+        take(tmp_path, "run=b", command="predict")
+
+
+def test_a_run_that_has_failed_is_mended_beside_its_parts(tmp_path):
+    """Its summary says how it stands."""
+    leave(tmp_path, "seed=1", status="failed")
+    (tmp_path / "identity").touch()
+    take(tmp_path, "seed=2")
 
 
 @pytest.mark.parametrize("part", ["fit.json", "encoder/model.safetensors", "manifest.json"])
@@ -378,22 +450,22 @@ def test_settings_that_are_told_alike_may_differ(tmp_path, monkeypatch):
 
 def test_data_of_another_place_make_another_result(tmp_path):
     """As ``skip_finished`` takes it; what is told of a default's place is no difference in words."""
-    leave(tmp_path, "data.root=here")
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    leave(tmp_path / "run", f"data.root={here}")
     with pytest.raises(NotOursError, match="holds what kd-train with other settings or data has made"):
-        take(tmp_path, "data.root=there")
+        take(tmp_path / "run", f"data.root={there}")
+    take(tmp_path / "run", f"data.root={here}")
 
 
-def test_a_wrong_setting_is_told_and_nothing_is_changed(tmp_path, monkeypatch):
-    """The folder is not known to be its own, so it is not noted there as what failed."""
-    leave(tmp_path, "seed=1")
-
-    def check(config):
-        raise UserError("seed is x, expected a number")
-
-    monkeypatch.setattr(occupied, "check_early", check)
-    with pytest.raises(NotOursError, match="seed is x, expected a number"):
-        take(tmp_path, "seed=x")
-    assert overrides_of(tmp_path) == ["seed=1"]
+def test_a_wrong_setting_is_told_and_nothing_is_changed(tmp_path):
+    """The folder is not known to be its own, so it is not noted there as what failed; a sweep's other jobs are run."""
+    leave(tmp_path / "0", "seed=1")
+    with pytest.raises(NotOursError, match="Interpolation key 'nope' not found"):
+        take(tmp_path / "0", "seed=${nope}")
+    assert overrides_of(tmp_path / "0") == ["seed=1"]
+    check(sweep(tmp_path, "seed='${nope}'"))
 
 
 def test_one_who_is_led_is_refused_as_its_first_is(tmp_path, monkeypatch):
@@ -401,28 +473,15 @@ def test_one_who_is_led_is_refused_as_its_first_is(tmp_path, monkeypatch):
     leave(tmp_path, "seed=1")
     before = (tmp_path / ".hydra" / "overrides.yaml").stat().st_mtime_ns
     for seat, refused in ((Seat(1, 2, 1, 0, "slurm"), True), (Seat(1, 2, 1, 0, "us"), False)):
-        monkeypatch.setattr(occupied, "own_seat", lambda seat=seat: seat)
-        take(tmp_path, "seed=1")
-        with pytest.raises(NotOursError) if refused else nullcontext():
-            take(tmp_path, "seed=2")
+        now = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}, "job": {"config_name": "train"}}
+        now["overrides"] = {"task": ["seed=2"]}
+        for module in (occupied, ending):
+            monkeypatch.setattr(module, "own_seat", lambda seat=seat: seat)
+        monkeypatch.setattr(HydraConfig, "get", lambda now=now: OmegaConf.create(now))
+        with pytest.raises(SystemExit) if refused else nullcontext():  # noqa: SIM117
+            with told_in_one_line("train", partial(check_is_ours, composed("seed=2")), pytest.fail):
+                assert not refused
     assert (tmp_path / ".hydra" / "overrides.yaml").stat().st_mtime_ns == before
-
-
-def test_of_a_refused_command_its_empty_log_goes(tmp_path, monkeypatch):
-    """Hydra has opened it before; what another wrote stays, and so does whatever else a handler writes to."""
-    now = {"runtime": {"output_dir": str(tmp_path)}, "job": {"name": "train"}}
-    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
-    for name in ("train.log", "distill.log"):
-        (tmp_path / name).touch()
-    ending._remove_empty_log()
-    assert [path.name for path in tmp_path.iterdir()] == ["distill.log"]
-    (tmp_path / "train.log").write_text("step 1")
-    ending._remove_empty_log()
-    assert (tmp_path / "train.log").exists()
-    (tmp_path / "train.log").unlink()
-    (tmp_path / "train.log").symlink_to(os.devnull)
-    ending._remove_empty_log()
-    assert (tmp_path / "train.log").is_symlink()
 
 
 def test_an_evaluation_is_of_a_model_however_that_is_told(tmp_path):
@@ -439,7 +498,9 @@ def test_an_evaluation_is_of_a_model_however_that_is_told(tmp_path):
 def test_an_evaluation_is_not_written_over(tmp_path):
     leave(tmp_path, "seed=1", command="evaluate")
     (tmp_path / "summary.json").rename(tmp_path / "evaluation.json")
+    (tmp_path / ".hydra" / "config.yaml").write_text("{}")  # its hash is what counts
     take(tmp_path, "seed=1", command="evaluate")
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[seed=1]")
     with pytest.raises(NotOursError, match="holds what kd-evaluate with seed=1 has made"):
         take(tmp_path, "seed=2", command="evaluate")
 
@@ -490,6 +551,50 @@ def test_what_has_made_nothing_is_mended_in_its_place(tmp_path):
     take(tmp_path / "wave", "seed=1", command="distill")
 
 
+@pytest.mark.parametrize("in_the_way", [".job.lock/x", ".running/x", ".hydra"])
+def test_a_folder_that_cannot_be_had_is_told_as_one(tmp_path, in_the_way):
+    """A lock of another user, a full table of files: the sweep stopped there, or ended well with a job less."""
+    (tmp_path / "0" / in_the_way).parent.mkdir(parents=True)
+    (tmp_path / "0" / in_the_way).touch()
+    if in_the_way.startswith(".running"):
+        (tmp_path / "0" / ".running" / "x").unlink()
+        (tmp_path / "0" / ".running").rmdir()
+        (tmp_path / "0" / ".running").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(NotOursError, match="; check that the path is right, and that it can be written"):
+        take(tmp_path / "0", "seed=1", mode=RunMode.MULTIRUN)
+    assert not (tmp_path / "0" / ".hydra" / "overrides.yaml").exists(), "it has not begun"
+
+
+def test_a_job_begins_without_what_was_found_elsewhere(tmp_path):
+    """What it makes counts, not where another lies to which an earlier one pointed."""
+    (tmp_path / "finished_in.txt").write_text("../run\n")
+    take(tmp_path, "seed=1")
+    assert not (tmp_path / "finished_in.txt").exists()
+
+
+def test_a_model_is_told_by_the_number_of_its_job(tmp_path, monkeypatch):
+    """In a sweep's folder: ``expected str, bytes or os.PathLike object, not int``."""
+    monkeypatch.chdir(tmp_path)
+    take(tmp_path / "e", "run=0", command="evaluate")
+    assert model_of(tmp_path / "e") == os.path.realpath("0")
+    (tmp_path / "e" / "evaluation.json").write_text("{}")
+    with pytest.raises(NotOursError, match="e holds what kd-evaluate with run=0 has made"):
+        take(tmp_path / "e", "run=1", command="evaluate")
+    take(tmp_path / "n", "run=null", command="evaluate")
+    cfg = OmegaConf.create({"run": 0})
+    resolve(cfg)
+    assert cfg.run == "0"
+
+
+def test_what_a_refused_evaluation_read_is_no_settings_of_who_comes_after(tmp_path):
+    """A run was refused its own results: they were of an evaluation of ``typo``."""
+    take(tmp_path, "run=typo", command="evaluate")
+    take(tmp_path, "seed=1")
+    (tmp_path / "metrics.csv").touch()
+    (tmp_path / "summary.json").write_text("{}")
+    take(tmp_path, "seed=1")
+
+
 def test_a_model_is_known_by_its_folder(tmp_path, monkeypatch):
     """A link may lead elsewhere, and a path be seen from another place."""
     monkeypatch.chdir(tmp_path)
@@ -502,22 +607,31 @@ def test_a_model_is_known_by_its_folder(tmp_path, monkeypatch):
     take(made, "run=a/", command="predict")
     (tmp_path / "latest").unlink()
     (tmp_path / "latest").symlink_to("b")
-    with pytest.raises(NotOursError, match="made holds what kd-predict with run=a has made"):
-        take(made, "run=latest", command="predict")
+    for other in (["run=latest"], []):  # the latter trains, in the model's own folder
+        with pytest.raises(NotOursError, match=r"made holds what kd-predict with run=\S*a has made"):
+            take(made, *other, command="predict")
+        monkeypatch.chdir(tmp_path / "a")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x"), KeyboardInterrupt()])
 def test_who_could_not_take_a_folder_leaves_its_mark(tmp_path, monkeypatch, error):
     """The job of before was killed: it counted as finished. A full disk ends this job, not its sweep."""
-    (tmp_path / ".running").touch()
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
 
-    def fails(folder, config):
+    def fails(folder):
         raise error
 
-    monkeypatch.setattr(occupied, "note_told", fails)
-    with pytest.raises(NotOursError if isinstance(error, OSError) else KeyboardInterrupt):
-        take(tmp_path, "seed=1")
-    assert state_of(tmp_path) == "killed"
+    full = isinstance(error, OSError)
+    for marked in (True, False):
+        folder = tmp_path / str(marked)
+        folder.mkdir()
+        if marked:
+            (folder / ".running").touch()
+        said = "No space left on device: x; make room, then the same command again"
+        with pytest.raises(NotOursError, match=said) if full else pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+            with marked_as_running(folder, tell=fails):
+                pytest.fail("it has begun")
+        assert (state_of(folder) == "killed") is (marked or not full)
 
 
 def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):
@@ -526,7 +640,9 @@ def test_who_is_started_again_finds_his_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_of_sweeps, "LATE", 0.1)
     with locked_if_free(tmp_path / "job"):
         take(tmp_path, "seed=1")
+        assert (tmp_path / ".job.lock").exists()
     assert overrides_of(tmp_path) == ["seed=1"]
+    assert state_of(tmp_path) == "finished"
 
 
 @pytest.mark.parametrize(("command", "state"), [("train", "running"), ("distill", "running"), ("predict", "finished")])

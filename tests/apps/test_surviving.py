@@ -404,6 +404,20 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     assert not any(tmp_path.iterdir()), "it is not a sweep that lacks its jobs"
 
 
+def test_what_an_earlier_launcher_could_not_tell_is_forgotten(tmp_path, monkeypatch):
+    """It was killed; a job of this sweep that does not begin was not refused its folder."""
+    monkeypatch.setattr(sweeps, "begun", [])
+    monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
+    monkeypatch.setattr(sweep_start, "check_jobs", lambda config, planned: None)
+    monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
+    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}, "overrides": {"task": ["seed=1"]}}
+    node |= {"sweep": {"dir": str(tmp_path)}, "launcher": {"_target_": "x"}}
+    (tmp_path / ".0.refused").write_text('{"told": ["seed=1"], "error": "x"}')
+    sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
+    assert [(job.told, job.state) for job in sweeps.begun[0].jobs()] == [(["seed=1"], "not started")]
+    sweeps.release(sweeps.begun[0].lock)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -620,6 +634,7 @@ def test_a_sweep_has_its_folder_for_itself(tmp_path):
         pytest.raises(UserError, match="/0 still goes on: wait for its end"),
     ):
         claim(tmp_path)
+    assert not (tmp_path / ".sweep.lock").exists()
     claim(tmp_path).release()
 
 
@@ -650,6 +665,9 @@ def test_a_job_that_is_queued_again_goes_on(tmp_path, monkeypatch, error, lists,
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     (tmp_path / "error.txt").write_text(f"{error}\n")
     assert goes_on(tmp_path) is waits
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert not goes_on(tmp_path), "it is we who were queued"
 
 
 def test_where_there_is_no_scheduler_nothing_waits(tmp_path, monkeypatch):
@@ -752,6 +770,7 @@ def test_of_runs_that_begin_together_in_a_folder_one_has_it(place):
     assert re.match("kd-train: error: outputs/both (is of a command that goes on|holds what kd-train)", said[lost])
     noted = place / "outputs" / "both" / ".hydra" / "overrides.yaml"
     assert f"seed={won + 1}" in yaml.safe_load(noted.read_text())
+    assert (place / "outputs" / "both" / "train.log").stat().st_size, "the other opened it, too, and took it away"
     assert yaml.safe_load((noted.parents[1] / "config.yaml").read_text())["seed"] == won + 1
 
 

@@ -25,7 +25,8 @@ from kd_lightning.apps.command_line.ending import no_litter, tell_not_queued, to
 from kd_lightning.apps.command_line.finished import skipped
 from kd_lightning.apps.command_line.interrupts import interrupt_at_once, interrupt_in_one_line
 from kd_lightning.apps.command_line.jobs import NotOursError
-from kd_lightning.apps.command_line.occupied import take_folder
+from kd_lightning.apps.command_line.notes import note_told
+from kd_lightning.apps.command_line.occupied import check_is_ours
 from kd_lightning.apps.command_line.one_line import in_plain_words, last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
@@ -154,7 +155,7 @@ def command(name: str, run: str) -> Callable[[], None]:
                 ended_by_sigterm(),
                 requeued_when_preempted(partial(tell_not_queued, name)),
                 interrupt_in_one_line(name),
-                told_in_one_line(name, partial(take_folder, cfg)),
+                told_in_one_line(name, partial(check_is_ours, cfg), partial(note_told, cfg)),
                 no_litter(),
             ):
                 return _checked_and_run(name, run, cfg)

@@ -25,6 +25,7 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     NotOursError,
     marked_as_running,
+    nothing,
     own_job,
     remove_if_empty,
 )
@@ -44,7 +45,9 @@ OUTSIDE = "it was ended from outside"
 
 
 @contextmanager
-def told_in_one_line(name: str, take: Callable[[Path], None] = lambda folder: None) -> Iterator[None]:
+def told_in_one_line(
+    name: str, check: Callable[[Path], None] = nothing, tell: Callable[[Path], None] = nothing
+) -> Iterator[None]:
     """End the command with one line and exit code 2 where the block meets a mistake of the user, or of the disk.
 
     A job of a sweep ends so whatever it meets, with ``error.txt`` in its folder, and its process goes on: other jobs
@@ -52,28 +55,27 @@ def told_in_one_line(name: str, take: Callable[[Path], None] = lambda folder: No
 
     Args:
         name: Of the command.
-        take: See ``marked_as_running``.
+        check: Raises if the job's folder may not be had: see ``marked_as_running``.
+        tell: Leaves word there of what it was told.
 
     Raises:
         NotOursError: Of a job of a sweep whose folder is another's, once that is said.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        with _job_of_sweep(name, folder, take):
+        with _job_of_sweep(name, folder, check, tell):
             yield
         return
     try:
         if own_seat().leads:
-            with marked_as_running(folder, take, mark=name in TOLD):
+            with marked_as_running(folder, check, tell, mark=name in TOLD):
                 yield
                 (folder / ERROR).unlink(missing_ok=True)  # of a job that it went on with
         else:
-            take(folder)
+            check(folder)
             yield
     except UserError as error:
         print(f"kd-{name}: error: {error}", file=sys.stderr)
-        if isinstance(error, NotOursError):
-            _remove_empty_log()
         sys.exit(2)
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
@@ -83,32 +85,24 @@ def told_in_one_line(name: str, take: Callable[[Path], None] = lambda folder: No
 
 
 @contextmanager
-def _job_of_sweep(name: str, folder: Path, take: Callable[[Path], None]) -> Iterator[None]:
+def _job_of_sweep(
+    name: str, folder: Path, check: Callable[[Path], None], tell: Callable[[Path], None]
+) -> Iterator[None]:
     """Note how a job of a sweep ends, in its folder if that is its own."""
     try:
         if own_seat().leads:
-            with marked_as_running(folder, take) as note, _survived(name, folder, note):
+            with marked_as_running(folder, check, tell) as note, _survived(name, folder, note):
                 yield
         else:
-            take(folder)
+            check(folder)
             with _followed(name):
                 yield
     except NotOursError as error:
         print(f"kd-{name}: error: job {HydraConfig.get().job.num}: {error}\n", end="", file=sys.stderr, flush=True)
-        _remove_empty_log()
         if own_seat().leads:
             note_refused(error)
         _leave_with(EXIT_CODES[REFUSED])
         raise
-
-
-def _remove_empty_log() -> None:
-    """Take away the log file that Hydra has made in a folder which is another's."""
-    now = HydraConfig.get()
-    made = Path(now.runtime.output_dir, f"{now.job.name}.log")
-    with suppress(OSError):
-        if made.is_file() and not made.stat().st_size:
-            made.unlink()
 
 
 @contextmanager
@@ -188,7 +182,8 @@ def _keep_traceback() -> str:
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     told, logging.raiseExceptions = logging.raiseExceptions, False  # the disk may be what is full
     for handler in files:
-        handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": trace}))
+        with suppress(OSError):
+            handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": trace}))
     logging.raiseExceptions = told
     if not files or "HYDRA_FULL_ERROR" in os.environ:
         print(trace, file=sys.stderr)

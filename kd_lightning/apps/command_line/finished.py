@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, remove_if_empty
-from kd_lightning.apps.command_line.notes import command_of, overrides_of, told_by
+from kd_lightning.apps.command_line.notes import command_of, if_told, overrides_of, told_by
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
@@ -124,7 +123,7 @@ def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str
     marks = {path.absolute() for place in places for path in files_named(MARK, place)}
     counted = set(filter(changes_result, told))
     for folder in sorted(path.parent for path in marks):
-        with suppress(Exception):  # there is no word of it, or half of one
+        with if_told():
             if command_of(folder) == command and set(filter(changes_result, overrides_of(folder))) == counted:
                 yield folder
 

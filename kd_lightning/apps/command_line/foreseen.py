@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
-from kd_lightning.apps.command_line.jobs import another
-from kd_lightning.apps.command_line.occupied import holds_work, of_another
+from kd_lightning.apps.command_line.jobs import choose_another
+from kd_lightning.apps.command_line.occupied import holds_work, occupied_by, of_another
 from kd_lightning.errors import UserError, first_line
 
 NUMBER = "${hydra.job.num}"
@@ -28,7 +28,7 @@ NEW = "%S"
 def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
     """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
 
-    Where their folders are not known yet, each job looks for itself: ``take_folder``.
+    Where their folders are not known yet, each job looks for itself: ``check_is_ours``.
 
     Args:
         config: Of the launching command, with Hydra's part.
@@ -39,16 +39,17 @@ def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
     """
     hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
     named: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
-    if Path(named["subdir"]).is_absolute() or ".." in Path(named["subdir"]).parts:
+    subdir = Path(named["subdir"])
+    if subdir.is_absolute() or ".." in subdir.parts or not subdir.parts:
         raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
     if holds_work(folder):
-        raise UserError(f"{folder} holds what a single run has made: {another(in_sweep=True)}, or take it away")
+        raise UserError(occupied_by("a single run", folder, in_sweep=True))
     if jobs is not None:
         _check_places(config, named, jobs)
     elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
         trials = (trial for trial in sorted(folder.glob("*")) if trial.name.isdecimal())
         if found := next(filter(holds_work, trials), None):
-            other = f"{another(in_sweep=True)} (the study stays the same), or leave it out"
+            other = f"{choose_another(in_sweep=True)} (the study stays the same), or leave it out"
             raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
 
 
@@ -75,7 +76,7 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                 place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
             except OmegaConfBaseException as error:
                 raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
-            if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(job.hydra.sweep.dir)):
+            if Path(os.path.realpath(job.hydra.sweep.dir)) not in Path(os.path.realpath(place)).parents:
                 raise UserError(
                     f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
                 )
@@ -84,8 +85,15 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                     f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
                     "has a folder of its own"
                 )
-            if theirs := of_another(place, config.hydra.job.config_name, told, job):
-                raise UserError(f"{place} holds what {theirs} has made: {another(in_sweep=True)}, or take it away")
+            if theirs := _of_another(place, config.hydra.job.config_name, told, job):
+                raise UserError(occupied_by(theirs, place, in_sweep=True))
+
+
+def _of_another(place: Path, command: str, told: list[str], job: DictConfig) -> str:
+    """Return whose work a folder holds, if not that of the job: ``of_another``. What is wrong there is said there."""
+    with suppress(UserError):
+        return of_another(place, command, told, job)
+    return ""
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from kd_lightning.apps.command_line.notes import NOTED
+from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.errors import UserError
@@ -54,53 +55,94 @@ class NotOursError(UserError):
     """The folder of a job is another's; not a file is changed there."""
 
 
+def nothing(folder: Path) -> None:
+    """Do nothing about a folder."""
+
+
 @contextmanager
 def marked_as_running(
-    folder: Path, take: Callable[[Path], None] = lambda folder: None, mark: bool = True
+    folder: Path, check: Callable[[Path], None] = nothing, tell: Callable[[Path], None] = nothing, mark: bool = True
 ) -> Iterator[Callable[[str], None]]:
     """Hold the folder of a job, and let others see that it runs; of several processes of one job the first does.
 
     Args:
         folder: The job's.
-        take: Checks that the folder may be had, and leaves word there of what the job was told.
+        check: Raises if the folder may not be had.
+        tell: Leaves word there of what the job was told; then it has begun.
         mark: Whether a job that is killed is to be seen; it is worth it where one goes on where it was.
 
     Yields:
         What notes how the job has ended, if it has not finished. On a full disk the mark stays instead.
 
     Raises:
-        NotOursError: If another process is at work there, or ``take`` says so.
+        NotOursError: If another process is at work there, if ``check`` says so, or if the folder cannot be written.
     """
-    stays = True
-    again = started_before()  # a file server keeps the lock of a machine that is gone
+    noted = True
 
     def note(end: str) -> None:
-        nonlocal stays
+        nonlocal noted
         try:
             write_text(folder / ERROR, f"{end}\n")
         except OSError:
-            stays = True
+            noted = False
 
-    with locked_if_free(folder / JOB, LATE if again else LOOK) as ours:
+    with _held(folder):
+        was_killed = (folder / MARK).exists()
         try:
-            if not again and (not ours or is_held(folder / FIT, unknown=False)):
-                other = another(HydraConfig.get().mode is RunMode.MULTIRUN)
-                raise NotOursError(f"{from_here(folder)} {GOES_ON}: wait for its end, or {other}")
-            take(folder)
-            if ours:
+            with refusing():
+                check(folder)
                 (folder / ELSEWHERE).unlink(missing_ok=True)
-            if mark:
-                (folder / MARK).touch()
-                stays = False
+                if mark:
+                    (folder / MARK).touch()
+                tell(folder)
+        except NotOursError:
+            if not was_killed:
+                (folder / MARK).unlink(missing_ok=True)
+            raise
+        try:
             yield note
         finally:
-            if ours and not stays:
+            if noted and (mark or not was_killed):
                 (folder / MARK).unlink(missing_ok=True)
-            if ours:
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a job's folder; of one that was started again a file server may keep it: see ``LATE``.
+
+    Raises:
+        NotOursError: If another process is at work there, or one may not look.
+    """
+    again = started_before()
+    with ExitStack() as stack:
+        with refusing():
+            free = stack.enter_context(locked_if_free(folder / JOB, LATE if again else LOOK))
+        try:
+            if not again and (not free or is_held(folder / FIT, unknown=False)):
+                other = choose_another(HydraConfig.get().mode is RunMode.MULTIRUN)
+                raise NotOursError(f"{from_here(folder)} {GOES_ON}: wait for its end, or {other}")
+            yield
+        finally:
+            if free:
                 (folder / f".{JOB}.lock").unlink(missing_ok=True)
 
 
-def another(in_sweep: bool) -> str:
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Make what is wrong in the block, with the settings or the disk, the refusal of a job's folder.
+
+    Raises:
+        NotOursError: If something is.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise NotOursError(str(error)) from error
+    except OSError as error:
+        raise NotOursError(os_error(error)) from error
+
+
+def choose_another(in_sweep: bool) -> str:
     """Return how a command that was told a folder by name gets one of its own."""
     return f"choose another hydra.{'sweep' if in_sweep else 'run'}.dir"
 
@@ -153,13 +195,13 @@ def error_of(folder: Path) -> str:
 
 
 def remove_if_empty() -> None:
-    """Take a run's folder away if nothing but Hydra wrote there; those of a sweep stay."""
+    """Take a run's folder away if nothing is there but word of its command; those of a sweep stay."""
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
-    hydras = {NOTED, f"{now.job.name}.log", MARK, f".{JOB}.lock"}
+    word = {NOTED, f"{now.job.name}.log", MARK, f".{JOB}.lock"}
     if now.mode is not RunMode.RUN or folder == Path.cwd() or not folder.is_dir():
         return
-    if {path.name for path in folder.iterdir()} <= hydras:
+    if {path.name for path in folder.iterdir()} <= word:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()  # of the experiment, if it was its first run

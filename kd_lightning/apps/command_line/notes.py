@@ -15,14 +15,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.files import files_named, last_change, read_json, write_json, write_text
 
+NOTED = ".hydra"
+"""The folder, in a job's, that says what it was told."""
+
 MODEL = "model.txt"
-"""Beside it, of a command that reads a trained model: the folder of that."""
+"""There, of a command that reads a trained model: the folder of that."""
+
+OF_A_SWEEP = "multirun.yaml"
+"""In the folder of a sweep: what its command was told, which Hydra's own sweeper writes first."""
 
 REFUSED_ITS_FOLDER = "refused"
 """Ends the name of the file, in a sweep's folder, that tells of a job whose own folder is another's."""
 
-NOTED = ".hydra"
-"""The folder, in a job's, that says what it was told."""
+
+def if_told() -> suppress:
+    """Return what passes over a folder without word of its job, or half of one: others write and take away."""
+    return suppress(Exception)
 
 
 def begun_jobs(folder: Path, name: str = "", planned: list[list[str]] | None = None, began: float = 0.0) -> list[Path]:
@@ -35,9 +43,8 @@ def begun_jobs(folder: Path, name: str = "", planned: list[list[str]] | None = N
             otherwise.
         began: When it began, if Hydra has left no file of it.
     """
-    written = folder / "multirun.yaml"  # what Hydra's own sweeper writes first
-    since = written.stat().st_mtime if written.exists() else began
-    found = job_folders(folder, name, since, planned)
+    written = folder / OF_A_SWEEP
+    found = job_folders(folder, name, written.stat().st_mtime if written.exists() else began, planned)
     return [job for job in found if planned is None or is_planned(job, planned)]
 
 
@@ -51,19 +58,17 @@ def job_folders(sweep: Path, name: str, since: float, planned: Sequence[list[str
         planned: What each job is told, by which those of other experiments are known, if that is known.
     """
     found = _told_in(sweep, since)
-    for folder in _beside(sweep, name):
-        if planned is not None:
-            found += [job for job in _told_in(folder, since) if is_planned(job, planned)]
-        elif not (folder / "multirun.yaml").exists():  # else it is of another sweep
-            found += _told_in(folder, since)
+    for folder in _beside(sweep, name, planned):
+        found += [job for job in _told_in(folder, since) if planned is None or is_planned(job, planned)]
     return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
 
 
-def _beside(sweep: Path, name: str) -> list[Path]:
-    """Return where jobs of other experiments lie: see ``job_folders``."""
+def _beside(sweep: Path, name: str, planned: Sequence[list[str]] | None) -> list[Path]:
+    """Return where jobs of other experiments lie (see ``job_folders``), and, if they are known by that, of others."""
     if not name or sweep.parent.name != name:
         return []
-    return [folder for folder in sweep.parent.parent.glob(f"*/{sweep.name}") if folder != sweep]
+    found = [folder for folder in sweep.parent.parent.glob(f"*/{sweep.name}") if folder != sweep]
+    return [folder for folder in found if planned is not None or not (folder / OF_A_SWEEP).exists()]
 
 
 def _told_in(folder: Path, since: float) -> list[Path]:
@@ -79,7 +84,7 @@ def is_planned(job: Path, planned: Sequence[list[str]]) -> bool:
         job: Its folder.
         planned: What each of the sweep is told.
     """
-    with suppress(Exception):  # there is no word of it, or half of one
+    with if_told():
         return overrides_of(job) in planned
     return False
 
@@ -94,19 +99,28 @@ def counting(name: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def note_told(folder: Path, config: DictConfig) -> None:
+def note_told(config: DictConfig, folder: Path) -> None:
     """Leave word in a job's folder of its settings and of what it was told, as Hydra does.
 
     Args:
-        folder: The job's.
         config: Its settings, as they were composed.
+        folder: The job's.
     """
     hydra: Any = HydraConfig.instance().cfg
     (folder / NOTED).mkdir(exist_ok=True)
+    if model := model_told(config):
+        write_text(folder / NOTED / MODEL, model)
+    else:  # of an evaluation that was refused
+        (folder / NOTED / MODEL).unlink(missing_ok=True)
+    # the last is that by which jobs are found
     for name, node in (("config", config), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
         write_text(folder / NOTED / f"{name}.yaml", OmegaConf.to_yaml(node))
-    if "run" in config:
-        write_text(folder / NOTED / MODEL, os.path.realpath(config.run))
+
+
+def model_told(config: DictConfig) -> str:
+    """Return the folder of the model that a job is told to read, without links; nothing of one that trains."""
+    told = config.get("run")  # a number, if the folder is a job's, seen from its sweep's
+    return "" if told is None else os.path.realpath(str(told))
 
 
 def model_of(folder: Path) -> str:
@@ -126,10 +140,9 @@ def told_by(hydra: Any) -> list[str]:
 def note_refused(error: Exception) -> None:
     """Note in the folder of a sweep that this job of it was refused its own: the launching process may be another."""
     now: Any = HydraConfig.get()
+    note = Path(now.runtime.cwd, now.sweep.dir, f".{now.job.num}.{REFUSED_ITS_FOLDER}")  # hydra.job.chdir may be true
     with suppress(OSError):
-        write_json(
-            Path(now.sweep.dir, f".{now.job.num}.{REFUSED_ITS_FOLDER}"), {"told": told_by(now), "error": str(error)}
-        )
+        write_json(note, {"told": told_by(now), "error": str(error)})
 
 
 @dataclass(frozen=True)
@@ -160,9 +173,16 @@ def refused_jobs(sweep: Path, name: str = "", planned: Sequence[list[str]] | Non
         name: The experiment's; jobs of others note it beside: see ``job_folders``.
         planned: What each job is told, if that is known.
     """
-    notes = [note for folder in (sweep, *_beside(sweep, name)) for note in folder.glob(f".*.{REFUSED_ITS_FOLDER}")]
-    found = [RefusedJob(note, **read_json(note)) for note in sorted(notes, key=lambda note: counting(note.name))]
+    folders = (sweep, *_beside(sweep, name, planned))
+    found = []
+    for note in sorted((note for folder in folders for note in folder.glob(f".*.{REFUSED_ITS_FOLDER}")), key=_by_name):
+        with if_told():
+            found.append(RefusedJob(note, **read_json(note)))
     return [job for job in found if planned is None or job.told in planned]
+
+
+def _by_name(note: Path) -> list[tuple[int, str]]:
+    return counting(note.name)
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -172,5 +192,5 @@ def overrides_of(folder: Path) -> list[str]:
 
 
 def command_of(folder: Path) -> str:
-    """Return the command of a job, ``distill`` or ``train``."""
+    """Return the command of a job, such as ``distill``."""
     return str(OmegaConf.load(folder / NOTED / "hydra.yaml").hydra.job.config_name)

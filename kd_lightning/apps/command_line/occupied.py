@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.command_line.finished import read_summary
-from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, another
-from kd_lightning.apps.command_line.notes import NOTED, command_of, model_of, note_told, overrides_of, told_by
-from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, choose_another, refusing
+from kd_lightning.apps.command_line.notes import (
+    NOTED,
+    OF_A_SWEEP,
+    command_of,
+    if_told,
+    model_of,
+    model_told,
+    overrides_of,
+    told_by,
+)
 from kd_lightning.apps.command_line.told import difference, told_settings
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.settings.config_hash import config_hash, counted_settings
-from kd_lightning.apps.settings.early import check_early
-from kd_lightning.apps.settings.paths import EVALUATION
-from kd_lightning.errors import UserError
+from kd_lightning.apps.settings.early import resolve
+from kd_lightning.apps.settings.paths import EVALUATION, make_absolute
 from kd_lightning.files import from_here
 
 PARTS = ("fit.json", "heads.safetensors", "model.safetensors", "identity", "manifest.json", "meta.json")
@@ -31,8 +36,8 @@ MADE = (".csv", ".jsonl", ".json")
 """Ends of the names of files that are made of a model."""
 
 
-def take_folder(config: DictConfig, folder: Path) -> None:
-    """Leave word in a job's folder of what it is told, unless that holds the work of another.
+def check_is_ours(config: DictConfig, folder: Path) -> None:
+    """Check that a job's folder does not hold the work of another.
 
     Args:
         config: The job's, as it was composed.
@@ -40,27 +45,23 @@ def take_folder(config: DictConfig, folder: Path) -> None:
 
     Raises:
         NotOursError: If the folder holds what other settings have made (results, a checkpoint, an evaluation, a
-            distillation that began), or another model's predictions, if it is a sweep's, or cannot be written.
+            distillation that began), or another model's predictions, if it is a sweep's, or if a setting is wrong.
     """
-    seat = own_seat()
-    if seat.started_by == "us":  # the first has looked
+    if own_seat().started_by == "us":  # the first has looked
         return
     now = HydraConfig.get()
     in_sweep = now.mode is RunMode.MULTIRUN
-    try:
+    with refusing():
         theirs = of_another(folder, str(now.job.config_name), told_by(now), config)
-        if not in_sweep and (folder / "multirun.yaml").exists():
+        if not in_sweep and (folder / OF_A_SWEEP).exists():
             theirs = "a sweep"
-        theirs = theirs or _of_another_model(folder, config)
-        if seat.leads and not theirs:
-            note_told(folder, config)
-    except UserError as error:
-        raise NotOursError(str(error)) from error
-    except OSError as error:
-        raise NotOursError(os_error(error)) from error
-    if theirs:
-        other = another(in_sweep)
-        raise NotOursError(f"{from_here(folder)} holds what {theirs} has made: {other}, or take it away")
+        if theirs := theirs or _of_another_model(folder, config):
+            raise NotOursError(occupied_by(theirs, from_here(folder), in_sweep))
+
+
+def occupied_by(theirs: str, folder: Path, in_sweep: bool) -> str:
+    """Return that a folder holds what another has made, and what one does about it."""
+    return f"{folder} holds what {theirs} has made: {choose_another(in_sweep)}, or take it away"
 
 
 def holds_work(folder: Path) -> bool:
@@ -76,14 +77,14 @@ def holds_work(folder: Path) -> bool:
 
 def _makes_a_student(folder: Path) -> bool:
     """Tell whether a folder is of a distillation, and not of a first wave, which leaves nothing there."""
-    with suppress(Exception):  # there is no word of it, or half of one
+    with if_told():
         first_wave = any(told.lstrip("+").startswith("until=") for told in overrides_of(folder))
         return command_of(folder) == "distill" and not first_wave
     return False
 
 
 def of_another(folder: Path, command: str, told: list[str], config: DictConfig) -> str:
-    """Return whose work a folder holds, if not that of the same settings; nothing if there is none, or no word of it.
+    """Return whose work a folder holds, if not that of the same settings; nothing if there is none.
 
     Args:
         folder: The job's.
@@ -97,7 +98,7 @@ def of_another(folder: Path, command: str, told: list[str], config: DictConfig) 
     if not holds_work(folder) or _is_same(folder, config):
         return ""
     other, how = "", ""
-    with suppress(Exception):  # there is no word of it, or half of one
+    with if_told():
         other = command_of(folder)
         how = difference(told_settings(overrides_of(folder)), told_settings(told))
     if other != command:
@@ -113,17 +114,17 @@ def _is_same(folder: Path, config: DictConfig) -> bool:
     found = read_summary(folder / "summary.json") or read_summary(folder / EVALUATION)
     if "config_hash" in found:
         return bool(found["config_hash"] == _hash(config))
-    with suppress(Exception):  # there is no word of it, or half of one
+    with if_told():
         return _composed_settings(OmegaConf.load(folder / NOTED / "config.yaml")) == _composed_settings(config)
     return False
 
 
 def _of_another_model(folder: Path, config: DictConfig) -> str:
     """Return of which other model a folder holds predictions, or an evaluation; nothing if there is none."""
-    with suppress(Exception):  # there is no word of it, or half of one
+    with if_told():
         theirs = model_of(folder)
         made = (path.suffix in MADE or (path / "manifest.json").exists() for path in folder.iterdir())
-        if theirs and any(made) and theirs != os.path.realpath(config.get("run", "")):
+        if theirs and any(made) and theirs != model_told(config):
             return f"kd-{command_of(folder)} with run={from_here(Path(theirs))}"
     return ""
 
@@ -131,7 +132,8 @@ def _of_another_model(folder: Path, config: DictConfig) -> str:
 def _hash(config: DictConfig) -> str:
     """Return the hash of a job's settings, as its summary has it."""
     own = copy.deepcopy(_without_hydra(config))
-    check_early(own)
+    resolve(own)
+    make_absolute(own)
     plain: Any = OmegaConf.to_container(own, resolve=True)
     return config_hash(plain)
 

@@ -20,11 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
-from kd_lightning.apps.command_line.jobs import goes_on
-from kd_lightning.apps.command_line.notes import NOTED, begun_jobs, refused_jobs
+from kd_lightning.apps.command_line.jobs import choose_another, goes_on
+from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP, begun_jobs
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
-from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster
+from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster, release
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.settings.paths import check_folder
@@ -56,13 +56,12 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder)
-                for job in refused_jobs(folder):  # of an earlier launcher that was killed
-                    job.note.unlink(missing_ok=True)
+                sweep.remove_notes()  # of an earlier launcher that was killed
             check_jobs(config, sweep.planned)
             if is_search(config.hydra.sweeper):
                 check_study(config)
             if own_seat().leads:
-                write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+                write_text(folder / OF_A_SWEEP, OmegaConf.to_yaml(config))
             if is_search(config.hydra.sweeper):
                 sweep.give_up = fail_what_is_not_told()
             warn_of_early_signals(config.hydra.launcher)
@@ -111,7 +110,7 @@ def claim(folder: Path) -> FileLock:
     Raises:
         UserError: If another sweep goes on there, or a job: each would write over the other's results.
     """
-    other = "wait for its end, or choose another hydra.sweep.dir"
+    other = f"wait for its end, or {choose_another(in_sweep=True)}"
     lock = FileLock(folder / f".{SWEEP}.lock")
     try:
         lock.acquire(timeout=LATE if started_before() else 0.0)
@@ -119,6 +118,7 @@ def claim(folder: Path) -> FileLock:
         raise UserError(f"{folder} is of a sweep that still goes on: {other}") from None
     at_work = next((job for job in begun_jobs(folder) if goes_on(job)), None)
     if at_work is not None:
+        release(lock)
         raise UserError(f"{at_work} still goes on: {other}")
     return lock
 

@@ -30,7 +30,7 @@ from kd_lightning.apps.command_line.jobs import (
     error_of,
     state_of,
 )
-from kd_lightning.apps.command_line.notes import RefusedJob, begun_jobs, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.notes import OF_A_SWEEP, RefusedJob, begun_jobs, overrides_of, refused_jobs, told_by
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM
 from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
@@ -46,7 +46,7 @@ SWEEP = "sweep"
 SHOWN = 8
 """At most so many jobs are named in the last line."""
 
-MENDS_NOTHING = (KILLED, INTERRUPTED, QUEUED, BUSY, RUNNING, NOT_STARTED)
+NOTHING_TO_MEND = (KILLED, INTERRUPTED, QUEUED, BUSY, RUNNING, NOT_STARTED)
 """Ends after which the same command is worth giving again as it is."""
 
 WITHOUT_WORD = (KILLED, RUNNING, NOT_STARTED, TAKEN)
@@ -115,8 +115,10 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return the jobs as their folders tell them, then those that have none."""
         jobs = [self._job_in(folder) for folder in self._begun()]
-        jobs += [Job(job.number, job.told, TAKEN, f"{REFUSED}: {job.error}") for job in self._refused()]
         started = {tuple(job.told) for job in jobs}
+        refused = [job for job in self._refused() if tuple(job.told) not in started]  # else another has begun it since
+        jobs += [Job(job.number, job.told, TAKEN, f"{REFUSED}: {job.error}") for job in refused]
+        started |= {tuple(job.told) for job in refused}
         waiting = [(str(i), told) for i, told in enumerate(self.planned or []) if tuple(told) not in started]
         return jobs + [Job(name, told, NOT_STARTED, self.ended.get(tuple(told), "")) for name, told in waiting]
 
@@ -134,12 +136,6 @@ class Sweep:
         for job in self._refused():
             job.note.unlink(missing_ok=True)
 
-    def release(self) -> None:
-        """Let others have the folder."""
-        if self.lock is not None:
-            Path(self.lock.lock_file).unlink(missing_ok=True)
-            self.lock.release()
-
     def close(self) -> None:
         """Call what is to be done at the end, where the launcher has raised and Hydra does not."""
         for node in self.config.hydra.callbacks.values():
@@ -147,6 +143,13 @@ class Sweep:
                 instantiate(node).on_multirun_end(config=self.config)
             except Exception as error:  # as Hydra does
                 warnings.warn(f"{node['_target_']} raised {type(error).__name__}: {error}", stacklevel=1)
+
+
+def release(lock: FileLock | None) -> None:
+    """Let others have the folder of a sweep."""
+    if lock is not None:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 begun: list[Sweep] = []
@@ -159,10 +162,10 @@ def forget() -> None:
         if sweep.lock is None:
             continue
         with suppress(OSError):
-            made = {"multirun.yaml", ".submitit", f".{SWEEP}.lock"}
+            made = {OF_A_SWEEP, ".submitit", f".{SWEEP}.lock"}
             if sweep.is_new and {path.name for path in sweep.folder.iterdir()} <= made:
                 shutil.rmtree(sweep.folder)
-        sweep.release()
+        release(sweep.lock)
 
 
 def on_cluster(config: DictConfig) -> bool:
@@ -183,7 +186,7 @@ def end_of_sweep(name: str) -> None:
         sweep.close()
     jobs = sweep.jobs()
     sweep.remove_notes()
-    sweep.release()
+    release(sweep.lock)
     missing = [job for job in jobs if job.state != FINISHED]
     if sweep.stopped:
         more = "" if missing or not is_search(sweep.config.hydra.sweeper) else f"; {ADDS}"
@@ -199,9 +202,9 @@ def end_of_sweep(name: str) -> None:
         sys.exit(2 if refused and (not sweep.stopped or is_search(sweep.config.hydra.sweeper)) else 1)
 
 
-def _mends_itself(job: Job) -> bool:
+def _needs_no_mending(job: Job) -> bool:
     """Tell whether the same command is worth giving again as it is."""
-    return job.state in MENDS_NOTHING or LEFT_AS_IT_IS in job.error or GOES_ON in job.error
+    return job.state in NOTHING_TO_MEND or LEFT_AS_IT_IS in job.error or GOES_ON in job.error
 
 
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
@@ -222,7 +225,7 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
         return line
     at_work = any(job.state in (BUSY, RUNNING) or GOES_ON in job.error for job in missing)
     mend = "wait for those that go on, then " if at_work else ""
-    mend = mend if all(_mends_itself(job) for job in missing) else "mend them, then "
+    mend = mend if all(_needs_no_mending(job) for job in missing) else "mend them, then "
     if searches:
         return f"{line}; {mend}{ADDS}"
     goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)

@@ -36,9 +36,13 @@ class OpenedRun:
             UserError: If the folder holds no finished run.
         """
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        folder = Path(plain["run"] or "")
-        if not plain["run"] or not folder.is_dir():
-            raise UserError(f"run is '{plain['run']}', expected the folder of a finished run ({folder.absolute()})")
+        told = plain["run"]
+        if not (isinstance(told, str) and told and Path(told).is_dir()):
+            where = f" ({Path(told).absolute()})" if isinstance(told, str) else ""
+            raise UserError(
+                f"run is {'null' if told is None else repr(told)}, expected the folder of a finished run{where}"
+            )
+        folder = Path(told)
         students = sorted(path.parent for path in folder.glob("student*/fit.json"))
         students.sort(key=lambda place: place.name == "student")  # a task's own, fine-tuned on it, comes first
         chosen = {name: plain[name] for name in ("task", "data") if plain.get(name)}

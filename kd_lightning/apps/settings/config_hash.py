@@ -37,7 +37,7 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     """
     counted = of_the_result(cfg)
     if "run" in counted:
-        counted["run"] = os.path.realpath(counted["run"])
+        counted["run"] = os.path.realpath(str(counted["run"]))
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 

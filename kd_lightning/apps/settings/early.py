@@ -83,16 +83,7 @@ def check_early(cfg: DictConfig) -> None:
     if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN:
         check_launched(HydraConfig.get().overrides.hydra)
     _check_is_read(cfg)
-    try:
-        missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too
-        if missing:
-            raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
+    resolve(cfg)
     for prefix in _places(cfg):
         _check_kinds(cfg, prefix)
         check_trainer(OmegaConf.select(cfg, f"{prefix}trainer"), prefix)
@@ -105,8 +96,26 @@ def check_early(cfg: DictConfig) -> None:
     for name, path in cfg.get("paths", {}).items():
         check_folder(f"paths.{name}", path)
     make_absolute(cfg)
-    if isinstance(cfg.get("pretrain"), DictConfig):
-        make_absolute(cfg.pretrain, "pretrain.")
+
+
+def resolve(cfg: DictConfig) -> None:
+    """Put the values in the place of what stands for them in a configuration.
+
+    Raises:
+        UserError: If one is missing, or cannot be resolved.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too
+        if missing:
+            raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
+    if is_whole(cfg.get("run"), 0):  # the folder of a sweep's job
+        cfg.run = str(cfg.run)
 
 
 def _arguments() -> list[str]:

@@ -45,16 +45,21 @@ def check_folder(name: str, path: Any) -> None:
         raise UserError(f"{name} is {path}, expected a folder: {'it' if there == own else from_here(there)} is a file")
 
 
-def make_absolute(cfg: DictConfig, where: str = "") -> None:
+def make_absolute(cfg: DictConfig) -> None:
     """Make the paths of data and vectors absolute, so that a run's configuration holds in any working directory.
 
     Args:
-        cfg: The run's configuration, or the settings of its first stage.
-        where: Where they stand, for errors.
+        cfg: The run's configuration, resolved.
 
     Raises:
         UserError: If ``data.root`` is no folder.
     """
+    _make_absolute(cfg)
+    if isinstance(cfg.get("pretrain"), DictConfig):
+        _make_absolute(cfg.pretrain, "pretrain.")
+
+
+def _make_absolute(cfg: DictConfig, where: str = "") -> None:
     root = OmegaConf.select(cfg, "data.root")
     if root is not None:
         cfg.data.root = _absolute(root)
