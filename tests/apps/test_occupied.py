@@ -220,8 +220,8 @@ def test_a_job_that_cannot_be_composed_says_so_itself(tmp_path, monkeypatch):
     check(asking)
     assert [config.get("seed") for config in held] == [2, 1]
     assert held[-1] is asking
+    leave(tmp_path / "x_3", "seed=4")
     with pytest.raises(UserError, match="x_3 holds what kd-train with seed=4 has made"):
-        leave(tmp_path / "x_3", "seed=4")
         check(sweep(tmp_path, "seed=1,3", subdir="x_${seed}"))
 
 
@@ -377,7 +377,20 @@ def test_a_run_that_has_failed_is_mended_beside_its_parts(tmp_path):
     take(tmp_path, "seed=2")
 
 
-@pytest.mark.parametrize("part", ["fit.json", "encoder/model.safetensors", "manifest.json"])
+def test_a_folder_is_of_the_sweeps_of_one_command(tmp_path):
+    """What was missing of the first was told no more: its jobs are known by what the second left of itself."""
+    check(sweep(tmp_path, "seed=1,2"))
+    noted = {"hydra": {"job": {"config_name": "train"}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(noted))
+    check(sweep(tmp_path, "seed=2,3"))
+    with pytest.raises(UserError, match="holds what a sweep of kd-train has made: choose another hydra"):
+        check(sweep(tmp_path, "run=a,b", subdir="p${hydra.job.num}", command="predict"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["fit.json", "encoder/model.safetensors", "manifest.json", "checkpoints/last.ckpt", ".hydra/overrides.yaml"],
+)
 def test_parts_of_runs_are_no_folders_of_others(tmp_path, part):
     """A student, a fit in the store, soft targets: a run was trained over them."""
     (tmp_path / part).parent.mkdir(exist_ok=True)

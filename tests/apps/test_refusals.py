@@ -1,9 +1,15 @@
 """What a constructor refuses, as one line with the setting's whole name."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from omegaconf import OmegaConf
 
 from kd_lightning.apps.fits.build import build
+from kd_lightning.apps.fits.opened_run import OpenedRun
 from kd_lightning.errors import UserError
+from kd_lightning.tasks import Task
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,17 @@ def test_what_own_code_refuses_is_told_with_its_line(tmp_path, monkeypatch):
     assert "line 4" not in str(refused.value)
     with pytest.raises(UserError, match=r"^system: .*Linear.* has no setting 'wdith'$"):
         build({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2, "wdith": 3}, "system")
+
+
+@pytest.mark.parametrize("run", [None, "", "nowhere", ["a", "b"], "setup.cfg"])
+def test_a_run_is_a_folder(run):
+    with pytest.raises(UserError, match=r"^run is (null|'.*'|\[.*\]), expected the folder of a finished run"):
+        OpenedRun.of(OmegaConf.create({"run": run}))
+
+
+def test_a_run_without_a_head_is_named_as_it_was_told():
+    """Of ``mix/0`` it was said that ``mix`` had none."""
+    model = SimpleNamespace(cfg={"task": {"mnli": {}}}, folder=Path("mix/0"))
+    task = Task(name="rte", kind="classification", texts=("a",), labels=("no", "yes"), metrics=("accuracy",))
+    with pytest.raises(UserError, match=r"^no model of mix/0 has a head for rte, expected mnli$"):
+        OpenedRun(None, (model,), Path("mix/0")).models_for(task)

@@ -721,6 +721,14 @@ def sweep(tmp_path):
     return folder
 
 
+def test_a_job_whose_summary_is_damaged_is_told_once(sweep):
+    """``no summary.json``, and in the next line that it cannot be read: two of one."""
+    (sweep / "0" / "summary.json").write_text("{")
+    found, damaged = collect([sweep.parents[2]])
+    (line,) = [line for line in missing([sweep.parents[2]], found, damaged) if f"{sweep}/0" in line]
+    assert "summary.json cannot be read" in line
+
+
 def test_what_a_sweep_lacks_is_listed(sweep):
     """Of each job that has no result, what it was told and what became of it."""
     lines = missing([sweep.parents[2]], *collect([sweep.parents[2]]))

@@ -2,8 +2,10 @@
 
 import atexit
 import logging
+from types import SimpleNamespace
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.one_line import in_plain_words
@@ -18,14 +20,18 @@ TRIAL = {"name": "x", "seed": "1", "logger": "csv", "+data.limit": "64"}
 
 
 @pytest.fixture
-def search(tmp_path):
+def search(tmp_path, monkeypatch):
     """Return what makes the configuration of a search with some arguments, and settings of its sweeper."""
+    options = {"distill_loss": ["kl", "soft_ce"], "encoder": ["tiny"]}
+    loader = SimpleNamespace(get_group_options=lambda group, **hydra: options.get(group, []))
+    monkeypatch.setattr(GlobalHydra, "instance", lambda: SimpleNamespace(config_loader=lambda: loader))
 
     def make(*arguments, **sweeper):
         if not any(one.endswith(")") for one in arguments):
             arguments += (LR,)
         sweeper = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s", "n_trials": 2, **sweeper}
-        return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": {"task": list(arguments)}}})
+        told = {"task": list(arguments), "hydra": []}
+        return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": told, "job": {"config_name": "distill"}}})
 
     return make
 
@@ -68,6 +74,29 @@ def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
     with pytest.raises(UserError, match="study_name=NAME begins another") as error:
         check_study(search(*arguments))
     assert f"the study s has trials {said}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            "distill_loss=kl,soft_cee",
+            r"^no option 'soft_cee' in the group distill_loss: did you mean distill_loss=soft_ce",
+        ),
+        ("+encoder@teacher.encoder=tiny,tinny", "^no option 'tinny' in the group encoder: did you mean encoder"),
+        ("distill_loss=kl,soft_ce", None),
+        ("encoder=tiny,'{_target_: x}'", None),
+        ("seed=1,2", None),
+    ],
+)
+def test_options_of_a_search_are_there(search, tmp_path, told, said):
+    """The study of a misspelt one draws it again, and is of no range that is mended."""
+    if said is None:
+        check_study(search(told))
+        return
+    with pytest.raises(UserError, match=said):
+        check_study(search(told))
+    assert not (tmp_path / "search.db").exists()
 
 
 def test_settings_of_the_sweeper_count_too(search, study):
@@ -157,10 +186,10 @@ def test_a_range_of_trials_without_a_score_may_change(search, study):
     """As one that was mistyped; of lists Optuna keeps the first, which it says after it has begun a trial."""
     trial = optuna.create_study(study_name="none", storage=study._storage, direction="maximize").ask()
     trial.suggest_uniform("optimizer.lr", 0, 1)
-    trial.suggest_categorical("encoder", ["a", "b"])
-    check_study(search("optimizer.lr=interval(0.0,9.0)", "encoder=a,b", study_name="none"))
-    with pytest.raises(UserError, match="trials with encoder from a,b, this search from a,c:"):
-        check_study(search("encoder=a,c", LR, study_name="none"))
+    trial.suggest_categorical("scheduler", ["a", "b"])
+    check_study(search("optimizer.lr=interval(0.0,9.0)", "scheduler=a,b", study_name="none"))
+    with pytest.raises(UserError, match="trials with scheduler from a,b, this search from a,c:"):
+        check_study(search("scheduler=a,c", LR, study_name="none"))
     with pytest.raises(UserError, match=r"trials with optimizer\.lr from interval\(0\.0,1\.0\), this search from 1,2:"):
         check_study(search("optimizer.lr=1,2", "x=interval(0,1)", study_name="none"))
 

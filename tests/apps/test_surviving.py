@@ -24,10 +24,12 @@ from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line import sweep_start, sweeps, workers
 from kd_lightning.apps.command_line.cli import composed_in_one_line
 from kd_lightning.apps.command_line.ending import told_in_one_line
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
-from kd_lightning.apps.command_line.sweep_start import check_sweep, claim, warn_of_early_signals
+from kd_lightning.apps.command_line.sweep_start import check_not_empty, check_sweep, claim, warn_of_early_signals
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
+from kd_lightning.apps.settings.unused import check_launched
 from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
 
@@ -292,7 +294,8 @@ def test_a_search_goes_on_where_it_was(place):
     assert failed.returncode == 2
     assert "Study goes on: 2 trials before, 2 of them finished\n" in failed.stdout
     assert failed.stderr.endswith(
-        "; mend them, then the same command (without hydra.sweep.dir) adds trials, with other values\n"
+        "; mend them (another range is another study's: hydra.sweeper.study_name=NAME), then the same command "
+        "(without hydra.sweep.dir) adds trials, with other values\n"
     )
     assert "1 of 1 jobs did not finish: 0 (optimizer.lr=" in failed.stderr, "of one trial, too"
     report = [sys.executable, "-m", "kd_lightning.report", "outputs/search"]
@@ -370,6 +373,28 @@ def test_a_folder_is_of_one_command(place):
     assert not (place / "outputs" / "held" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("told", ["seed=range(3,3)", "+seed=range(3,3)"])
+def test_a_sweep_has_a_job(told):
+    """``Launching 0 jobs``, and exit code 0."""
+    for jobs in (None, [["seed=1"]]):
+        check_not_empty([told], jobs)
+    with pytest.raises(UserError, match=f"this sweep has no job: {re.escape(told)} comes to no value"):
+        check_not_empty(["seed=1,2", told], jobs_of_grid({}, ["seed=1,2", told]))
+
+
+def test_a_folder_of_single_runs_is_no_sweeps():
+    """It was not made, and the sweep lay elsewhere."""
+    hydra = {"output_subdir": None, "sweeper": {}, "sweep": {"dir": "outputs"}}
+    for told in ([], ["hydra.sweep.dir=x"]):
+        check_sweep(OmegaConf.create({"hydra": {**hydra, "overrides": {"hydra": told}}}))
+    with pytest.raises(
+        UserError, match=r"hydra.run.dir=x is for single runs, and this is a sweep: its folder is hydra"
+    ):
+        check_sweep(OmegaConf.create({"hydra": {**hydra, "overrides": {"hydra": ["hydra.run.dir=x"]}}}))
+    with pytest.raises(UserError, match=r"hydra.sweep.dir=x is for sweeps: give -m"):
+        check_launched(["hydra.sweep.dir=x"])
+
+
 @pytest.mark.parametrize("part", ["launcher", "sweeper"])
 def test_an_option_that_is_told_as_a_setting(part):
     """``string indices must be integers``."""
@@ -393,7 +418,8 @@ def test_what_goes_wrong_before_a_sweep(tmp_path, monkeypatch, capfd, folder, co
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
     monkeypatch.setattr(sweep_start, "is_search", lambda sweeper: "one of ours".items())
-    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}, "overrides": {"task": []}}
+    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}}
+    node["overrides"] = {"task": [], "hydra": []}
     node["sweep"] = {"dir": folder, "subdir": "${hydra.job.num}"}
     with pytest.raises(SystemExit) as ended, composed_in_one_line("train", io.StringIO()):
         sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
@@ -410,7 +436,8 @@ def test_what_an_earlier_launcher_could_not_tell_is_forgotten(tmp_path, monkeypa
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
     monkeypatch.setattr(sweep_start, "check_jobs", lambda config, planned: None)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
-    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}, "overrides": {"task": ["seed=1"]}}
+    node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}}
+    node["overrides"] = {"task": ["seed=1"], "hydra": []}
     node |= {"sweep": {"dir": str(tmp_path)}, "launcher": {"_target_": "x"}}
     (tmp_path / ".0.refused").write_text('{"told": ["seed=1"], "error": "x"}')
     sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
@@ -449,7 +476,8 @@ def test_one_that_searches_is_one(monkeypatch):
     for name in ("PROCID", "LOCALID", "NODEID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "x")
-    grid = OmegaConf.create({"hydra": {"output_subdir": None, "sweep": {"dir": "outputs"}, "sweeper": {}}})
+    hydra = {"output_subdir": None, "sweep": {"dir": "outputs"}, "sweeper": {}, "overrides": {"hydra": []}}
+    grid = OmegaConf.create({"hydra": hydra})
     check_sweep(grid)
     with pytest.raises(UserError, match="a search was started by 2 processes"):
         check_sweep(OmegaConf.merge(grid, {"hydra": {"sweeper": {"n_trials": 3}}}))
@@ -737,6 +765,7 @@ def test_what_is_refused_in_a_folder_changes_nothing_there(place):
     again = kd("train", *sweep, "seed=1,2", "ckpt_path=last", cwd=place)
     assert again.stderr.count("has finished; skip_finished=true leaves it as it is") == 2
     assert "averages" not in again.stdout, "of what this command has not done"
+    assert "2 of 2 jobs had finished before: 0 (seed=1, refused)" in again.stderr
     assert "error.txt; the same command with skip_finished=true runs" in again.stderr, "there is nothing to mend"
 
 
@@ -780,6 +809,10 @@ def test_jobs_whose_folders_are_named_by_hydra_keep_them(place):
     told = ["-m", "name=own", "hydra.sweep.dir=outputs/own", "hydra.sweep.subdir='${hydra:job.num}_${seed}'"]
     assert kd("train", *told, "seed=1", "scheduler=glob(*)", cwd=place).returncode == 0
     assert sorted(path.name for path in (place / "outputs" / "own").glob("?_1")) == ["0_1", "1_1"]
+    none = kd("train", "-m", "name=none_of_them", "seed=glob(*)", cwd=place)
+    assert none.stderr.startswith("kd-train: error: this sweep has no job: seed=glob(*) comes to no value (glob(...)")
+    assert (none.returncode, none.stdout) == (2, "")
+    assert not list((place / "outputs").glob("none_of_them/*"))
     again = kd("train", *told, "seed=1", "scheduler=glob(l*)", cwd=place)
     assert again.stderr.startswith("kd-train: error: outputs/own/0_1 holds what kd-train with scheduler=constant has")
     assert (again.returncode, again.stdout) == (2, "")

@@ -74,14 +74,23 @@ def test_what_is_left_of_a_sweep_is_shown(tmp_path):
 @pytest.mark.parametrize(("direction", "first"), [("maximize", "0.001235"), ("minimize", "0.0009877")])
 def test_of_a_search_the_best_comes_first(tmp_path, capsys, direction, first):
     """Twenty rows in the order of drawing, with sixteen digits each."""
+    pytest.importorskip("optuna")
     drawn = ("0.00098765432", -0.1), ("0.00123456789", 0.9), ("0.5", 0.5), ("0.25", None)
     for number, (lr, score) in enumerate(drawn):
         make_job(tmp_path / str(number), ["seed=1", f"optimizer.lr={lr}"], score)
-    SweepTable().on_multirun_end(ended(tmp_path, n_trials=3, direction=direction))
+    SweepTable().on_multirun_end(ended(tmp_path, "optimizer.lr=interval(0.0,1.0)", n_trials=3, direction=direction))
     _, _, best, *_, last = (tmp_path / "report.md").read_text().splitlines()
     assert best.startswith(f"| {first} | ")
     assert last.startswith("| 0.25 | "), "what has no score is not the best"
     assert "the best first" in capsys.readouterr().out
+
+
+def test_what_a_search_has_drawn_is_shown_though_all_have_it(tmp_path):
+    """Two trials of the same rate: two rows of which neither told it."""
+    for number in range(2):
+        make_job(tmp_path / str(number), ["seed=1", "optimizer.lr=1e-3"], 0.5)
+    header, rows = sweep_rows(summaries([tmp_path / "0", tmp_path / "1"]), own={"optimizer.lr=1e-3"})
+    assert (header[0], [row[0] for row in rows]) == ("optimizer.lr", ["1e-3", "1e-3"])
 
 
 def test_a_job_that_was_alone_has_its_number(tmp_path):

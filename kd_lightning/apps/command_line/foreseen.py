@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import choose_another
+from kd_lightning.apps.command_line.notes import command_of_sweep
 from kd_lightning.apps.command_line.occupied import holds_work, occupied_by, of_another
 from kd_lightning.errors import UserError, first_line
 
@@ -44,6 +45,8 @@ def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
         raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
     if holds_work(folder):
         raise UserError(occupied_by("a single run", folder, in_sweep=True))
+    if (other := command_of_sweep(folder)) not in ("", hydra.job.config_name):  # what is missing there would be lost
+        raise UserError(occupied_by(f"a sweep of kd-{other}", folder, in_sweep=True))
     if jobs is not None:
         _check_places(config, named, jobs)
     elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:

@@ -13,6 +13,12 @@ FROM_THERE = "goes on from the last checkpoint, if there is one"
 ADDS = "the same command (without hydra.sweep.dir) adds trials, with other values"
 """How a search is continued: what was drawn is not drawn again, and its trials have folders of their own."""
 
+MEND = "mend them, then "
+"""What comes before the same command is given again."""
+
+MEND_TRIALS = "mend them (another range is another study's: hydra.sweeper.study_name=NAME), then "
+"""The same, of a search: what its trials drew from stays as it is."""
+
 LEFT_AS_IT_IS = "skip_finished=true leaves it as it is"
 """What is said of a job that has finished, where it was told to go on."""
 

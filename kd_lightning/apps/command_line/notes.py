@@ -193,4 +193,15 @@ def overrides_of(folder: Path) -> list[str]:
 
 def command_of(folder: Path) -> str:
     """Return the command of a job, such as ``distill``."""
-    return str(OmegaConf.load(folder / NOTED / "hydra.yaml").hydra.job.config_name)
+    return _command_in(folder / NOTED / "hydra.yaml")
+
+
+def command_of_sweep(folder: Path) -> str:
+    """Return the command whose sweep has a folder; nothing where none has, or there is no word of it."""
+    with if_told():
+        return _command_in(folder / OF_A_SWEEP)
+    return ""
+
+
+def _command_in(noted: Path) -> str:
+    return str(OmegaConf.load(noted).hydra.job.config_name)

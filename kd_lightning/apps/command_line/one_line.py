@@ -76,10 +76,10 @@ def one_line(
     found = re.search(r"Could not find '(.+?)'\s+Available options in '(.+?)':\s+(.*)", text, flags=re.DOTALL)
     if found is not None:
         group, _, name = found[1].rpartition("/")
-        return _no_option(group, name, found[3].split(), arguments)
+        return no_option(group, name, found[3].split(), arguments)
     found = re.search(r"Could not load '(.+)/(.+?)'", text)
     if found is not None and (known := options_of(found[1])):
-        return _no_option(found[1], found[2], known, arguments)
+        return no_option(found[1], found[2], known, arguments)
     refused = [found for found in re.finditer(ERRNO, text) if found[3]]
     if refused:  # of a chain, the last is what one did in the end
         return os_error(OSError(int(refused[-1][1]), refused[-1][2], refused[-1][3]))
@@ -164,8 +164,15 @@ def in_plain_words(record: logging.LogRecord) -> bool:
     return True
 
 
-def _no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:
-    """Return that a group has no such option, and the nearest, or all of them."""
+def no_option(group: str, name: str, known: Sequence[str], arguments: Sequence[str]) -> str:
+    """Return that a group has no such option, and the nearest, or all of them.
+
+    Args:
+        group: The config group.
+        name: What is asked for.
+        known: Its options.
+        arguments: Of the command.
+    """
     if (extra := EXTRAS.get(f"{group}/{name}")) is not None:
         return f"{group}={name} needs a package that is not installed: {to_install(extra)}"
     near = difflib.get_close_matches(name, known, n=1)

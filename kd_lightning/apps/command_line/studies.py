@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import atexit
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from kd_lightning.apps.command_line.grids import sweeper_params
+from kd_lightning.apps.command_line.one_line import no_option
 from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
 from kd_lightning.apps.command_line.told import counted, difference, told_settings
 from kd_lightning.errors import UserError, first_line
@@ -41,6 +44,7 @@ def check_study(config: DictConfig) -> None:
             raise UserError(f"hydra.sweeper.{name} is {sweeper[name]}, expected at least 1")
     directions = _directions(sweeper.get("direction", "maximize"))
     asked = search_space(sweeper, config.hydra.overrides.task)
+    _check_options(config, asked)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
     study = _study(sweeper)
@@ -53,6 +57,17 @@ def check_study(config: DictConfig) -> None:
     _check_trials(trials, config, asked)
     if trials:
         log.info("Study goes on: %s", before(Counter(trial.state.name for trial in trials)))
+
+
+def _check_options(config: DictConfig, asked: Mapping[str, Any]) -> None:
+    """Check that the options are there which a search chooses from: their study would go on with one that is not."""
+    loader, told = GlobalHydra.instance().config_loader(), list(config.hydra.overrides.hydra)
+    for name, found in asked.items():
+        group = name.partition("@")[0]
+        known = loader.get_group_options(group, config_name=config.hydra.job.config_name, overrides=told)
+        named = (one for one in getattr(found, "choices", ()) if re.fullmatch(r"[\w-]+", str(one)))
+        if known and (other := next((str(one) for one in named if str(one) not in known), "")):
+            raise UserError(no_option(group, other, known, [f"{name}={other}"]))
 
 
 def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any]) -> None:

@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
+from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import choose_another, goes_on
-from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP, begun_jobs
+from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP, begun_jobs, told_by
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster, release
@@ -57,6 +58,7 @@ class RecordSweep(Callback):
             if own_seat().leads:
                 sweep.lock = claim(folder)
                 sweep.remove_notes()  # of an earlier launcher that was killed
+            check_not_empty(told_by(config.hydra), sweep.planned)
             check_jobs(config, sweep.planned)
             if is_search(config.hydra.sweeper):
                 check_study(config)
@@ -127,18 +129,38 @@ def check_sweep(config: DictConfig) -> None:
     """Check what would go wrong in a sweep in silence.
 
     Raises:
-        UserError: If Hydra would write to its jobs' folders, if its own is a file, if each of several processes would
-            search, or if a launcher or sweeper is told as a setting.
+        UserError: If Hydra would write to its jobs' folders, if its own is a file, or told as a single run's, if each
+            of several processes would search, or if a launcher or sweeper is told as a setting.
     """
     for part in ("launcher", "sweeper"):
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
+    if other := next((one for one in config.hydra.overrides.hydra if one.lstrip("+").startswith("hydra.run.dir=")), ""):
+        raise UserError(f"{other} is for single runs, and this is a sweep: its folder is hydra.sweep.dir")
     check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
     check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):
         raise UserError(
             f"a search was started by {own_seat().size} processes, which would draw each for itself: start one, with "
             "a launcher for its jobs"
+        )
+
+
+def check_not_empty(told: list[str], jobs: list[list[str]] | None) -> None:
+    """Check that a sweep has a job.
+
+    Args:
+        told: What its command was told.
+        jobs: What each job is told, if that is known.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if jobs == []:
+        empty = next((one for one in told if jobs_of_grid({}, [one]) == []), "its arguments")
+        raise UserError(
+            f"this sweep has no job: {empty} comes to no value (glob(...) chooses options of a config group; files and "
+            "folders are told one by one, NAME=A,B)"
         )
 
 

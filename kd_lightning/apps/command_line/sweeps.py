@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_lightning.apps.command_line.finished import result_of_job
-from kd_lightning.apps.command_line.going_on import ADDS, LEFT_AS_IT_IS, is_search, more_to_tell
+from kd_lightning.apps.command_line.going_on import ADDS, LEFT_AS_IT_IS, MEND, MEND_TRIALS, is_search, more_to_tell
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
@@ -210,6 +210,7 @@ def _needs_no_mending(job: Job) -> bool:
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
     searches = is_search(sweep.config.hydra.sweeper)
+    done_before = all(LEFT_AS_IT_IS in job.error for job in missing)
     if searches:  # two trials may have the same
         common -= drawn(sweep.config.hydra.sweeper, told_by(sweep.config.hydra), list(common))
     named = []
@@ -220,12 +221,14 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
         named.append(f"and {len(missing) - SHOWN} more")
     deep = "/*" * max(1 + job.name.count("/") for job in missing)
     see = f"; see {sweep.folder}{deep}/error.txt" if any(job.state not in WITHOUT_WORD for job in missing) else ""
-    line = f"{len(missing)} of {len(jobs)} jobs did not finish: {', '.join(named)}{see}"
+    what = "had finished before" if done_before else "did not finish"
+    line = f"{len(missing)} of {len(jobs)} jobs {what}: {', '.join(named)}{see}"
     if name not in ("train", "distill"):
         return line
     at_work = any(job.state in (BUSY, RUNNING) or GOES_ON in job.error for job in missing)
     mend = "wait for those that go on, then " if at_work else ""
-    mend = mend if all(_needs_no_mending(job) for job in missing) else "mend them, then "
+    if not all(_needs_no_mending(job) for job in missing):
+        mend = MEND_TRIALS if searches and sweep.config.hydra.sweeper.get("storage") else MEND
     if searches:
         return f"{line}; {mend}{ADDS}"
     goes_on = any(job.state in (KILLED, INTERRUPTED) or MAKE_ROOM in job.error for job in missing)

@@ -23,10 +23,12 @@ class OpenedRun:
     Args:
         inputs: The run's own tasks and data, unless ``task`` or ``data`` are chosen.
         models: All models of the run: one, or one per task.
+        folder: The run's, as it was told.
     """
 
     inputs: FitInputs
     models: tuple[TrainedModel, ...]
+    folder: Path
 
     @classmethod
     def of(cls, cfg: DictConfig) -> OpenedRun:
@@ -59,7 +61,7 @@ class OpenedRun:
         for name, node in (plain.get("task") or {}).items():
             if isinstance(node, dict) and "_target_" not in node:  # what is not said of it is the run's
                 inputs_cfg["task"][name] = with_settings(tasks.get(name, {}), node)
-        return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models))
+        return cls(FitInputs(inputs_cfg, Shared.of(inputs_cfg)), tuple(models), folder)
 
     def models_for(self, task: Task) -> list[TrainedModel]:
         """Return the models whose mean predicts a task: one, or all of its students where each teacher has its own.
@@ -71,7 +73,7 @@ class OpenedRun:
         if found:
             return [model for model in found if _is_numbered(model)] if _is_numbered(found[0]) else found[:1]
         known = ", ".join(name for model in self.models for name in model.cfg["task"])
-        raise UserError(f"no model of {self.models[0].folder.parent} has a head for {task.head_name}, expected {known}")
+        raise UserError(f"no model of {self.folder} has a head for {task.head_name}, expected {known}")
 
 
 def _is_numbered(model: TrainedModel) -> bool:

@@ -79,7 +79,7 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
     by_folder = {run.folder.resolve(): run for run in runs}
     done = {_counted(run.overrides) for run in runs if run.finished and run.overrides is not None}
     found, unread = sweeps(folders)
-    lacking = [one for sweep in found for one in _of_sweep(sweep, by_folder, done)]
+    lacking = [one for sweep in found for one in _of_sweep(sweep, by_folder, done, damaged)]
     of_sweeps = {job.resolve() for sweep in found for job in sweep.jobs}
     for run in runs:
         told = None if run.overrides is None else _counted(run.overrides)
@@ -90,14 +90,17 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
     return [*lines, *damaged, *unread]
 
 
-def _of_sweep(sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments]) -> Iterator[Lacking]:
-    """Yield each job of a sweep that has no result; all as one, if none has begun."""
+def _of_sweep(
+    sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments], damaged: Sequence[str]
+) -> Iterator[Lacking]:
+    """Yield each job of a sweep that has no result; all as one, if none has begun. Of what is damaged it is said."""
     started = {folder: arguments_of(folder) for folder in sweep.jobs}
     for folder, told in started.items():
         run = runs.get(folder.resolve())
         has_result = result_of_job(folder) is not None or (run is not None and run.finished)
         counted = None if told is None else _counted(told)
-        if not has_result and counted not in done:
+        is_told = any(line.startswith(f"{folder}/") for line in damaged)
+        if not (has_result or is_told or counted in done):
             line = f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}"
             yield Lacking(line, counted, begun=not error_of(folder).startswith(BUSY))
     begun = [told for told in started.values() if told is not None]

@@ -6,7 +6,7 @@ Hydra builds the callback before a command begins: what is heavy is imported whe
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import FINISHED, state_of
 from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, told_by
 from kd_lightning.apps.command_line.one_line import os_error
+from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         planned = jobs_of_grid(config.hydra.sweeper, told_by(config.hydra))
         told = summaries([job for job in begun_jobs(folder, config.name, planned) if state_of(job) == FINISHED])
-        what = "averages of the sweep"
+        what, own = "averages of the sweep", set[str]()
         if is_search(config.hydra.sweeper):
             what = "averages of these trials, the best first"
             lowest = "minimize" in str(config.hydra.sweeper.get("direction")).lower()
             told.sort(key=partial(_from_best, lowest))
-        header, rows = sweep_rows(told, planned or [])
+            told_each = [one for job in told for one in job.overrides]
+            own = drawn(config.hydra.sweeper, told_by(config.hydra), told_each)
+        header, rows = sweep_rows(told, planned or [], own)
         if rows:
             show_table(f"{what} ({folder / 'report.md'})", header, rows)
             try:
@@ -93,24 +96,27 @@ def summaries(jobs: Sequence[Path]) -> list[Told]:
     return [Told(job.name, overrides_of(job), read_json(run / "summary.json")) for job, run in runs.items()]
 
 
-def sweep_rows(jobs: Sequence[Told], planned: Sequence[Sequence[str]] = ()) -> tuple[Row, list[Row]]:
+def sweep_rows(
+    jobs: Sequence[Told], planned: Sequence[Sequence[str]] = (), own: Collection[str] = ()
+) -> tuple[Row, list[Row]]:
     """Return the header and the rows of a sweep's table: what each job was told that others were not, and averages.
 
     Args:
         jobs: Those that have finished; of those without a student there is no row.
         planned: What each job of the sweep was to be told, if that is known: it tells one that is left from the others.
+        own: What jobs were told that is shown though all of them were: what a search has drawn.
     """
     from kd_lightning.apps.results.tables import briefly, columns
 
     found = [job for job in jobs if "until" not in job.summary]
     each = [set(told) for told in (*(planned if len(found) == 1 else ()), *(job.overrides for job in found))]
-    common = set.intersection(*each) if each else set()
-    own = [[override.partition("=") for override in job.overrides if override not in common] for job in found]
-    keys = list(dict.fromkeys(name for settings in own for name, _, _ in settings))
-    brief = briefly([value for settings in own for _, _, value in settings])
+    common = set.intersection(*each) - set(own) if each else set()
+    apart = [[override.partition("=") for override in job.overrides if override not in common] for job in found]
+    keys = list(dict.fromkeys(name for settings in apart for name, _, _ in settings))
+    brief = briefly([value for settings in apart for _, _, value in settings])
     shown = columns([job.summary["average"] for job in found])
     rows: list[Row] = []
-    for settings, job in zip(own, found, strict=True):
+    for settings, job in zip(apart, found, strict=True):
         told = [(name, brief[value]) for name, _, value in settings]
         name = " ".join(value if len(keys) == 1 else f"{name}={value}" for name, value in told)
         cells = [cell(job.summary["average"]) for cell in shown.values()]

@@ -37,16 +37,16 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
 
 
 def check_launched(arguments: Sequence[str]) -> None:
-    """Check that a command which is no sweep is not told of a launcher or a sweeper.
+    """Check that a command which is no sweep is not told of a launcher, a sweeper, or a sweep's folder.
 
     Args:
         arguments: Those for Hydra.
 
     Raises:
-        UserError: If it is: the command would train here, where people log in.
+        UserError: If it is: the command would train here, where people log in, or elsewhere than it is told.
     """
     for argument in arguments:
-        if re.match(r"[+~]*hydra[./](launcher|sweeper)\b", argument):
+        if re.match(r"[+~]*hydra[./](launcher|sweeper|sweep)\b", argument):
             raise UserError(f"{argument} is for sweeps: give -m, else the command runs here and now")
 
 
