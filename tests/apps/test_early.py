@@ -45,6 +45,7 @@ def composed(command, *overrides):
         ("train", f"paths.store={__file__}", "^paths.store is .*, expected a folder: it is a file$"),
         ("train", f"paths.cache={__file__}/x", "^paths.cache is .*, expected a folder: .*py is a file$"),
         ("distill", "paths.output=null", "^paths.output is null, expected a folder$"),
+        ("train", "paths.store=''", "^paths.store is '', expected a folder$"),
         ("train", "optimizer.lr=true", "optimizer.lr is True, expected a number"),
         ("distill", "teacher.trainer.max_epochs=0", "teacher.trainer.max_epochs is 0"),
         ("distill", "teacher.batching.batch_size=0", "teacher.batching.batch_size is 0"),
@@ -147,6 +148,16 @@ def test_the_compiler_is_the_one_that_is_taken(monkeypatch, gpu, there, environm
 @pytest.mark.parametrize("overrides", [[], ["trainer.max_epochs=-1", "trainer.max_steps=10"], ["encoder.max_length=8"]])
 def test_values_that_work(overrides):
     check_early(composed("train", *overrides))
+
+
+def test_a_folder_may_be_named_by_a_number(tmp_path, monkeypatch):
+    """``expected str, bytes or os.PathLike object, not int``; what is one's own among the paths is not looked at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "glove.txt").touch()
+    cfg = composed("train", "paths.output=2024", "data.root=2024", "+paths.glove=glove.txt", "+paths.none=null")
+    check_early(cfg)
+    assert (cfg.paths.output, cfg.data.root) == ("2024", str(tmp_path / "2024"))
 
 
 def test_the_data_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Folders that are told by name: the work of another job is not written over, and nothing is changed there."""
 
 import json
+import logging
 import os
 import time
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from kd_lightning.apps.command_line import ending, occupied, sweeps
+from kd_lightning.apps.command_line import ending, notes, occupied, sweeps
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.foreseen import check_jobs
@@ -341,11 +342,12 @@ def test_who_was_refused_and_has_begun_since_is_told_once(tmp_path):
     refusal(tmp_path, 0, ["seed=1"])
     refusal(tmp_path, 1, ["seed=2"])
     node = {"sweep": {"dir": str(tmp_path)}, "sweeper": {}, "overrides": {"task": ["seed=1,2"]}}
-    jobs = sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0).jobs()
-    assert [(job.told, job.state) for job in jobs] == [
-        (["seed=1"], "finished"),
-        (["seed=2"], "its folder is not its own"),
-    ]
+    for sweeper, refused in (({}, ["seed=2"]), ({"n_trials": 2}, ["seed=1", "seed=2"])):  # trials may be told the same
+        jobs = sweeps.Sweep(OmegaConf.create({"hydra": node | {"sweeper": sweeper}}), 0.0).jobs()
+        assert [(job.told, job.state) for job in jobs] == [
+            (["seed=1"], "finished"),
+            *(([told], "its folder is not its own") for told in refused),
+        ]
 
 
 @pytest.mark.parametrize(("checkpoint", "refused"), [(True, True), (False, False)])
@@ -578,11 +580,43 @@ def test_a_folder_that_cannot_be_had_is_told_as_one(tmp_path, in_the_way):
     assert not (tmp_path / "0" / ".hydra" / "overrides.yaml").exists(), "it has not begun"
 
 
-def test_a_job_begins_without_what_was_found_elsewhere(tmp_path):
-    """What it makes counts, not where another lies to which an earlier one pointed."""
+def test_a_job_begins_without_what_was_found_elsewhere(tmp_path, monkeypatch):
+    """What it makes counts, not where another lies to which an earlier one pointed; one that cannot begin leaves it."""
     (tmp_path / "finished_in.txt").write_text("../run\n")
+    with monkeypatch.context() as full:
+        full.setattr(notes, "write_text", lambda path, text: (tmp_path / "nowhere" / "x").write_text(text))
+        with pytest.raises(NotOursError):
+            take(tmp_path, "seed=1")
+    assert (tmp_path / "finished_in.txt").exists()
     take(tmp_path, "seed=1")
     assert not (tmp_path / "finished_in.txt").exists()
+
+
+def test_a_log_begins_with_its_job(tmp_path, monkeypatch):
+    """Of who is refused there is none; one that cannot be written is told before there is work."""
+    leave(tmp_path / "0", "seed=1")
+    log = tmp_path / "0" / "train.log"
+    handler = logging.FileHandler(log, delay=True)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    with pytest.raises(NotOursError):
+        take(tmp_path / "0", "seed=2")
+    assert not log.exists()
+    take(tmp_path / "0", "seed=1")
+    assert log.read_text() == ""
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(NotOursError, match=r"Is a directory: .*train\.log"):
+        take(tmp_path / "0", "seed=1")
+
+
+@pytest.mark.parametrize("told", ["teacher.members=3", "teacher.members=[a,b]", "task=3", "run=${oc.env:NOT_THERE}"])
+def test_settings_of_the_wrong_kind_are_those_of_another(tmp_path, told):
+    """``'int' object has no attribute 'values'``."""
+    leave(tmp_path, "seed=1")
+    with pytest.raises(NotOursError, match=r"holds what kd-train with seed=1|Environment variable 'NOT_THERE'"):
+        take(tmp_path, told)
+    with pytest.raises(NotOursError) if "NOT_THERE" in told else nullcontext():
+        take(tmp_path / "new", told)
 
 
 def test_a_model_is_told_by_the_number_of_its_job(tmp_path, monkeypatch):

@@ -30,8 +30,9 @@ def search(tmp_path, monkeypatch):
         if not any(one.endswith(")") for one in arguments):
             arguments += (LR,)
         sweeper = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s", "n_trials": 2, **sweeper}
-        told = {"task": list(arguments), "hydra": []}
-        return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": told, "job": {"config_name": "distill"}}})
+        told = {"task": list(arguments), "hydra": ["hydra.sweep.subdir=x_${hydra.job.num}"]}
+        job = {"config_name": "distill", "num": "???"}
+        return OmegaConf.create({"hydra": {"sweeper": sweeper, "overrides": told, "job": job}})
 
     return make
 
@@ -84,7 +85,9 @@ def test_a_study_does_not_go_on_under_others(search, study, arguments, said):
             r"^no option 'soft_cee' in the group distill_loss: did you mean distill_loss=soft_ce",
         ),
         ("+encoder@teacher.encoder=tiny,tinny", "^no option 'tinny' in the group encoder: did you mean encoder"),
-        ("distill_loss=kl,soft_ce", None),
+        ("distill_loss=[kl],[kl,typo]", "^no option 'typo' in the group distill_loss: expected one of kl, soft_ce"),
+        ("distill_loss=kl,soft_ce,null", None),
+        ("distill_loss=[kl],[kl,soft_ce]", None),
         ("encoder=tiny,'{_target_: x}'", None),
         ("seed=1,2", None),
     ],

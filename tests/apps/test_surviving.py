@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, stat
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
 from kd_lightning.apps.command_line.sweep_start import check_not_empty, check_sweep, claim, warn_of_early_signals
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
-from kd_lightning.apps.settings.unused import check_launched
+from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
 from kd_lightning.files import locked_if_free
 
@@ -382,17 +382,26 @@ def test_a_sweep_has_a_job(told):
         check_not_empty(["seed=1,2", told], jobs_of_grid({}, ["seed=1,2", told]))
 
 
-def test_a_folder_of_single_runs_is_no_sweeps():
-    """It was not made, and the sweep lay elsewhere."""
-    hydra = {"output_subdir": None, "sweeper": {}, "sweep": {"dir": "outputs"}}
-    for told in ([], ["hydra.sweep.dir=x"]):
-        check_sweep(OmegaConf.create({"hydra": {**hydra, "overrides": {"hydra": told}}}))
-    with pytest.raises(
-        UserError, match=r"hydra.run.dir=x is for single runs, and this is a sweep: its folder is hydra"
-    ):
-        check_sweep(OmegaConf.create({"hydra": {**hydra, "overrides": {"hydra": ["hydra.run.dir=x"]}}}))
-    with pytest.raises(UserError, match=r"hydra.sweep.dir=x is for sweeps: give -m"):
-        check_launched(["hydra.sweep.dir=x"])
+@pytest.mark.parametrize(
+    ("told", "in_sweep", "said"),
+    [
+        (["hydra.sweep.dir=x", "hydra.sweep.subdir=x_${hydra.job.num}"], True, None),
+        (["hydra.run.dir=x", "hydra.sweep.dir=y"], True, None),
+        (["hydra.run.dir=x", "hydra.sweep.dir=y"], False, None),
+        (["hydra.verbose=true"], False, None),
+        (["hydra.run.dir=x"], True, "hydra.run.dir=x is for single runs: the folder of a sweep is hydra.sweep.dir"),
+        (["+hydra.sweep.subdir=x"], False, "+hydra.sweep.subdir=x is for sweeps (-m): the folder of a single run is h"),
+    ],
+)
+def test_a_folder_of_single_runs_is_no_sweeps(monkeypatch, told, in_sweep, said):
+    """It was not made, and the sweep lay elsewhere; what a job's number stands for is not known yet."""
+    hydra = {"output_subdir": None, "sweeper": {}, "sweep": {"dir": "outputs"}, "job": {"num": "???"}}
+    hydra |= {"overrides": {"hydra": told, "task": []}, "mode": RunMode.MULTIRUN if in_sweep else RunMode.RUN}
+    config = OmegaConf.create({"hydra": hydra})
+    monkeypatch.setattr(HydraConfig, "get", lambda: config.hydra)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    with pytest.raises(UserError, match=re.escape(said)) if said else nullcontext():
+        check_sweep(config) if in_sweep else check_early(OmegaConf.create({}))
 
 
 @pytest.mark.parametrize("part", ["launcher", "sweeper"])
@@ -439,9 +448,11 @@ def test_what_an_earlier_launcher_could_not_tell_is_forgotten(tmp_path, monkeypa
     node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}}
     node["overrides"] = {"task": ["seed=1"], "hydra": []}
     node |= {"sweep": {"dir": str(tmp_path)}, "launcher": {"_target_": "x"}}
-    (tmp_path / ".0.refused").write_text('{"told": ["seed=1"], "error": "x"}')
+    for number in (1, 2):  # one of another sweep, too
+        (tmp_path / f".{number}.refused").write_text(json.dumps({"told": [f"seed={number}"], "error": "x"}))
     sweep_start.RecordSweep().on_multirun_start(OmegaConf.create({"hydra": node}))
     assert [(job.told, job.state) for job in sweeps.begun[0].jobs()] == [(["seed=1"], "not started")]
+    assert not list(tmp_path.glob(".*.refused"))
     sweeps.release(sweeps.begun[0].lock)
 
 

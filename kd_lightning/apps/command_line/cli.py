@@ -89,6 +89,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("hydra_plugins.hydra_optuna_sweeper._impl").addFilter(in_plain_words)
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # its counts, at the end
+    logging.getLogger("filelock").setLevel(logging.WARNING)  # of the folders of others
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts without a network
     for name in ("huggingface_hub", "datasets"):  # they print what they say themselves; our log would say it twice
         logging.getLogger(name).propagate = False
@@ -149,6 +150,7 @@ def command(name: str, run: str) -> Callable[[], None]:
         here = sys.stderr is said  # not in the process of another launcher than Hydra's own
         if here:
             sys.stderr = sys.__stderr__
+        quiet()  # in a launcher's process, too
         try:
             with (
                 leaving_with_launcher(),
@@ -174,7 +176,6 @@ def _checked_and_run(name: str, run: str, cfg: DictConfig) -> Any:
     check_early(cfg)
     if own_seat().size == 1 and (found := skipped(cfg)) is not None:
         return found[1]
-    quiet()  # in a launcher's process, too
     settle_worker()
     module, function = run.split(":")
     with preemption_deferred(), interrupt_at_once(name):

@@ -88,12 +88,12 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                     f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
                     "has a folder of its own"
                 )
-            if theirs := _of_another(place, config.hydra.job.config_name, told, job):
+            if theirs := _other_there(place, config.hydra.job.config_name, told, job):
                 raise UserError(occupied_by(theirs, place, in_sweep=True))
 
 
-def _of_another(place: Path, command: str, told: list[str], job: DictConfig) -> str:
-    """Return whose work a folder holds, if not that of the job: ``of_another``. What is wrong there is said there."""
+def _other_there(place: Path, command: str, told: list[str], job: DictConfig) -> str:
+    """Return whose work a folder holds, if not that of the job; nothing if its settings are wrong: it says so."""
     with suppress(UserError):
         return of_another(place, command, told, job)
     return ""

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.notes import NOTED
 from kd_lightning.apps.command_line.one_line import os_error
 from kd_lightning.apps.processes.preemption import LATE, PATIENCE, started_before
 from kd_lightning.apps.settings.paths import FIT
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import LOOK, from_here, is_held, locked_if_free, write_text
 
 ERROR = "error.txt"
@@ -67,7 +68,7 @@ def marked_as_running(
 
     Args:
         folder: The job's.
-        check: Raises if the folder may not be had.
+        check: Raises ``NotOursError`` if the folder may not be had.
         tell: Leaves word there of what the job was told; then it has begun.
         mark: Whether a job that is killed is to be seen; it is worth it where one goes on where it was.
 
@@ -89,12 +90,12 @@ def marked_as_running(
     with _held(folder):
         was_killed = (folder / MARK).exists()
         try:
+            check(folder)
             with refusing():
-                check(folder)
-                (folder / ELSEWHERE).unlink(missing_ok=True)
                 if mark:
                     (folder / MARK).touch()
                 tell(folder)
+                (folder / ELSEWHERE).unlink(missing_ok=True)
         except NotOursError:
             if not was_killed:
                 (folder / MARK).unlink(missing_ok=True)
@@ -136,8 +137,8 @@ def refusing() -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
-        raise NotOursError(str(error)) from error
+    except (UserError, OmegaConfBaseException) as error:
+        raise NotOursError(first_line(error)) from error
     except OSError as error:
         raise NotOursError(os_error(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.files import files_named, last_change, read_json, write_json, write_text
 
 NOTED = ".hydra"
@@ -100,12 +102,15 @@ def counting(name: str) -> list[tuple[int, str]]:
 
 
 def note_told(config: DictConfig, folder: Path) -> None:
-    """Leave word in a job's folder of its settings and of what it was told, as Hydra does.
+    """Leave word in a job's folder of its settings and of what it was told, as Hydra does, and begin its log.
 
     Args:
         config: Its settings, as they were composed.
         folder: The job's.
     """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and handler.delay:  # else what cannot be written is told late
+            Path(handler.baseFilename).open("a").close()
     hydra: Any = HydraConfig.instance().cfg
     (folder / NOTED).mkdir(exist_ok=True)
     if model := model_told(config):
@@ -133,8 +138,7 @@ def model_of(folder: Path) -> str:
 
 def told_by(hydra: Any) -> list[str]:
     """Return what a job or a command was told, as it was told, from its settings of Hydra."""
-    told: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return list(told)
+    return as_told(hydra.overrides.task)
 
 
 def note_refused(error: Exception) -> None:

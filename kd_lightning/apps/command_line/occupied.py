@@ -29,8 +29,10 @@ from kd_lightning.apps.settings.early import resolve
 from kd_lightning.apps.settings.paths import EVALUATION, make_absolute
 from kd_lightning.files import from_here
 
-PARTS = frozenset({"fit.json", "heads.safetensors", "model.safetensors", "last.ckpt", "overrides.yaml"})
-PARTS |= {"identity", "manifest.json", "meta.json"}
+PARTS = (
+    "fit.json", "heads.safetensors", "model.safetensors", "last.ckpt", "overrides.yaml",
+    "identity", "manifest.json", "meta.json",
+)  # fmt: skip
 """Files of the parts of runs, and of what lies in the store and in the cache."""
 
 MADE = (".csv", ".jsonl", ".json")

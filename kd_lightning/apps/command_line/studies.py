@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.apps.command_line.grids import sweeper_params
 from kd_lightning.apps.command_line.one_line import no_option
 from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
@@ -60,13 +61,17 @@ def check_study(config: DictConfig) -> None:
 
 
 def _check_options(config: DictConfig, asked: Mapping[str, Any]) -> None:
-    """Check that the options are there which a search chooses from: their study would go on with one that is not."""
-    loader, told = GlobalHydra.instance().config_loader(), list(config.hydra.overrides.hydra)
+    """Check that the options are there which a search chooses from: their study would go on with one that is not.
+
+    Those of folders within a group are not looked at.
+    """
+    loader, told = GlobalHydra.instance().config_loader(), as_told(config.hydra.overrides.hydra)
     for name, found in asked.items():
         group = name.partition("@")[0]
         known = loader.get_group_options(group, config_name=config.hydra.job.config_name, overrides=told)
-        named = (one for one in getattr(found, "choices", ()) if re.fullmatch(r"[\w-]+", str(one)))
-        if known and (other := next((str(one) for one in named if str(one) not in known), "")):
+        parts = (part for one in getattr(found, "choices", ()) for part in str(one).strip("[]").split(","))
+        named = (part.strip() for part in parts if re.fullmatch(r"[\w-]+", part.strip()) and part.strip() != "null")
+        if known and (other := next((one for one in named if one not in known), "")):
             raise UserError(no_option(group, other, known, [f"{name}={other}"]))
 
 

@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.apps.command_line.foreseen import check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
@@ -29,6 +30,7 @@ from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, o
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.seat import own_seat
 from kd_lightning.apps.settings.paths import check_folder
+from kd_lightning.apps.settings.unused import check_own_folder
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import write_text
 
@@ -57,7 +59,7 @@ class RecordSweep(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if own_seat().leads:
                 sweep.lock = claim(folder)
-                sweep.remove_notes()  # of an earlier launcher that was killed
+                sweep.remove_notes(whose_ever=True)  # of an earlier launcher that was killed
             check_not_empty(told_by(config.hydra), sweep.planned)
             check_jobs(config, sweep.planned)
             if is_search(config.hydra.sweeper):
@@ -135,8 +137,7 @@ def check_sweep(config: DictConfig) -> None:
     for part in ("launcher", "sweeper"):
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
-    if other := next((one for one in config.hydra.overrides.hydra if one.lstrip("+").startswith("hydra.run.dir=")), ""):
-        raise UserError(f"{other} is for single runs, and this is a sweep: its folder is hydra.sweep.dir")
+    check_own_folder(as_told(config.hydra.overrides.hydra), in_sweep=True)
     check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
     check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):

@@ -99,9 +99,9 @@ class Sweep:
 
     def has_jobs(self) -> bool:
         """Tell whether a job has begun, or would have, in a folder of its own."""
-        return bool(self._begun() or self._refused())
+        return bool(self._begun() or self._refused_jobs())
 
-    def _refused(self) -> list[RefusedJob]:
+    def _refused_jobs(self) -> list[RefusedJob]:
         return refused_jobs(self.folder, self.config.get("name", ""), self.planned)
 
     def _begun(self) -> list[Path]:
@@ -116,7 +116,9 @@ class Sweep:
         """Return the jobs as their folders tell them, then those that have none."""
         jobs = [self._job_in(folder) for folder in self._begun()]
         started = {tuple(job.told) for job in jobs}
-        refused = [job for job in self._refused() if tuple(job.told) not in started]  # else another has begun it since
+        refused = self._refused_jobs()
+        if self.planned is not None:  # each is told something else, so another command has begun it since
+            refused = [job for job in refused if tuple(job.told) not in started]
         jobs += [Job(job.number, job.told, TAKEN, f"{REFUSED}: {job.error}") for job in refused]
         started |= {tuple(job.told) for job in refused}
         waiting = [(str(i), told) for i, told in enumerate(self.planned or []) if tuple(told) not in started]
@@ -131,9 +133,13 @@ class Sweep:
         name = str(folder.relative_to(self.folder)) if inside else folder.name
         return Job(name, told, state, error_of(folder) or ended)
 
-    def remove_notes(self) -> None:
-        """Take the notes away of jobs that were refused their folders, once that is told."""
-        for job in self._refused():
+    def remove_notes(self, whose_ever: bool = False) -> None:
+        """Take the notes away of jobs that were refused their folders.
+
+        Args:
+            whose_ever: Whether those of other sweeps in its folder go, too.
+        """
+        for job in [*self._refused_jobs(), *(refused_jobs(self.folder) if whose_ever else ())]:
             job.note.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.apps.processes.seat import ADDRESS, RANK, SIZE
 from kd_lightning.errors import UserError
 
@@ -27,8 +28,8 @@ def command_of_job() -> list[str]:
     return [
         *(sys.executable, "-m", f"kd_lightning.{now.job.config_name}"),
         *(part for path in own for part in ("--config-dir", path.removeprefix("file://"))),
-        *now.overrides.task,
-        *(override for override in now.overrides.hydra if override.startswith("hydra.searchpath=")),
+        *as_told(now.overrides.task),
+        *(override for override in as_told(now.overrides.hydra) if override.startswith("hydra.searchpath=")),
         "skip_finished=false",  # the first has looked
         "hydra.mode=RUN",
         f"hydra.run.dir='{now.runtime.output_dir}'",

@@ -10,13 +10,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.hardware import check_compiler, check_precision
 from kd_lightning.apps.settings.paths import check_folder, make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
 from kd_lightning.apps.settings.trainer import check_trainer
-from kd_lightning.apps.settings.unused import check_launched, check_unused, warn_of_overridden
+from kd_lightning.apps.settings.unused import check_launched, check_own_folder, check_unused, warn_of_overridden
 from kd_lightning.errors import UserError, first_line, told_in
 from kd_lightning.fields import is_whole
 
@@ -81,7 +82,9 @@ def check_early(cfg: DictConfig) -> None:
         UserError: If a value is missing, cannot be resolved, or is of the wrong kind.
     """
     if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN:
-        check_launched(HydraConfig.get().overrides.hydra)
+        told = as_told(HydraConfig.get().overrides.hydra)
+        check_launched(told)
+        check_own_folder(told, in_sweep=False)
     _check_is_read(cfg)
     resolve(cfg)
     for prefix in _places(cfg):
@@ -93,8 +96,8 @@ def check_early(cfg: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(cfg)
         check_unused(plain, _arguments())
         warn_of_overridden(plain, _arguments())
-    for name, path in cfg.get("paths", {}).items():
-        check_folder(f"paths.{name}", path)
+    for name in ("output", "store", "cache"):
+        check_folder(f"paths.{name}", OmegaConf.select(cfg, f"paths.{name}", default="."))
     make_absolute(cfg)
 
 
@@ -114,16 +117,16 @@ def resolve(cfg: DictConfig) -> None:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
-    if is_whole(cfg.get("run"), 0):  # the folder of a sweep's job
-        cfg.run = str(cfg.run)
+    for name in ("run", "paths.output", "paths.store", "paths.cache", "data.root"):  # run=0: of a sweep's job
+        if is_whole(folder := OmegaConf.select(cfg, name), 0):
+            OmegaConf.update(cfg, name, str(folder))
 
 
 def _arguments() -> list[str]:
     """Return the arguments of the command, as Hydra has them."""
     if not HydraConfig.initialized():
         return []
-    found: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(argument) for argument in found]
+    return as_told(HydraConfig.get().overrides.task)
 
 
 def _places(cfg: DictConfig) -> list[str]:

@@ -78,15 +78,18 @@ def _make_absolute(cfg: DictConfig, where: str = "") -> None:
 
 def _files(cfg: DictConfig) -> Iterator[DictConfig]:
     """Yield what has paths by split or by task."""
-    tasks = (cfg.get("task") or {}).values()
-    members = (OmegaConf.select(cfg, "teacher.members") or {}).values()
-    given = [member.get("scores") for member in members if isinstance(member, DictConfig)]
+    given = [member.get("scores") for member in _nodes_of(OmegaConf.select(cfg, "teacher.members"))]
     given.append(OmegaConf.select(cfg, "teacher.scores"))
-    by_split = [node for scores in given if isinstance(scores, DictConfig) for node in scores.values()]
-    named = [task.get("files") for task in tasks if isinstance(task, DictConfig)]
+    by_split = [node for scores in given for node in _nodes_of(scores)]
+    named = [task.get("files") for task in _nodes_of(cfg.get("task"))]
     for node in (OmegaConf.select(cfg, "data.unlabelled"), *named, *given, *by_split):
         if isinstance(node, DictConfig):
             yield node
+
+
+def _nodes_of(node: Any) -> list[DictConfig]:
+    """Return the groups of settings in one; none of what is something else, which others say."""
+    return [one for one in node.values() if isinstance(one, DictConfig)] if isinstance(node, DictConfig) else []
 
 
 def _absolute(path: str) -> str:

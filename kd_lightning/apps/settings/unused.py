@@ -37,17 +37,35 @@ def check_unused(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
 
 
 def check_launched(arguments: Sequence[str]) -> None:
-    """Check that a command which is no sweep is not told of a launcher, a sweeper, or a sweep's folder.
+    """Check that a command which is no sweep is not told of a launcher or a sweeper.
 
     Args:
         arguments: Those for Hydra.
 
     Raises:
-        UserError: If it is: the command would train here, where people log in, or elsewhere than it is told.
+        UserError: If it is: the command would train here, where people log in.
     """
     for argument in arguments:
-        if re.match(r"[+~]*hydra[./](launcher|sweeper|sweep)\b", argument):
+        if re.match(r"[+~]*hydra[./](launcher|sweeper)\b", argument):
             raise UserError(f"{argument} is for sweeps: give -m, else the command runs here and now")
+
+
+def check_own_folder(arguments: Sequence[str], in_sweep: bool) -> None:
+    """Check that a sweep is not told the folder of a single run alone, nor a single run that of a sweep.
+
+    Args:
+        arguments: Those for Hydra.
+        in_sweep: Which of both the command is.
+
+    Raises:
+        UserError: If it is: its results would lie elsewhere.
+    """
+    own, other = ("hydra.sweep.", "hydra.run.")[:: 1 if in_sweep else -1]
+    names = [argument.lstrip("+").partition("=")[0] for argument in arguments]
+    found = next((argument for argument, name in zip(arguments, names, strict=True) if name.startswith(other)), "")
+    if found and not any(name.startswith(own) for name in names):
+        whose, one = ("single runs", "a sweep") if in_sweep else ("sweeps (-m)", "a single run")
+        raise UserError(f"{found} is for {whose}: the folder of {one} is {own}dir")
 
 
 def warn_of_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
