@@ -158,6 +158,9 @@ def test_a_folder_may_be_named_by_a_number(tmp_path, monkeypatch):
     cfg = composed("train", "paths.output=2024", "data.root=2024", "+paths.glove=glove.txt", "+paths.none=null")
     check_early(cfg)
     assert (cfg.paths.output, cfg.data.root) == ("2024", str(tmp_path / "2024"))
+    cfg = composed("predict", "run=0", "output=5", "file=7")
+    check_early(cfg)
+    assert (cfg.run, cfg.output, cfg.file) == ("0", "5", "7")
 
 
 def test_the_data_is_found_from_any_folder(tmp_path, monkeypatch):

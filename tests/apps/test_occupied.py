@@ -33,7 +33,8 @@ from kd_lightning.files import locked_if_free
 
 def composed(*told):
     """Return a configuration as if it was composed: a default, and what was told."""
-    defaults = {"seed": 1, "logger": "csv", "data": {"limit": None, "root": None}}
+    defaults = {"seed": 1, "logger": "csv", "data": {"limit": None, "root": None}, "name": "x"}
+    defaults["paths"] = {"output": "outputs"}
     return OmegaConf.merge(defaults, OmegaConf.from_dotlist([one.lstrip("+") for one in told]))
 
 
@@ -71,7 +72,8 @@ def sweep(folder, *told, subdir="${hydra.job.num}", sweeper=(), command="train")
         "sweeper": dict(sweeper),
         "overrides": {"task": list(told)},
     }
-    return OmegaConf.merge(composed(), {"hydra": {**node, "job": {"config_name": command}}})
+    own = composed(*(one for one in told if "," not in one and "glob" not in one))
+    return OmegaConf.merge(own, {"hydra": {**node, "job": {"config_name": command}}})
 
 
 def check(config):
@@ -184,6 +186,8 @@ def test_folders_may_be_named_by_anything(tmp_path, folder, subdir, holds):
         ("new", "job_${hydra.job.num}", 0),
         ("new", "x", 2),
         ("${seed}/s", "${hydra.job.num}", 2),
+        ("s_${at:%S}_${seed}", "${hydra.job.num}", 2),
+        ("${paths.output}/${name}/s_${at:%S}", "${hydra.job.num}", 0),
         ("old", "${hydra.job.num}", 1),
     ],
 )
@@ -196,8 +200,8 @@ def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, su
     monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.append(told) or compose(config, told))
     (tmp_path / "old" / "1").mkdir(parents=True)
     asking = sweep(tmp_path / folder, "seed=1,2", subdir=subdir)
-    if subdir == "x":
-        with pytest.raises(UserError, match="jobs 0 and 1 would both write to"):
+    if subdir == "x" or "seed" in folder:
+        with pytest.raises(UserError, match=r"jobs 0 and 1 would both write to|hydra\.sweep\.dir of job 1 is .*2"):
             check(asking)
     else:
         check(asking)
@@ -232,6 +236,42 @@ def test_what_lies_beside_is_no_trial(tmp_path):
         leave(tmp_path / other, "seed=1")
     for named in ("${hydra.job.num}", "lr_${optimizer.lr}"):
         check(sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2}))
+
+
+@pytest.mark.parametrize("named", ["t_${hydra.job.num}", "${logger}_${hydra.job.num}", "${hydra.job.num}/x"])
+def test_trials_are_known_by_their_number(tmp_path, named):
+    """One that drew what lay there was trained over it; another was refused, a trial less."""
+    search = sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2})
+    leave(tmp_path / "other_x", "seed=1")
+    check(search)
+    leave(tmp_path / named.replace("${hydra.job.num}", "12").replace("${logger}", "csv"), "optimizer.lr=0.5")
+    with pytest.raises(UserError, match=r"12(/x)? is of an earlier sweep, and trials of this one would be written"):
+        check(search)
+
+
+@pytest.mark.parametrize(
+    ("folder", "output", "refused"),
+    [
+        ("s_${at:%S}/${seed}", "outputs", True),
+        ("${paths.output}/${name}/s_${at:%S}", "o_${seed}", True),
+        ("${paths.output}/${name}/s", "o_${seed}", True),
+        ("${paths.output}/s/${name}", "outputs", True),
+        ("${paths.output}/${name}/s", "outputs", False),
+        ("${paths.output}/s_${logger}", "outputs", False),
+    ],
+)
+def test_jobs_are_found_in_the_folder_of_their_sweep(tmp_path, monkeypatch, folder, output, refused):
+    """All ended well, and the last line said for ever that they were not started; of experiments they lie beside."""
+    monkeypatch.chdir(tmp_path)
+    OmegaConf.register_new_resolver("at", time.strftime, replace=True)
+    asking = sweep(folder, "name=a,b", "seed=1,2", f"paths.output={output}", subdir="${hydra.job.num}_${seed}")
+    asking.name = "a"
+    with (
+        pytest.raises(UserError, match=r"expected .*what differs between jobs stands in hydra")
+        if refused
+        else nullcontext()
+    ):
+        check(asking)
 
 
 def test_two_jobs_of_a_sweep_share_no_folder(tmp_path):

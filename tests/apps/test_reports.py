@@ -28,7 +28,7 @@ from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing, state
 from kd_lightning.apps.reports.naming import names_of
 from kd_lightning.apps.reports.plots import beside, plots, within
-from kd_lightning.apps.reports.predictions import predictions
+from kd_lightning.apps.reports.predictions import _written, predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
@@ -687,6 +687,21 @@ def test_predictions_of_other_rows_or_no_labels_are_no_comparison(tmp_path):
     assert row_cells(tmp_path) is None, "other rows"
 
 
+def test_a_model_may_be_told_by_a_number(tmp_path, monkeypatch):
+    """``unsupported operand type(s) for /``, and no report of anything; of ``run=null`` nothing was predicted."""
+    monkeypatch.chdir(tmp_path)
+    predict(tmp_path / "p", "0", ["yes"], ["yes"])
+    config = tmp_path / "p" / ".hydra" / "config.yaml"
+    told = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(told | {"run": 0, "file": None}))
+    table = (tmp_path / "p" / "rte-validation.csv").resolve()
+    assert _written([tmp_path]) == ({table: tmp_path / "0"}, [])
+    config.write_text(yaml.safe_dump(told | {"run": 0, "output": 5, "file": 7}))
+    assert _written([tmp_path]) == ({}, [])
+    config.write_text(yaml.safe_dump(told | {"run": None}))
+    assert _written([tmp_path]) == ({}, [])
+
+
 def test_damaged_predictions_are_told(tmp_path, capsys):
     labels = ["yes", "no"] * 20
     students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
@@ -719,6 +734,28 @@ def sweep(tmp_path):
     (folder / "4" / ".hydra").mkdir(parents=True)
     (folder / "4" / ".hydra" / "overrides.yaml").write_text("[experiment=bam, seed=3, lr=1]")
     return folder
+
+
+def test_who_predicts_in_the_folder_of_a_sweep_is_no_job_of_it(sweep):
+    """``no summary.json: refused or ended before it trained``."""
+    before = missing([sweep.parents[2]], *collect([sweep.parents[2]]))
+    for name in ("0/predicted", "p1/0"):
+        noted = sweep / name / ".hydra"
+        noted.mkdir(parents=True)
+        (noted / "overrides.yaml").write_text("[run=0]")
+        (noted / "hydra.yaml").write_text("hydra: {job: {config_name: predict}}")
+    assert missing([sweep.parents[2]], *collect([sweep.parents[2]])) == before
+
+
+def test_experiments_by_a_setting_are_found_beside(sweep):
+    """``name='x_${seed}'``: what had finished beside was told as never started."""
+    other = sweep.parents[1] / "x_2" / "sweep_x"
+    (sweep / "2").rename(other.parent.mkdir(parents=True) or other.mkdir() or other / "2")
+    told = yaml.safe_load((sweep / "multirun.yaml").read_text())
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump(told | {"name": "x_${seed}"}))
+    lines = missing([sweep.parent], *collect([sweep.parent]))
+    assert [line for line in lines if line.startswith(f"{other}/2 (seed=2 lr=1)")]
+    assert not [line for line in lines if "job 2 " in line]
 
 
 def test_a_job_whose_summary_is_damaged_is_told_once(sweep):

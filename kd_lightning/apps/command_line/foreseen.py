@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.jobs import choose_another
-from kd_lightning.apps.command_line.notes import command_of_sweep
+from kd_lightning.apps.command_line.notes import command_of_sweep, job_folders
 from kd_lightning.apps.command_line.occupied import holds_work, occupied_by, of_another
 from kd_lightning.errors import UserError, first_line
 
@@ -24,6 +25,9 @@ NUMBER = "${hydra.job.num}"
 
 NEW = "%S"
 """In the name of a folder that nobody else has: the second in which it is made."""
+
+SAME = r"\$\{(?:name|paths\.output|\w+:%[^}]*)\}"
+"""What jobs have in common in the name of their sweep's folder, or, of experiments, what their names are."""
 
 
 def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
@@ -49,8 +53,10 @@ def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
         raise UserError(occupied_by(f"a sweep of kd-{other}", folder, in_sweep=True))
     if jobs is not None:
         _check_places(config, named, jobs)
-    elif is_search(hydra.sweeper) and named["subdir"] == NUMBER:
-        trials = (trial for trial in sorted(folder.glob("*")) if trial.name.isdecimal())
+    elif is_search(hydra.sweeper) and NUMBER in named["subdir"]:
+        parts = re.split(r"(\$\{[^}]*\})", named["subdir"])
+        like = "".join(r"\d+" if part == NUMBER else ".*" if part[:2] == "${" else re.escape(part) for part in parts)
+        trials = (job for job in job_folders(folder, "", 0.0) if re.fullmatch(like, str(job.relative_to(folder))))
         if found := next(filter(holds_work, trials), None):
             other = f"{choose_another(in_sweep=True)} (the study stays the same), or leave it out"
             raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
@@ -65,9 +71,12 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
         jobs: What each is told.
     """
     numbered = NUMBER in named["subdir"]
-    if NEW in named["dir"] and named["subdir"] == NUMBER:
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    told_how = re.sub(SAME, "", named["dir"]) + str(plain.get("paths", {}).get("output"))
+    is_new = NEW in named["dir"] and "$" not in told_how
+    if is_new and named["subdir"] == NUMBER:
         return
-    if NEW in named["dir"] and numbered:
+    if is_new and numbered:
         jobs = jobs[:1]  # shows whether its place can be told
     simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
     taken: dict[str, int] = {}
@@ -79,6 +88,11 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                 place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
             except OmegaConfBaseException as error:
                 raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
+            if not _is_of_sweep(Path(job.hydra.sweep.dir), job.get("name", ""), config):
+                raise UserError(
+                    f"hydra.sweep.dir of job {number} is {job.hydra.sweep.dir}, expected {config.hydra.sweep.dir}, as "
+                    "of the whole sweep: what differs between jobs stands in hydra.sweep.subdir"
+                )
             if Path(os.path.realpath(job.hydra.sweep.dir)) not in Path(os.path.realpath(place)).parents:
                 raise UserError(
                     f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
@@ -90,6 +104,19 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                 )
             if theirs := _other_there(place, config.hydra.job.config_name, told, job):
                 raise UserError(occupied_by(theirs, place, in_sweep=True))
+
+
+def _is_of_sweep(folder: Path, name: str, config: DictConfig) -> bool:
+    """Tell whether a job's folder of its sweep is the sweep's, or lies beside it under the job's own name.
+
+    Args:
+        folder: The job's.
+        name: Of the job's experiment.
+        config: Of the launching command.
+    """
+    sweep = Path(config.hydra.sweep.dir)
+    beside = sweep.parent.name == config.get("name") and sweep.parent.parent / name / sweep.name
+    return os.path.realpath(folder) == os.path.realpath(sweep) or folder == beside
 
 
 def _other_there(place: Path, command: str, told: list[str], job: DictConfig) -> str:

@@ -43,7 +43,7 @@ class RecordSweep(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what a single run would do to its folder before it has looked there."""
         with _refused(config):
-            check_folder("hydra.run.dir", config.hydra.run.dir)
+            check_place("hydra.run.dir", config)
             check_output(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -89,6 +89,8 @@ def _refused(config: DictConfig) -> Iterator[None]:
             sys.exit(1)
         where = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
         why = os_error(error) if isinstance(error, OSError) else f"{where}{first_line(error)}"
+        if "hydra.job.num" in why:
+            why += "; jobs have numbers in hydra.sweep.subdir alone"
         print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
         sys.exit(2)
 
@@ -138,7 +140,7 @@ def check_sweep(config: DictConfig) -> None:
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
     check_own_folder(as_told(config.hydra.overrides.hydra), in_sweep=True)
-    check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
+    check_place("hydra.sweep.dir", config)
     check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):
         raise UserError(
@@ -163,6 +165,13 @@ def check_not_empty(told: list[str], jobs: list[list[str]] | None) -> None:
             f"this sweep has no job: {empty} comes to no value (glob(...) chooses options of a config group; files and "
             "folders are told one by one, NAME=A,B)"
         )
+
+
+def check_place(name: str, config: DictConfig) -> None:
+    """Check that a setting is where a folder is, or can be made; most often it follows from ``paths.output``."""
+    if isinstance(output := OmegaConf.select(config, "paths.output"), str):
+        check_folder("paths.output", output)
+    check_folder(name, OmegaConf.select(config, name))
 
 
 def check_output(config: DictConfig) -> None:

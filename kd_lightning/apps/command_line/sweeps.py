@@ -213,22 +213,27 @@ def _needs_no_mending(job: Job) -> bool:
     return job.state in NOTHING_TO_MEND or LEFT_AS_IT_IS in job.error or GOES_ON in job.error
 
 
+def _named(missing: Sequence[Job], common: set[str], with_state: bool) -> str:
+    """Return the names of jobs, with what the others were not told, and how they stand."""
+    named = []
+    for job in missing[:SHOWN]:
+        own = " ".join(told for told in job.told if told not in common)
+        in_brackets = ", ".join(filter(None, [own, job.state if with_state else ""]))
+        named.append(f"{job.name} ({in_brackets})" if in_brackets else job.name)
+    return ", ".join([*named, *([f"and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else [])])
+
+
 def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sweep) -> str:
     common = set.intersection(*(set(job.told) for job in jobs))
     searches = is_search(sweep.config.hydra.sweeper)
     done_before = all(LEFT_AS_IT_IS in job.error for job in missing)
     if searches:  # two trials may have the same
         common -= drawn(sweep.config.hydra.sweeper, told_by(sweep.config.hydra), list(common))
-    named = []
-    for job in missing[:SHOWN]:
-        own = " ".join(told for told in job.told if told not in common)
-        named.append(f"{job.name} ({own}, {job.state})" if own else f"{job.name} ({job.state})")
-    if len(missing) > SHOWN:
-        named.append(f"and {len(missing) - SHOWN} more")
     deep = "/*" * max(1 + job.name.count("/") for job in missing)
-    see = f"; see {sweep.folder}{deep}/error.txt" if any(job.state not in WITHOUT_WORD for job in missing) else ""
+    tells = not done_before and any(job.state not in WITHOUT_WORD for job in missing)
+    see = f"; see {sweep.folder}{deep}/error.txt" if tells else ""
     what = "had finished before" if done_before else "did not finish"
-    line = f"{len(missing)} of {len(jobs)} jobs {what}: {', '.join(named)}{see}"
+    line = f"{len(missing)} of {len(jobs)} jobs {what}: {_named(missing, common, not done_before)}{see}"
     if name not in ("train", "distill"):
         return line
     at_work = any(job.state in (BUSY, RUNNING) or GOES_ON in job.error for job in missing)

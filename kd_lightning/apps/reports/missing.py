@@ -165,8 +165,12 @@ def _sweep(file: Path) -> RecordedSweep | None:
     if hydra["job"]["config_name"] not in TOLD:
         return None
     sweeper = hydra.get("sweeper") or {}
+    if "$" in str(name):  # by which its folder is called, and those beside it of others
+        name = file.parents[1].name
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    return RecordedSweep(file.parent, job_folders(file.parent, name, 0.0, told), told, is_search(sweeper))
+    found = job_folders(file.parent, name, 0.0, told)
+    jobs = [job for job in found if known_command(job) in (None, *TOLD)]  # others predict in its folder
+    return RecordedSweep(file.parent, jobs, told, is_search(sweeper))
 
 
 def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:

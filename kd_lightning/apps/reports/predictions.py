@@ -92,18 +92,18 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
         own = path.parents[1]
         try:
             told = OmegaConf.create(read_yaml(path))
-            is_ours = {"run", "split", "format"} <= {*told} and not OmegaConf.is_missing(told, "run")
+            is_ours = {"run", "split", "format"} <= {*told} and told.get("run") is not None
             start = began_in(own) if is_ours else own
         except UserError as error:
             lines.append(f"{error}: if these are predictions, they are left out")
             continue
         if is_ours and told["format"] == "csv":
-            output = start / told["output"] if told["output"] else own
-            name = Path(told["file"]).stem if told["file"] else "*"
+            output = own if told["output"] is None else start / str(told["output"])  # a number may be a name
+            name = "*" if told["file"] is None else Path(str(told["file"])).stem
             files = [file.resolve() for file in sorted(output.glob(f"*-{name}.csv"))]
             if output != own:  # where other commands write, too
                 files = [file for file in files if last_change(file) >= written]
-            found |= dict.fromkeys(files, (start / told["run"]).resolve())
+            found |= dict.fromkeys(files, (start / str(told["run"])).resolve())
     return found, lines
 
 

@@ -65,6 +65,9 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
+NAMES = ("run", "output", "file", "paths.output", "paths.store", "paths.cache", "data.root")
+"""Settings that are files or folders, where a number is a name: ``run=0`` of a sweep's job."""
+
 BOOLEANS = (
     "skip_finished", "baseline", "compile",
     "student.per_teacher", "batching.single_task", "encoder.sparse", "trainer.compile",
@@ -117,9 +120,9 @@ def resolve(cfg: DictConfig) -> None:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
-    for name in ("run", "paths.output", "paths.store", "paths.cache", "data.root"):  # run=0: of a sweep's job
-        if is_whole(folder := OmegaConf.select(cfg, name), 0):
-            OmegaConf.update(cfg, name, str(folder))
+    for name in NAMES:
+        if is_whole(number := OmegaConf.select(cfg, name), 0):
+            OmegaConf.update(cfg, name, str(number))
 
 
 def _arguments() -> list[str]:
