@@ -24,6 +24,7 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
 from kd_lightning.apps.command_line.notes import command_of, model_of, note_told, overrides_of, refused_jobs, told_by
 from kd_lightning.apps.command_line.occupied import check_is_ours
+from kd_lightning.apps.command_line.sweep_end import end_of_sweep
 from kd_lightning.apps.processes.seat import Seat
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.apps.settings.early import resolve
@@ -328,7 +329,7 @@ def test_a_job_that_is_refused_its_folder_is_told_at_the_end_of_its_sweep(tmp_pa
         monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            sweeps.end_of_sweep("train")
+            end_of_sweep("train")
         last = capsys.readouterr().err
         if sweeper:
             assert not list(tmp_path.glob(".*.refused"))

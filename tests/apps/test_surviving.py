@@ -27,6 +27,7 @@ from kd_lightning.apps.command_line.ending import told_in_one_line
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
+from kd_lightning.apps.command_line.sweep_end import end_of_sweep
 from kd_lightning.apps.command_line.sweep_start import check_not_empty, check_sweep, claim, warn_of_early_signals
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.early import check_early
@@ -629,7 +630,7 @@ def test_the_last_line_of_a_sweep_says_what_its_jobs_do(tmp_path, monkeypatch, c
     node["overrides"] = {"task": ["seed=1"]}
     monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0)])
     with pytest.raises(SystemExit):
-        sweeps.end_of_sweep("train")
+        end_of_sweep("train")
     assert f"; mend them, then the same command with {more}skip_finished=true runs" in capsys.readouterr().err
 
 
@@ -646,7 +647,7 @@ def test_a_sweep_that_stopped_between_jobs_has_not_ended_well(tmp_path, monkeypa
         sweeps, "begun", [sweeps.Sweep(OmegaConf.create({"hydra": node}), 0.0, stopped="a worker died")]
     )
     with pytest.raises(SystemExit) as ended:
-        sweeps.end_of_sweep("train")
+        end_of_sweep("train")
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(f"kd-train: error: the sweep stopped: a worker died{more}")
 

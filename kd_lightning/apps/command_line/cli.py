@@ -30,6 +30,7 @@ from kd_lightning.apps.command_line.occupied import check_is_ours
 from kd_lightning.apps.command_line.one_line import in_plain_words, last_error, one_line
 from kd_lightning.apps.command_line.shipped_conf import config_dir, options_of, options_with, setting_names
 from kd_lightning.apps.command_line.shorthands import spelled_out
+from kd_lightning.apps.command_line.sweep_end import end_of_sweep
 from kd_lightning.apps.command_line.tasks_of_run import tasks_of_run
 from kd_lightning.apps.command_line.workers import (
     leaving_with_launcher,
@@ -202,7 +203,7 @@ def _main(name: str, task: Callable[[], Any], said: io.StringIO) -> None:
             task()
             sys.stdout.flush()
         with interrupt_in_one_line(name), ended_by_sigterm():
-            sweeps.end_of_sweep(name)
+            end_of_sweep(name)
             sys.stdout.flush()
     except BrokenPipeError:  # who read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
