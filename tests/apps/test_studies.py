@@ -102,6 +102,16 @@ def test_options_of_a_search_are_there(search, tmp_path, told, said):
     assert not (tmp_path / "search.db").exists()
 
 
+def test_a_setting_counts_as_it_was_told(search, study):
+    """``name='x_${seed}'``: a search was refused its own study, whose trials had not been told ``x_1``."""
+    trial = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
+    asked = trial.ask()
+    asked.suggest_uniform("optimizer.lr", 0, 1)
+    asked.set_user_attr("name", "'x_${seed}'")
+    trial.tell(asked, 0.5)
+    check_study(search("name='x_${seed}'", LR, study_name="own"))
+
+
 def test_settings_of_the_sweeper_count_too(search, study):
     """``hydra.sweeper.params`` tells each job as the command does, which comes after it."""
     check_study(search(*ALIKE, params={"seed": 7}))

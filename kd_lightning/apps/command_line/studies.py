@@ -44,7 +44,7 @@ def check_study(config: DictConfig) -> None:
         if sweeper.get(name, 1) < 1:
             raise UserError(f"hydra.sweeper.{name} is {sweeper[name]}, expected at least 1")
     directions = _directions(sweeper.get("direction", "maximize"))
-    asked = search_space(sweeper, config.hydra.overrides.task)
+    asked = search_space(sweeper, as_told(config.hydra.overrides.task))
     _check_options(config, asked)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
@@ -80,7 +80,7 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
     sweeper = config.hydra.sweeper
     finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
-        own = told_settings([*sweeper_params(sweeper), *config.hydra.overrides.task])
+        own = told_settings([*sweeper_params(sweeper), *as_told(config.hydra.overrides.task)])
         each = [counted(trial.user_attrs.items()) for trial in finished]
         if differs := next(filter(None, (difference(theirs, own) for theirs in each)), ""):
             raise UserError(

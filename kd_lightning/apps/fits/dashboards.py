@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from kd_lightning.apps.arguments import as_told
 from kd_lightning.apps.fits.build import build, learns_from_teachers
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import OF_A_SEED, changes_result, is_place
@@ -153,7 +154,8 @@ def settings_told() -> str:
 
 def arguments_told() -> list[str]:
     """Return the arguments of the command without those on which no result depends: places, hardware, loggers."""
-    told = [str(argument) for argument in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    told = as_told(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    told = [argument.replace("${", "{") for argument in told]  # a logger's settings are resolved once more
     return [argument for argument in told if changes_result(argument) and not is_place(_name(argument))]
 
 
