@@ -80,13 +80,13 @@ def wandb_records(path):
 
 def read_run(path):
     """Return what a run's file says: of the run, its configuration, its rows, its summary, how it ended."""
-    found = {"config": {}, "history": [], "summary": {}, "exit": None}
+    found = {"config": {}, "history": [], "summary": {}, "exit": None, "began": 0}
     for record in wandb_records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run = record.run
             found |= {"id": run.run_id, "name": run.display_name, "group": run.run_group, "kind": run.job_type}
-            found |= {"tags": list(run.tags), "project": run.project}
+            found |= {"tags": list(run.tags), "project": run.project, "began": run.start_time.ToNanoseconds()}
             found["config"] |= {item.key: json.loads(item.value_json) for item in run.config.update}
         elif kind == "history":
             found["history"].append({key(item): json.loads(item.value_json) for item in record.history.item})
@@ -107,12 +107,12 @@ def wandb_runs():
     """Return a function: folder -> all runs whose files lie below it, in the order in which they began."""
 
     def read_all(folder, patience=20):
-        paths = sorted(folder.glob("**/offline-run-*/*.wandb"), key=lambda path: path.parent.name)
+        paths = list(folder.glob("**/offline-run-*/*.wandb"))
         until = time.monotonic() + patience  # the library's own process writes the last bytes after the run has ended
         while True:
             found = [read_run(path) for path in paths]
             if all(run["exit"] is not None for run in found) or time.monotonic() > until:
-                return found
+                return sorted(found, key=lambda run: run["began"])
             time.sleep(0.05)
 
     return read_all

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,15 @@ def test_a_sweep_is_a_group(kd, monkeypatch, wandb_runs):
     assert "seed" not in run["config"]["job"]["settings"]
 
 
+def test_a_name_from_other_settings_is_a_run(kd, wandb_runs):
+    """A logger is told the arguments, and its settings are resolved once more, where there is no ``seed``."""
+    (run,) = wandb_runs(kd("train", "system=teacher", *SMALL[:2], "logger=wandb", "seed=3", "name='x_${seed}'"))
+    assert run["name"].endswith("seed=3 name='x_{seed}'")
+    assert "x_3" in run["tags"]
+    assert "name='x_{seed}'" in run["config"]["job"]["settings"]
+    assert run["config"]["name"] == "x_3"
+
+
 @pytest.mark.parametrize(("error", "code"), [(UserError("no"), 1), (ValueError("no"), 1), (KeyboardInterrupt(), 255)])
 def test_what_ends_a_job_ends_its_runs(kd, workplace, monkeypatch, error, code, wandb_runs):
     """A run that nobody ends is shown as running for ever, and the next job writes into it."""
@@ -115,6 +125,7 @@ def test_what_goes_on_goes_on_with_its_run(kd, workplace, monkeypatch, wandb_run
         patch.setattr(ResumeCheckpoint, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             kd("train", *settings, folder="outputs/one")
+    time.sleep(1)  # the library names a run's folder by its id and the second
     kd("train", *settings, "ckpt_path=last", folder="outputs/one")
     first, second = wandb_runs(workplace / "outputs" / "one")
     assert first["id"] == second["id"]
@@ -137,6 +148,7 @@ def test_a_job_that_is_queued_again_goes_on_with_its_run(kd, workplace, monkeypa
         patch.setattr(NLUSystem, "validation_step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             kd("distill", *SMALL, folder="outputs/job")
+    time.sleep(1)
     for _ in range(2):
         kd("distill", *SMALL, folder="outputs/job")
     first, second, third = (run["id"] for run in wandb_runs(workplace / "outputs" / "job"))
