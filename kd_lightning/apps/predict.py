@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from kd_lightning.apps.fits.shared import Shared
 from kd_lightning.apps.fits.trained_model import TrainedModel
 from kd_lightning.apps.fits.trainer import choose_precision
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.apps.results.predicted import note_predicted
 from kd_lightning.apps.stages.ensemble import Ensemble
 from kd_lightning.apps.stages.teaching import expected_manifest, write_soft_targets
 from kd_lightning.augmentation import MASKED
@@ -44,17 +46,33 @@ def run(cfg: DictConfig) -> None:
         return  # one process is enough
     check(cfg)
     opened = OpenedRun.of(cfg)
-    output = Path(cfg.output or HydraConfig.get().runtime.output_dir)
+    now = HydraConfig.get()
+    output = Path(cfg.output or now.runtime.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    for task in asked_tasks(cfg, opened):
+    asked = [(task, task.evaluation[0] if has_own_split(cfg) else cfg.split) for task in asked_tasks(cfg, opened)]
+    targets = [target_of(cfg, output, task, split) for task, split in asked]
+    sweep = Path(now.sweep.dir) if now.mode is RunMode.MULTIRUN else None
+    note_predicted(Path(now.runtime.output_dir), Path(cfg.run), targets, sweep)
+    for (task, split), target in zip(asked, targets, strict=True):
         models = opened.models_for(task)
-        split = task.evaluation[0] if cfg.split == "validation" and cfg.file is None else cfg.split
         if split == "synthetic" and cfg.file is None:
             rows = synthetic(cfg, opened.inputs.shared, task)
         else:
             rows = rows_of(cfg, opened.inputs.shared, task, split)
         write = write_targets if cfg.format == "soft_targets" else write_table
-        write(cfg, output, models, task, split, rows)
+        write(cfg, target, models, task, split, rows)
+
+
+def has_own_split(cfg: DictConfig) -> bool:
+    """Tell whether a task's own validation split is asked for, which may be called otherwise."""
+    return bool(cfg.split == "validation" and cfg.file is None)
+
+
+def target_of(cfg: DictConfig, output: Path, task: Task, split: str) -> Path:
+    """Return the file of a task's predictions, or the folder of its soft targets."""
+    if cfg.format == "soft_targets":
+        return output / f"{task.name}-{split}"
+    return output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
 
 
 def check(cfg: DictConfig) -> None:
@@ -86,7 +104,7 @@ def asked_tasks(cfg: DictConfig, opened: OpenedRun) -> Sequence[Task]:
 
 
 def write_targets(
-    cfg: DictConfig, output: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
+    cfg: DictConfig, target: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
 ) -> None:
     """Write a folder of soft targets, unless it is there.
 
@@ -98,7 +116,6 @@ def write_targets(
             f"run={cfg.run} has {len(models)} students of {task.name}, and soft targets are of one model: "
             f"choose one of them, run={models[0].folder}"
         )
-    target = output / f"{task.name}-{split}"
     models[0].head_task(task)  # it is read, so that its weights are checked
     if is_there(target, expected_manifest(models[0], task, split, rows)):
         log.info("%s %s: %s is there already", task.name, cfg.file or split, target)
@@ -109,10 +126,9 @@ def write_targets(
 
 
 def write_table(
-    cfg: DictConfig, output: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
+    cfg: DictConfig, target: Path, models: Sequence[TrainedModel], task: Task, split: str, rows: Rows
 ) -> None:
     """Write a table of predictions; of several models, of their mean."""
-    target = output / f"{task.name}-{Path(cfg.file).stem if cfg.file else split}.{cfg.format}"
     replaced = target.exists()
     each = [one.logits(task, split, rows) for one in models]
     recipe = Ensemble({task.name: list(models)}).recipe(task, rows)

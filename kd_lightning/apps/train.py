@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all
+from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all, where_runs_lie
 from kd_lightning.apps.command_line.going_on import LEFT_AS_IT_IS
 from kd_lightning.apps.command_line.jobs import ERROR, MARK
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
@@ -82,8 +82,7 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
-    runs = Path(cfg["paths"]["output"]) / cfg["name"]
-    found, checkpoint = find_checkpoint(again, folder, fit.identity, runs, in_sweep)
+    found, checkpoint = find_checkpoint(again, folder, fit.identity, where_runs_lie(cfg), in_sweep)
     if checkpoint:
         read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing
     if in_sweep and found != folder:

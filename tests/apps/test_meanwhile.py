@@ -20,7 +20,7 @@ from kd_lightning import files
 from kd_lightning.apps import predict
 from kd_lightning.apps.command_line import finished, notes
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line.finished import finished_before, result_of_job, skipped
+from kd_lightning.apps.command_line.finished import finished_before, result_of_job, skipped, where_runs_lie
 from kd_lightning.apps.command_line.jobs import NotOursError, goes_on, marked_as_running, remove_if_empty, state_of
 from kd_lightning.apps.command_line.notes import is_planned, job_folders
 from kd_lightning.apps.fits.resume import claimed
@@ -97,6 +97,26 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
+@pytest.mark.parametrize(
+    ("sweep", "places"),
+    [
+        (None, ["outputs/x"]),
+        ("outputs/x/sweep_1", ["outputs/x"]),
+        ("outputs/train/sweep_1", ["outputs/x", "outputs/train"]),
+        ("outputs/named", ["outputs/x", "outputs/named"]),
+        ("named/x", ["outputs/x", "named/x"]),
+        ("named", ["outputs/x", "named"]),
+    ],
+)
+def test_runs_are_looked_for_where_they_may_lie(tmp_path, monkeypatch, sweep, places):
+    """``-m name=a,b skip_finished=true``, twice: the jobs have one sweep's folder, and it is another each time."""
+    monkeypatch.chdir(tmp_path)
+    now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+    found = where_runs_lie({"name": "x", "paths": {"output": "outputs"}})
+    assert [str(place.absolute().relative_to(tmp_path)) for place in found] == places
+
+
 @pytest.mark.parametrize(("finds", "points"), [("9", []), ("0", ["finished_in.txt"])])
 def test_a_job_that_has_its_results_points_nowhere(tmp_path, monkeypatch, finds, points):
     """It would say of itself that what it holds lies elsewhere, and another's would be written over it."""
@@ -129,12 +149,12 @@ def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_a_job_may_vanish_while_one_looks(tmp_path, monkeypatch):
-    """Below ``OUTPUT/*/SWEEP`` it may be of another command, which is refused meanwhile."""
+    """It may be of another command, which is refused meanwhile."""
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("[]")
     gone = tmp_path / "1" / ".hydra" / "overrides.yaml"
     monkeypatch.setattr(notes, "files_named", lambda name, folder: [*files.files_named(name, folder), gone])
-    assert job_folders(tmp_path, "x", 1.0) == [tmp_path / "0"]
+    assert job_folders(tmp_path, 1.0) == [tmp_path / "0"]
     assert not is_planned(gone.parents[1], [[]])
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-import time
+import re
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -12,19 +12,22 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.arguments import as_told, told_by
 from kd_lightning.apps.command_line import ending, notes, occupied, sweeps
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
 from kd_lightning.apps.command_line.ending import told_in_one_line
-from kd_lightning.apps.command_line.foreseen import check_jobs
+from kd_lightning.apps.command_line.foreseen import check_is_of_all, check_jobs
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import NotOursError, marked_as_running, state_of
-from kd_lightning.apps.command_line.notes import command_of, model_of, note_told, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.notes import command_of, model_of, note_told, overrides_of, refused_jobs
 from kd_lightning.apps.command_line.occupied import check_is_ours
 from kd_lightning.apps.command_line.sweep_end import end_of_sweep
+from kd_lightning.apps.command_line.sweep_start import fix_folder
 from kd_lightning.apps.processes.seat import Seat
 from kd_lightning.apps.settings.config_hash import config_hash
 from kd_lightning.apps.settings.early import resolve
@@ -140,13 +143,11 @@ def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path, subdir):
         check(sweep(tmp_path, "seed=1,2", subdir=subdir))
 
 
-@pytest.mark.parametrize("folder", ["named", "s_${at:%S}"])
-def test_a_place_that_cannot_be_told_is_one_line(tmp_path, folder):
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_place_that_cannot_be_told_is_one_line(tmp_path, is_new):
     """Eighty lines of traceback, of a misspelt setting; where all folders are new the first job shows it."""
-    OmegaConf.register_new_resolver("at", time.strftime, replace=True)
-    (tmp_path / "named" / "0").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"^hydra\.sweep\.dir, hydra\.sweep\.subdir, of job 0: Interpolation key 'nix'"):
-        check(sweep(tmp_path / folder, "seed=1,2", subdir="${hydra.job.num}_${nix}"))
+    with pytest.raises(UserError, match=r"^hydra\.sweep\.subdir, of job 0: Interpolation key 'nix'"):
+        check_jobs(sweep(tmp_path, subdir="${hydra.job.num}_${nix}"), [["seed=1"], ["seed=2"]], is_new)
 
 
 def test_the_trials_of_a_search_are_written_over_by_no_other(tmp_path):
@@ -179,34 +180,30 @@ def test_folders_may_be_named_by_anything(tmp_path, folder, subdir, holds):
 
 
 @pytest.mark.parametrize(
-    ("folder", "subdir", "composes"),
+    ("subdir", "is_new", "composed"),
     [
-        ("s_${at:%S}", "${hydra.job.num}", 0),
-        ("s_${at:%S}", "x_${seed}", 2),
-        ("s_${at:%Y}", "${hydra.job.num}", 2),
-        ("new", "job_${hydra.job.num}", 0),
-        ("new", "x", 2),
-        ("${seed}/s", "${hydra.job.num}", 2),
-        ("s_${at:%S}_${seed}", "${hydra.job.num}", 2),
-        ("${paths.output}/${name}/s_${at:%S}", "${hydra.job.num}", 0),
-        ("old", "${hydra.job.num}", 1),
+        ("${hydra.job.num}", True, []),
+        ("${seed}_${hydra:job.num}", True, ["seed=1"]),
+        ("x_${seed}", True, ["seed=1", "seed=2", "seed=3"]),
+        ("${hydra.job.num}", False, ["seed=2"]),
+        ("./${hydra:job.num}/", False, ["seed=2"]),
+        ("job_${hydra.job.num}", False, []),
+        ("${logger}_${hydra.job.num}", False, ["seed=1", "seed=2", "seed=3"]),
     ],
 )
-def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, folder, subdir, composes):
+def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, subdir, is_new, composed):
     """A fifth of a second a job, before any begins."""
-    OmegaConf.register_new_resolver("at", time.strftime, replace=True)
     asked = []
     loader = GlobalHydra.instance().config_loader()
     compose = loader.load_sweep_config
-    monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.append(told) or compose(config, told))
-    (tmp_path / "old" / "1").mkdir(parents=True)
-    asking = sweep(tmp_path / folder, "seed=1,2", subdir=subdir)
-    if subdir == "x" or "seed" in folder:
-        with pytest.raises(UserError, match=r"jobs 0 and 1 would both write to|hydra\.sweep\.dir of job 1 is .*2"):
-            check(asking)
-    else:
-        check(asking)
-    assert len(asked) == composes
+    monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.extend(told) or compose(config, told))
+    (tmp_path / "1").mkdir()
+    jobs = [[f"seed={seed}"] for seed in (1, 2, 3)]
+    for hydra in (":", "."):
+        OmegaConf.register_new_resolver("hydra", lambda name: {"job.num": len(asked)}[name], replace=True)
+        asked.clear()
+        check_jobs(sweep(tmp_path, subdir=subdir.replace("hydra:", f"hydra{hydra}")), jobs, is_new)
+        assert asked == composed
 
 
 def test_a_job_that_cannot_be_composed_says_so_itself(tmp_path, monkeypatch):
@@ -239,40 +236,58 @@ def test_what_lies_beside_is_no_trial(tmp_path):
         check(sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2}))
 
 
-@pytest.mark.parametrize("named", ["t_${hydra.job.num}", "${logger}_${hydra.job.num}", "${hydra.job.num}/x"])
+@pytest.mark.parametrize(
+    "named", ["t_${hydra.job.num}", "${logger}_${hydra.job.num}", "${hydra.job.num}/x", "./t_${hydra:job.num}/"]
+)
 def test_trials_are_known_by_their_number(tmp_path, named):
     """One that drew what lay there was trained over it; another was refused, a trial less."""
     search = sweep(tmp_path, "optimizer.lr=interval(0,1)", subdir=named, sweeper={"n_trials": 2})
     leave(tmp_path / "other_x", "seed=1")
     check(search)
-    leave(tmp_path / named.replace("${hydra.job.num}", "12").replace("${logger}", "csv"), "optimizer.lr=0.5")
+    told = re.sub(r"\$\{hydra.job.num\}", "12", named).replace("${logger}", "csv")
+    leave(tmp_path / told, "optimizer.lr=0.5")
     with pytest.raises(UserError, match=r"12(/x)? is of an earlier sweep, and trials of this one would be written"):
         check(search)
 
 
 @pytest.mark.parametrize(
-    ("folder", "output", "refused"),
+    ("told", "name"),
     [
-        ("s_${at:%S}/${seed}", "outputs", True),
-        ("${paths.output}/${name}/s_${at:%S}", "o_${seed}", True),
-        ("${paths.output}/${name}/s", "o_${seed}", True),
-        ("${paths.output}/s/${name}", "outputs", True),
-        ("${paths.output}/${name}/s", "outputs", False),
-        ("${paths.output}/s_${logger}", "outputs", False),
+        ("x_${seed}", "seed"),
+        ("${optimizer.lr}", "optimizer.lr"),
+        ("a/${hydra.job.num}", "hydra.job.num"),
+        ("a/${hydra:job.id}", "hydra:job.id"),
+        ("${hydra:runtime.choices.encoder}", "encoder"),
+        ("${hydra.runtime.choices.encoder}_x", "encoder"),
+        ("${encoder.hidden_size}", "encoder.hidden_size"),
+        ("${limit}/${paths.output}", ""),
+        ("x_${seeds}", ""),
+        ("seed", ""),
     ],
 )
-def test_jobs_are_found_in_the_folder_of_their_sweep(tmp_path, monkeypatch, folder, output, refused):
-    """All ended well, and the last line said for ever that they were not started; of experiments they lie beside."""
-    monkeypatch.chdir(tmp_path)
-    OmegaConf.register_new_resolver("at", time.strftime, replace=True)
-    asking = sweep(folder, "name=a,b", "seed=1,2", f"paths.output={output}", subdir="${hydra.job.num}_${seed}")
-    asking.name = "a"
-    with (
-        pytest.raises(UserError, match=r"expected .*what differs between jobs stands in hydra")
-        if refused
-        else nullcontext()
-    ):
-        check(asking)
+def test_a_folder_is_of_the_whole_sweep(told, name):
+    """Of a search the first trial's settings, for all; of ``${hydra:job.num}`` a folder called None."""
+    asking = sweep("s", "seed=1,2", "encoder=a,b", "optimizer.lr=interval(0,1)", "limit=3", sweeper={"n_trials": 2})
+    OmegaConf.update(asking, "hydra.overrides.hydra", ["hydra/launcher=x", f"hydra.sweep.dir={told}"])
+    says = re.escape(f"hydra.sweep.dir={told}: {name} differs between jobs, expected the folder of the whole sweep")
+    with pytest.raises(UserError, match=says) if name else nullcontext():
+        check_is_of_all(asking)
+    OmegaConf.update(asking, "hydra.overrides.hydra", [])
+    check_is_of_all(asking)
+
+
+@pytest.mark.parametrize("folder", ["s", "it's", "2026_11", "a b,c=d", "x\\", "${paths.output}/s"])
+def test_jobs_have_the_folder_of_their_sweep(folder):
+    """Of ``name=a,b``, ``paths.output=a,b`` they lay elsewhere, ended well, and were said to have never started."""
+    asking = sweep(folder, "name=a,b")
+    OmegaConf.update(asking, "hydra.overrides.hydra", ["hydra.launcher.n_jobs=2"])
+    OmegaConf.set_readonly(asking.hydra, True)
+    fix_folder(asking)
+    *others, told = as_told(asking.hydra.overrides.hydra)
+    assert others == ["hydra.launcher.n_jobs=2"]
+    found = OverridesParser.create().parse_override(told)
+    assert (found.get_key_element(), found.value()) == ("hydra.sweep.dir", folder.replace("${paths.output}", "outputs"))
+    assert asking.hydra.sweep.dir == found.value()
 
 
 def test_two_jobs_of_a_sweep_share_no_folder(tmp_path):
@@ -362,17 +377,15 @@ def refusal(folder, number, told):
 
 
 def test_a_refusal_is_of_one_sweep(tmp_path):
-    """Of other experiments by what they were told, or, of a search, where no other sweep is; half of a note is none."""
-    for name in ("b", "c"):
-        refusal(tmp_path / name / "s", 0, [f"experiment={name}"])
-    (tmp_path / "c" / "s" / "multirun.yaml").touch()
-    (tmp_path / "a" / "s").mkdir(parents=True)
-    (tmp_path / "a" / "s" / ".3.refused").write_text("{")
+    """Known by what it was told, in a folder that an earlier one had; half of a note is none."""
+    for number, name in enumerate(("b", "c")):
+        refusal(tmp_path, number, [f"experiment={name}"])
+    (tmp_path / ".3.refused").write_text("{")
 
     def told(planned):
-        return [job.told for job in refused_jobs(tmp_path / "a" / "s", "a", planned)]
+        return [job.told for job in refused_jobs(tmp_path, planned)]
 
-    assert told(None) == [["experiment=b"]]
+    assert told(None) == [["experiment=b"], ["experiment=c"]]
     assert told([["experiment=c"]]) == [["experiment=c"]]
     assert told([["experiment=d"]]) == []
 
@@ -650,7 +663,10 @@ def test_a_log_begins_with_its_job(tmp_path, monkeypatch):
         take(tmp_path / "0", "seed=1")
 
 
-@pytest.mark.parametrize("told", ["teacher.members=3", "teacher.members=[a,b]", "task=3", "run=${oc.env:NOT_THERE}"])
+@pytest.mark.parametrize(
+    "told",
+    ["teacher.members=3", "teacher.members=[a,b]", "teacher.members={a: 3}", "task=3", "run=${oc.env:NOT_THERE}"],
+)
 def test_settings_of_the_wrong_kind_are_those_of_another(tmp_path, told):
     """``'int' object has no attribute 'values'``."""
     leave(tmp_path, "seed=1")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,8 +34,10 @@ from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
+from kd_lightning.apps.results.predicted import PREDICTED, note_predicted
 from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
+from kd_lightning.errors import UserError
 from kd_lightning.files import files_named, write_json
 from kd_lightning.tasks import Task
 
@@ -73,6 +76,7 @@ def make_run(
     choices=None,
     metrics=("f1", "accuracy"),
     taught=("rte", "mrpc"),
+    command="distill",
     **settings,
 ):
     """Write the folder of a run of two tasks: rte has the scores that are given, mrpc a tenth more in f1.
@@ -81,6 +85,7 @@ def make_run(
         folder: The run's.
         metrics: Of mrpc, the main one first.
         taught: The tasks with a teacher.
+        command: Of the run.
         **settings: Of the configuration, by dotted names with ``__``.
     """
     config = config_of(seed, **settings)
@@ -106,9 +111,8 @@ def make_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     told = overrides if overrides is not None else [f"seed={seed}", *[f"{k}={v}" for k, v in settings.items()]]
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(told))
-    if choices:
-        hydra = {"hydra": {"runtime": {"choices": choices}}}
-        (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    hydra = {"job": {"config_name": command}} | ({"runtime": {"choices": choices}} if choices else {"runtime": {}})
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
     return folder
 
 
@@ -516,7 +520,7 @@ def test_runs_that_only_try_do_not_count_beside_others(tmp_path, capsys):
     assert capsys.readouterr().out.count("1 finished run in 1 group of the same settings; fast_dev_run, seed 1.") == 1
     make_run(tmp_path / "real" / "0")
     make_run(tmp_path / "tried" / "1", choices={"debug": "fast_dev_run"}, name="fast_dev_run", status="running")
-    (tmp_path / "tried" / "1" / ".hydra" / "hydra.yaml").write_text("damaged: [")  # of one that has not finished
+    (tmp_path / "tried" / "1" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: distill}}")
     write.write([tmp_path], tmp_path / "report")
     assert "seed 1; 1 run of debug=fast_dev_run left out." in capsys.readouterr().out
 
@@ -585,10 +589,8 @@ def test_many_groups_are_compared_on_their_averages(tmp_path):
 
 
 def predict(folder, run, predictions, labels, order=None, output=None):
-    """Write what kd-predict leaves of a model: its table, and what Hydra notes of the command."""
-    (folder / ".hydra").mkdir(parents=True)
-    told = {"run": str(run), "split": "validation", "file": None, "format": "csv", "output": output and str(output)}
-    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(told))
+    """Write what kd-predict leaves of a model: its table, and its note of it."""
+    note_predicted(folder, Path(run), [(output or folder) / "rte-validation.csv"])
     table = pd.DataFrame({"id": [f"r{i}" for i in range(len(labels))], "prediction": predictions})
     if isinstance(labels[0], str):
         table["p_yes"] = 0.5
@@ -638,7 +640,7 @@ def test_rows_are_joined_by_their_ids(tmp_path):
 def test_a_folder_may_vanish_while_a_report_looks(tmp_path, monkeypatch):
     """Of a command that is refused meanwhile: there was no report at all."""
     students_of(tmp_path, {"a": {1: ["yes"] * 4}, "b": {1: ["no"] * 4}}, ["yes", "no", "yes", "yes"])
-    gone = tmp_path / "gone" / ".hydra" / "config.yaml"
+    gone = tmp_path / "gone" / ".hydra" / PREDICTED
     monkeypatch.setattr(predictions_module, "files_named", lambda name, place: [gone, *files_named(name, place)])
     assert len(row_cells(tmp_path)) == 1
 
@@ -687,19 +689,34 @@ def test_predictions_of_other_rows_or_no_labels_are_no_comparison(tmp_path):
     assert row_cells(tmp_path) is None, "other rows"
 
 
-def test_a_model_may_be_told_by_a_number(tmp_path, monkeypatch):
-    """``unsupported operand type(s) for /``, and no report of anything; of ``run=null`` nothing was predicted."""
+def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
+    """Whoever ended before he wrote has noted it as well; and what was noted holds where the folder is taken to."""
+    here, there, table = tmp_path / "here", tmp_path / "there", Path("mine", "rte-validation.csv")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for number, run in enumerate(("a", "b")):
+        predict(Path(f"p{number}"), run, ["yes"], ["yes"], output=table.parent)
+        assert _written([here]) == ({here / table: here / run}, [])
     monkeypatch.chdir(tmp_path)
-    predict(tmp_path / "p", "0", ["yes"], ["yes"])
-    config = tmp_path / "p" / ".hydra" / "config.yaml"
-    told = yaml.safe_load(config.read_text())
-    config.write_text(yaml.safe_dump(told | {"run": 0, "file": None}))
-    table = (tmp_path / "p" / "rte-validation.csv").resolve()
-    assert _written([tmp_path]) == ({table: tmp_path / "0"}, [])
-    config.write_text(yaml.safe_dump(told | {"run": 0, "output": 5, "file": 7}))
-    assert _written([tmp_path]) == ({}, [])
-    config.write_text(yaml.safe_dump(told | {"run": None}))
-    assert _written([tmp_path]) == ({}, [])
+    here.rename(there)
+    assert _written([there]) == ({there / table: there / "b"}, [])
+    os.utime(there / table, (1, 1))
+    assert _written([there]) == ({}, []), "older than both notes"
+    predict(there / "own", there / "b", ["yes"], ["yes"])
+    os.utime(there / "own" / table.name, (1, 1))
+    assert _written([there]) == ({there / "own" / table.name: there / "b"}, []), "nobody else writes there"
+
+
+def test_jobs_of_a_sweep_write_no_table_over_each_others(tmp_path):
+    """``kd-predict -m run=A,B output=FOLDER``: the table of the last, told with a word, "replaced"."""
+    jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
+    note_predicted(jobs[1], tmp_path / "b", [tmp_path / "t.csv"], tmp_path / "sweep")
+    note_predicted(jobs[1], tmp_path / "b", [tmp_path / "t.csv"], tmp_path / "sweep")
+    note_predicted(jobs[2], tmp_path / "a", [tmp_path / "u.csv"], tmp_path / "sweep")
+    with pytest.raises(UserError, match=r"t.csv is written by another job of this sweep \(.*/1\): with output='FOLD"):
+        note_predicted(jobs[0], tmp_path / "a", [tmp_path / "t.csv", tmp_path / "v.csv"], tmp_path / "sweep")
+    assert not (jobs[0] / ".hydra" / PREDICTED).exists(), "a report would take the other's table for its own"
+    note_predicted(jobs[0], tmp_path / "a", [tmp_path / "t.csv"])
 
 
 def test_damaged_predictions_are_told(tmp_path, capsys):
@@ -747,15 +764,39 @@ def test_who_predicts_in_the_folder_of_a_sweep_is_no_job_of_it(sweep):
     assert missing([sweep.parents[2]], *collect([sweep.parents[2]])) == before
 
 
-def test_experiments_by_a_setting_are_found_beside(sweep):
-    """``name='x_${seed}'``: what had finished beside was told as never started."""
-    other = sweep.parents[1] / "x_2" / "sweep_x"
-    (sweep / "2").rename(other.parent.mkdir(parents=True) or other.mkdir() or other / "2")
-    told = yaml.safe_load((sweep / "multirun.yaml").read_text())
-    (sweep / "multirun.yaml").write_text(yaml.safe_dump(told | {"name": "x_${seed}"}))
-    lines = missing([sweep.parent], *collect([sweep.parent]))
-    assert [line for line in lines if line.startswith(f"{other}/2 (seed=2 lr=1)")]
-    assert not [line for line in lines if "job 2 " in line]
+def test_runs_of_jobs_that_were_skipped_count(tmp_path):
+    """``kd-report`` of the sweep that was called again, and the second call had skipped all: nothing to report."""
+    first = make_run(tmp_path / "first" / "0", 1)
+    (tmp_path / "again" / "0").mkdir(parents=True)
+    (tmp_path / "again" / "0" / "finished_in.txt").write_text("../../first/0\n")
+    (found,) = collect([tmp_path / "again"])[0]
+    assert (found.folder, found.finished) == (first, True)
+    assert len(collect([tmp_path])[0]) == 1, "once"
+    shutil.rmtree(tmp_path / "first")
+    assert collect([tmp_path])[0] == []
+    assert state(tmp_path / "again" / "0", None) == f"had finished in {first}, where no result is any more"
+
+
+def test_another_command_with_the_same_arguments_is_no_result(sweep):
+    """A teacher that ``kd-train`` has trained for a student that ``kd-distill`` has not."""
+    before = missing([sweep.parent], *collect([sweep.parent]))
+    other = make_run(sweep.parent / "9", 3, overrides=["experiment=bam", "seed=3", "lr=2"], command="train")
+    assert missing([sweep.parent], *collect([sweep.parent])) == before
+    (other / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {}, job: {config_name: distill}}")
+    assert missing([sweep.parent], *collect([sweep.parent])) == [line for line in before if "(seed=3 lr=2)" not in line]
+
+
+def test_a_trial_is_told_with_what_it_drew(sweep):
+    """Of a sweep over values it was; of a search each was a number."""
+    config = yaml.safe_load((sweep / "multirun.yaml").read_text())
+    config["hydra"] |= {"sweeper": {"n_trials": 4}, "overrides": {"task": ["seed=1", "lr=interval(0,1)"]}}
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump(config))
+    assert [line.partition(": ")[0] for line in missing([sweep], *collect([sweep]))] == [
+        f"{sweep}/1 (lr=2)",
+        f"{sweep}/2 (lr=1)",
+        f"{sweep}/3 (lr=2)",
+        f"{sweep}/4 (lr=1)",
+    ]
 
 
 def test_a_job_whose_summary_is_damaged_is_told_once(sweep):
@@ -902,14 +943,6 @@ def test_an_attempt_that_left_it_to_another_is_not_the_last(sweep):
     assert not any("run elsewhere" in line for line in lines)
 
 
-def test_runs_of_a_sweep_over_experiments_are_found(sweep):
-    """They lie under their own names; those of another sweep beside them do not count."""
-    make_run(sweep.parents[1] / "other" / "sweep_x" / "4", 3, name="other")
-    make_run(sweep.parents[1] / "other" / "sweep_y" / "5", 3, name="other")
-    assert {run.summary["experiment"] for run in collect([sweep])[0]} == {"bam", "other"}
-    assert len(collect([sweep])[0]) == 5
-
-
 @pytest.mark.parametrize(
     ("told", "count"),
     [
@@ -1049,18 +1082,15 @@ def test_a_damaged_run_is_told_and_the_rest_goes_on(tmp_path, capsys, damage):
     assert line.strip() in (tmp_path / "report" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml"])
-def test_what_hydra_noted_of_other_commands_may_be_damaged(tmp_path, capsys, name):
+def test_what_other_commands_noted_may_be_damaged(tmp_path, capsys):
     """A report finds predictions by these notes, and looks at all of them."""
     make_run(tmp_path / "good", 1)
     labels = ["yes", "no"] * 20
     predict(tmp_path / "bad", tmp_path / "good", labels, labels)
-    (tmp_path / "bad" / ".hydra" / name).write_text("hydra: {a")
+    (tmp_path / "bad" / ".hydra" / PREDICTED).write_text("{")
     assert call(tmp_path) == 0
     (line,) = re.findall(r"^  .*/bad/.*$", capsys.readouterr().out, re.MULTILINE)
-    assert line.endswith("if these are predictions, they are left out")
-    predict(tmp_path / "refused", "???", labels, labels)
-    assert call(tmp_path) == 0, "kd-predict without run="
+    assert line.endswith("cannot be read (JSONDecodeError): its predictions are left out")
 
 
 def test_a_sweep_of_which_nothing_has_finished_has_a_report(tmp_path, capsys):

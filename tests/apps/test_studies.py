@@ -2,15 +2,17 @@
 
 import atexit
 import logging
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from kd_lightning.apps.command_line.one_line import in_plain_words
-from kd_lightning.apps.command_line.search_space import drawn, search_space, spelled
-from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
+from kd_lightning.apps.command_line.search_space import search_space, spelled
+from kd_lightning.apps.command_line.studies import check_study, follow_trials
 from kd_lightning.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -23,7 +25,16 @@ TRIAL = {"name": "x", "seed": "1", "logger": "csv", "+data.limit": "64"}
 def search(tmp_path, monkeypatch):
     """Return what makes the configuration of a search with some arguments, and settings of its sweeper."""
     options = {"distill_loss": ["kl", "soft_ce"], "encoder": ["tiny"]}
-    loader = SimpleNamespace(get_group_options=lambda group, **hydra: options.get(group, []))
+
+    def compose(config, told):
+        if any(one.startswith("data.limit=") for one in told):
+            raise ConfigCompositionException("a new one needs a +")
+        own = OmegaConf.create(
+            {"name": "x", "seed": 1, "optimizer": {"lr": 1e-4}, "scheduler": "constant", "hydra": {}}
+        )
+        return OmegaConf.merge(own, OmegaConf.from_dotlist(told))
+
+    loader = SimpleNamespace(get_group_options=lambda group, **hydra: options.get(group, []), load_sweep_config=compose)
     monkeypatch.setattr(GlobalHydra, "instance", lambda: SimpleNamespace(config_loader=lambda: loader))
 
     def make(*arguments, **sweeper):
@@ -110,6 +121,31 @@ def test_a_setting_counts_as_it_was_told(search, study):
     asked.set_user_attr("name", "'x_${seed}'")
     trial.tell(asked, 0.5)
     check_study(search("name='x_${seed}'", LR, study_name="own"))
+
+
+@pytest.mark.parametrize(("told", "said"), [("seed=1", ""), ("scheduler=constant", ""), ("seed=2", "without seed=2:")])
+def test_a_default_may_be_told(search, study, told, said):
+    """``seed=1``, which it is without a word: its scores were "not to be compared" with themselves."""
+    own = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
+    for more in ({}, {"seed": "1"}):
+        asked = own.ask()
+        asked.suggest_uniform("optimizer.lr", 0, 1)
+        for name, value in ({"name": "x"} | more).items():
+            asked.set_user_attr(name, value)
+        own.tell(asked, 0.5)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_study(search("name=x", told, LR, study_name="own"))
+
+
+def test_a_study_is_of_one_command(search, study):
+    """A teacher's score was the best of a search for students."""
+    study.set_user_attr("command", "distill")
+    check_study(search(*ALIKE))
+    study.set_user_attr("command", "train")
+    with pytest.raises(
+        UserError, match=r"^the study s is of kd-train: its scores are .* of kd-distill; hydra.sweeper.st"
+    ):
+        check_study(search(*ALIKE))
 
 
 def test_settings_of_the_sweeper_count_too(search, study):
@@ -258,7 +294,7 @@ def test_trials_of_which_nothing_is_told_count_as_failed(study, monkeypatch):
     ends = []
     monkeypatch.setattr(optuna.Study, "ask", optuna.Study.ask)
     monkeypatch.setattr(atexit, "register", ends.append)
-    fail_what_is_not_told()
+    follow_trials("train")
     own = optuna.load_study(study_name="s", storage=study._storage)
     told, _ = own.ask(), own.ask()
     own.tell(told, 0.25)
@@ -266,6 +302,7 @@ def test_trials_of_which_nothing_is_told_count_as_failed(study, monkeypatch):
     end()
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "RUNNING", "COMPLETE", "FAIL"]
     assert study.trials[3].value == 0.25
+    assert own.user_attrs == {"command": "train"}
 
 
 def test_a_failed_trial_is_told_in_plain_words():
@@ -274,9 +311,3 @@ def test_a_failed_trial_is_told_in_plain_words():
     records = [logging.makeLogRecord({"msg": said}) for said in (text, "Study name: s")]
     assert all(map(in_plain_words, records))
     assert [record.getMessage() for record in records] == ["Trial failed: its job has no score", "Study name: s"]
-
-
-def test_trials_are_named_by_what_was_drawn():
-    """Two may have drawn the same, or there may be one."""
-    told = ["seed=1", "optimizer.lr=0.5", "+x=2"]
-    assert drawn({}, ["seed=1", LR, "+x=2,3"], told) == {"optimizer.lr=0.5", "+x=2"}

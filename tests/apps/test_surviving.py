@@ -28,7 +28,13 @@ from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import goes_on, marked_as_running, state_of
 from kd_lightning.apps.command_line.one_line import MAKE_ROOM, last_error, one_line
 from kd_lightning.apps.command_line.sweep_end import end_of_sweep
-from kd_lightning.apps.command_line.sweep_start import check_not_empty, check_sweep, claim, warn_of_early_signals
+from kd_lightning.apps.command_line.sweep_start import (
+    check_not_empty,
+    check_place,
+    check_sweep,
+    claim,
+    warn_of_early_signals,
+)
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.early import check_early
 from kd_lightning.errors import UserError
@@ -320,7 +326,7 @@ def test_a_search_of_which_nothing_finishes_says_so(place):
     pytest.importorskip("optuna")
     search = ["-m", "name=lost", "hydra/sweeper=search", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "seed=-1"]
     done = kd("train", *search, "hydra.sweeper.n_trials=1", cwd=place)
-    assert "kd-train: error: the sweep stopped: none of its trials has finished\n" in done.stderr
+    assert "kd-train: error: the search has no result: none of its trials has finished\n" in done.stderr
     assert done.returncode == 2, "all of them were refused"
 
 
@@ -334,6 +340,38 @@ def test_folders_of_jobs_may_have_other_names(place):
     done = kd("train", "-m", "name=deep", "seed=1,2", "hydra.output_subdir=.noted", cwd=place)
     assert done.stderr.startswith("kd-train: error: hydra.output_subdir is .noted: a command leaves .hydra in its")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.slow
+def test_jobs_of_other_names_lie_in_the_folder_of_their_sweep(place):
+    """Under their own they were said to have never started, and to have errors where none were."""
+    told = ["-m", "name=na,'2026_11_${seed}'", "seed=1,-1"]
+    done = kd("train", *told, cwd=place)
+    (folder,) = (place / "outputs" / "train").glob("sweep_*")
+    assert sorted(job.name for job in folder.iterdir() if job.is_dir()) == [*"0123"]
+    assert done.stderr.splitlines()[-1].startswith("kd-train: error: 2 of 4 jobs did not finish: 1 (name=na seed=-1")
+    assert f"; see {folder.relative_to(place)}/*/error.txt; mend" in done.stderr
+    assert "seed is -1" in (folder / "1" / "na.log").read_text(), "its log has why it was refused"
+    assert done.returncode == 2
+    assert yaml.safe_load((folder / "2" / "config.yaml").read_text())["name"] == "2026_11_1"
+    done = kd("train", *told, "skip_finished=true", cwd=place)
+    assert done.stdout.count("already finished: ") == 2, "their sweep has another folder"
+    assert len((max((place / "outputs" / "train").glob("sweep_*")) / "report.md").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_a_model_is_evaluated_by_the_name_of_its_folder(place):
+    """Of ``1_0`` it was that of ``10``, or nothing was there."""
+    told = ["-m", "seed=1,2", "hydra.sweep.dir=2025_12", "hydra.sweep.subdir='${seed}_${hydra.job.num}'"]
+    assert kd("train", *told, cwd=place).returncode == 0
+    for number in ("1_0", "2_1"):
+        run = [sys.executable, "-m", "kd_lightning.evaluate", f"run={number}", f"hydra.run.dir=e_{number}"]
+        done = subprocess.run(
+            [*run, "accelerator=cpu"], cwd=place / "2025_12", capture_output=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads((place / "2025_12" / f"e_{number}" / "evaluation.json").read_text())
+        assert found["run"] == number
 
 
 @pytest.mark.slow
@@ -390,6 +428,11 @@ def test_a_sweep_has_a_job(told):
         (["hydra.run.dir=x", "hydra.sweep.dir=y"], True, None),
         (["hydra.run.dir=x", "hydra.sweep.dir=y"], False, None),
         (["hydra.verbose=true"], False, None),
+        (
+            ["hydra.run.dir=x", "hydra.sweep.subdir=y"],
+            True,
+            "hydra.run.dir=x is for single runs: the folder of a sweep i",
+        ),
         (["hydra.run.dir=x"], True, "hydra.run.dir=x is for single runs: the folder of a sweep is hydra.sweep.dir"),
         (["+hydra.sweep.subdir=x"], False, "+hydra.sweep.subdir=x is for sweeps (-m): the folder of a single run is h"),
     ],
@@ -403,6 +446,14 @@ def test_a_folder_of_single_runs_is_no_sweeps(monkeypatch, told, in_sweep, said)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     with pytest.raises(UserError, match=re.escape(said)) if said else nullcontext():
         check_sweep(config) if in_sweep else check_early(OmegaConf.create({}))
+
+
+def test_the_setting_is_named_that_is_wrong(tmp_path):
+    """Not that of the folder which follows from it."""
+    (tmp_path / "notes.txt").touch()
+    config = {"paths": {"output": f"{tmp_path}/notes.txt"}, "hydra": {"run": {"dir": "${paths.output}/x"}}}
+    with pytest.raises(UserError, match=r"^paths\.output is .*, expected a folder: it is a file$"):
+        check_place("hydra.run.dir", OmegaConf.create(config))
 
 
 @pytest.mark.parametrize("part", ["launcher", "sweeper"])
@@ -444,7 +495,7 @@ def test_what_an_earlier_launcher_could_not_tell_is_forgotten(tmp_path, monkeypa
     """It was killed; a job of this sweep that does not begin was not refused its folder."""
     monkeypatch.setattr(sweeps, "begun", [])
     monkeypatch.setattr(sweep_start, "begun", sweeps.begun)
-    monkeypatch.setattr(sweep_start, "check_jobs", lambda config, planned: None)
+    monkeypatch.setattr(sweep_start, "check_jobs", lambda config, planned, is_new: None)
     monkeypatch.setattr(HydraConfig, "set_config", lambda self, config: None)
     node = {"job": {"config_name": "train"}, "output_subdir": None, "sweeper": {}}
     node["overrides"] = {"task": ["seed=1"], "hydra": []}
@@ -489,7 +540,7 @@ def test_one_that_searches_is_one(monkeypatch):
     for name in ("PROCID", "LOCALID", "NODEID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "x")
-    hydra = {"output_subdir": None, "sweep": {"dir": "outputs"}, "sweeper": {}, "overrides": {"hydra": []}}
+    hydra = {"output_subdir": None, "sweep": {"dir": "outputs"}, "sweeper": {}, "overrides": {"hydra": [], "task": []}}
     grid = OmegaConf.create({"hydra": hydra})
     check_sweep(grid)
     with pytest.raises(UserError, match="a search was started by 2 processes"):

@@ -29,11 +29,11 @@ def make_job(run, told, student=None, **more):
 
 
 def test_a_sweep_ends_with_one_table(tmp_path, capsys):
-    """Runs under the names of their experiments, ten after nine, and only what has finished."""
+    """Ten after nine, and only what has finished."""
     sweep = tmp_path / "outputs" / "distill" / "sweep_x"
     sweep.mkdir(parents=True)
     for number in range(11):
-        run = tmp_path / "outputs" / ("one" if number % 2 else "two") / "sweep_x" / str(number)
+        run = sweep / str(number)
         (run / ".hydra").mkdir(parents=True)
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- task=[rte]\n")
         average = NONE | {"teacher": 0.9, "baseline": 0.5, "student": 0.5 + number / 100}
@@ -54,7 +54,7 @@ def test_a_sweep_of_several_settings_names_them(tmp_path):
         (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n- optimizer.lr={lr}\n- task=[rte]\n")
         average = NONE | {"student": 0.5}
         write_json(run / "summary.json", {"average": average, "parameters": {"student": 10}, "status": "finished"})
-    header, rows = sweep_rows(summaries(begun_jobs(tmp_path / "outputs" / "distill" / "sweep", "distill")))
+    header, rows = sweep_rows(summaries(begun_jobs(tmp_path / "outputs" / "distill" / "sweep")))
     assert header[0] == "run"
     assert rows[0] == ["seed=0 optimizer.lr=1e-3", "50.0", "0.00 M"]
 
@@ -110,30 +110,18 @@ def test_a_first_wave_says_what_it_has_made(tmp_path, capsys):
 
 
 def test_other_sweeps_are_not_counted(tmp_path):
-    """Neither one beside it that has the same name, nor an earlier one into the same folder."""
+    """Neither one of another experiment that has the same name, nor an earlier one into the same folder."""
     for number, run in enumerate(("monday/sweep/0", "tuesday/sweep/0", "tuesday/sweep/1")):
         told = tmp_path / run / ".hydra" / "overrides.yaml"
         told.parent.mkdir(parents=True)
         told.write_text("[]")
         os.utime(told, (number, number))
     sweep = tmp_path / "tuesday" / "sweep"
-    assert [job.name for job in begun_jobs(sweep, "distill")] == ["0", "1"]
+    assert [job.name for job in begun_jobs(sweep)] == ["0", "1"]
     (sweep / "multirun.yaml").touch()
     os.utime(sweep / "multirun.yaml", (2, 2))
-    assert [job.name for job in begun_jobs(sweep, "distill")] == ["1"]
-    assert not begun_jobs(sweep, "distill", [["seed=1"]]), "nor one that waited in a queue, and begins in its folder"
-
-
-def test_another_sweep_of_the_same_name_is_not_counted(tmp_path):
-    """Two experiments were swept into ``OUTPUT/EXPERIMENT/mine``: each had the other's rows, or waited for its end."""
-    for job in ("distill/mine/0", "bam/mine/0", "tmkd/mine/1"):
-        (tmp_path / job / ".hydra").mkdir(parents=True)
-        (tmp_path / job / ".hydra" / "overrides.yaml").write_text(f"[name={job.partition('/')[0]}]")
-    (tmp_path / "bam" / "mine" / "multirun.yaml").touch()
-    planned = [["name=distill"], ["name=tmkd"]]
-    found = begun_jobs(tmp_path / "distill" / "mine", "distill", planned)
-    assert [str(job.relative_to(tmp_path)) for job in found] == ["distill/mine/0", "tmkd/mine/1"]
-    assert begun_jobs(tmp_path / "distill" / "mine", "distill") == found, "where it is not known what is planned, too"
+    assert [job.name for job in begun_jobs(sweep)] == ["1"]
+    assert not begun_jobs(sweep, [["seed=1"]]), "nor one that waited in a queue, and begins in its folder"
 
 
 def test_a_job_that_was_killed_before_it_ran_has_not_finished(tmp_path):

@@ -493,7 +493,7 @@ def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     (scratch / "last.ckpt").touch()
     (run / "checkpoints").symlink_to(scratch)
     (run / "identity").write_text("abc")
-    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", tmp_path / "x")
+    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", [tmp_path / "x"])
     assert found == (run, run / "checkpoints" / "last.ckpt")
 
 

@@ -142,6 +142,8 @@ def _survived(name: str, folder: Path, note: Callable[[str], None]) -> Iterator[
         return
     how, message = end
     note(f"{how}: {message}")
+    if how != CRASHED:  # its traceback is there
+        _add_to_log(message)
     line = f"kd-{name}: error: job {number}{' crashed' if how == CRASHED else ''}: {message}"
     print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once: jobs beside this one print, too
     _leave_with(EXIT_CODES[how])
@@ -179,15 +181,21 @@ def tell_not_queued(name: str, why: str) -> None:
 def _keep_traceback() -> str:
     """Write the traceback of what has just happened to the job's log file; return where that is, for the message."""
     trace = traceback.format_exc()
+    files = _add_to_log(trace)
+    if not files or "HYDRA_FULL_ERROR" in os.environ:
+        print(trace, file=sys.stderr)
+    return f"; traceback in {from_here(Path(files[0].baseFilename))}" if files else ""
+
+
+def _add_to_log(text: str) -> list[logging.FileHandler]:
+    """Write to the job's log what the terminal shows otherwise; return its files."""
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     told, logging.raiseExceptions = logging.raiseExceptions, False  # the disk may be what is full
     for handler in files:
         with suppress(OSError):
-            handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": trace}))
+            handler.handle(logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": text}))
     logging.raiseExceptions = told
-    if not files or "HYDRA_FULL_ERROR" in os.environ:
-        print(trace, file=sys.stderr)
-    return f"; traceback in {from_here(Path(files[0].baseFilename))}" if files else ""
+    return files
 
 
 def _leave_with(code: int) -> None:

@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.arguments import told_by
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, remove_if_empty
-from kd_lightning.apps.command_line.notes import command_of, if_told, overrides_of, told_by
+from kd_lightning.apps.command_line.notes import command_of, if_told, overrides_of
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
@@ -33,12 +34,16 @@ class RunsElsewhereError(UserError):
 
 def result_of_job(folder: Path) -> Path | None:
     """Return the folder of the finished run that has a job's results: its own, or an earlier one."""
-    elsewhere = folder / ELSEWHERE
-    try:
-        run = folder / elsewhere.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        run = folder
+    run = noted_elsewhere(folder) or folder
     return run if read_summary(run / "summary.json").get("status") == FINISHED else None
+
+
+def noted_elsewhere(folder: Path) -> Path | None:
+    """Return the folder that is noted to have a job's results in the place of its own, None if none is."""
+    try:
+        return folder / (folder / ELSEWHERE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
 
 
 def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
@@ -90,9 +95,7 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     now, own = HydraConfig.get(), config_hash(plain)
-    places = {Path(plain["paths"]["output"], plain["name"])}
-    if now.mode is RunMode.MULTIRUN:
-        places.add(Path(now.sweep.dir))
+    places = where_runs_lie(plain)
     ours = Path(now.runtime.output_dir).absolute()
     found = {path.absolute() for place in places for path in files_named("summary.json", place)}
     found.add(ours / "summary.json")
@@ -110,6 +113,20 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     # one may have ended while we looked
     since = {folder: read_summary(folder / "summary.json", own) for folder in begun}
     return _finished_one({folder: summary for folder, summary in since.items() if summary.get("config_hash") == own})
+
+
+def where_runs_lie(cfg: Mapping[str, Any]) -> list[Path]:
+    """Return the folders in which earlier runs are looked for: of the experiment, and of a sweep and those before it.
+
+    Args:
+        cfg: The configuration of a job.
+    """
+    found, now = [Path(cfg["paths"]["output"], cfg["name"])], HydraConfig.get()
+    if now.mode is RunMode.MULTIRUN:
+        sweep = Path(now.sweep.dir).absolute()
+        by_default = found[0].parent.absolute() in sweep.parent.parents  # its place is that of sweeps of its name
+        found.append(sweep.parent if by_default else sweep)
+    return [found[0], *(place for place in found[1:] if place != found[0].absolute())]
 
 
 def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] | None:

@@ -15,7 +15,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.apps.arguments import as_told, told_by
 from kd_lightning.apps.command_line.going_on import is_search
+from kd_lightning.apps.command_line.grids import swept
 from kd_lightning.apps.command_line.jobs import choose_another
 from kd_lightning.apps.command_line.notes import command_of_sweep, job_folders
 from kd_lightning.apps.command_line.occupied import holds_work, occupied_by, of_another
@@ -23,14 +25,14 @@ from kd_lightning.errors import UserError, first_line
 
 NUMBER = "${hydra.job.num}"
 
-NEW = "%S"
-"""In the name of a folder that nobody else has: the second in which it is made."""
+IS_NUMBER = r"\$\{hydra[.:]job\.num\}"
+"""In how a job's folder is told."""
 
-SAME = r"\$\{(?:name|paths\.output|\w+:%[^}]*)\}"
-"""What jobs have in common in the name of their sweep's folder, or, of experiments, what their names are."""
+REFERENCE = r"\$\{(?:hydra[.:]runtime\.choices\.)?([\w.:@/-]+)\}"
+"""In how a folder is told: the name of a setting, or of a config group."""
 
 
-def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
+def check_jobs(config: DictConfig, jobs: list[list[str]] | None, is_new: bool = False) -> None:
     """Check that the jobs of a sweep write over no earlier job's work, nor over each other's, before one begins.
 
     Where their folders are not known yet, each job looks for itself: ``check_is_ours``.
@@ -38,65 +40,76 @@ def check_jobs(config: DictConfig, jobs: list[list[str]] | None) -> None:
     Args:
         config: Of the launching command, with Hydra's part.
         jobs: What each is told, if that is known.
+        is_new: Whether the sweep's folder was not there.
 
     Raises:
         UserError: If one does. The trials of a search would write over any.
     """
     hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
     named: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
-    subdir = Path(named["subdir"])
-    if subdir.is_absolute() or ".." in subdir.parts or not subdir.parts:
-        raise UserError(f"hydra.sweep.subdir is {named['subdir']}, expected a folder below hydra.sweep.dir")
+    subdir = str(named["subdir"])
+    like = Path(subdir)
+    if like.is_absolute() or ".." in like.parts or not like.parts:
+        raise UserError(f"hydra.sweep.subdir is {subdir}, expected a folder below hydra.sweep.dir")
     if holds_work(folder):
         raise UserError(occupied_by("a single run", folder, in_sweep=True))
     if (other := command_of_sweep(folder)) not in ("", hydra.job.config_name):  # what is missing there would be lost
         raise UserError(occupied_by(f"a sweep of kd-{other}", folder, in_sweep=True))
+    numbered = re.search(IS_NUMBER, subdir) is not None
     if jobs is not None:
-        _check_places(config, named, jobs)
-    elif is_search(hydra.sweeper) and NUMBER in named["subdir"]:
-        parts = re.split(r"(\$\{[^}]*\})", named["subdir"])
-        like = "".join(r"\d+" if part == NUMBER else ".*" if part[:2] == "${" else re.escape(part) for part in parts)
-        trials = (job for job in job_folders(folder, "", 0.0) if re.fullmatch(like, str(job.relative_to(folder))))
-        if found := next(filter(holds_work, trials), None):
-            other = f"{choose_another(in_sweep=True)} (the study stays the same), or leave it out"
-            raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
+        _check_places(config, str(like) if numbered else "", jobs[:1] if is_new and numbered else jobs)
+    elif is_search(hydra.sweeper) and numbered and (found := _trial_like(str(like), folder)):
+        other = f"{choose_another(in_sweep=True)} (the study stays the same), or leave it out"
+        raise UserError(f"{found} is of an earlier sweep, and trials of this one would be written over it: {other}")
 
 
-def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str]]) -> None:
+def _trial_like(subdir: str, folder: Path) -> Path | None:
+    """Return an earlier job whose folder is called as trials of a search will be, with its work."""
+    parts = (
+        r"\d+" if re.fullmatch(IS_NUMBER, part) else ".*" if part[:2] == "${" else re.escape(part)
+        for part in re.split(r"(\$\{[^}]*\})", subdir)
+    )
+    like = "".join(parts)
+    jobs = (job for job in job_folders(folder) if re.fullmatch(like, str(job.relative_to(folder))))
+    return next(filter(holds_work, jobs), None)
+
+
+def check_is_of_all(config: DictConfig) -> None:
+    """Check that the folder which a sweep is told does not follow from what differs between its jobs.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+
+    Raises:
+        UserError: If it does.
+    """
+    hydra = config.hydra
+    told = next((one for one in reversed(as_told(hydra.overrides.hydra)) if one.startswith("hydra.sweep.dir=")), "")
+    of_jobs = {"hydra.job.num", "hydra:job.num", "hydra.job.id", "hydra:job.id", *swept(hydra.sweeper, told_by(hydra))}
+    for name in re.findall(REFERENCE, told):
+        if any(name == one or name.startswith(f"{one}.") for one in of_jobs):
+            raise UserError(
+                f"{told}: {name} differs between jobs, expected the folder of the whole sweep; those of its jobs are "
+                "named by hydra.sweep.subdir"
+            )
+
+
+def _check_places(config: DictConfig, numbered: str, jobs: list[list[str]]) -> None:
     """Check the folders of a sweep's jobs: ``check_jobs``.
 
     Args:
         config: Of the launching command, with Hydra's part.
-        named: How folders are told: the sweep's, and below it a job's.
+        numbered: How a job's folder is told, if by its number.
         jobs: What each is told.
     """
-    numbered = NUMBER in named["subdir"]
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    told_how = re.sub(SAME, "", named["dir"]) + str(plain.get("paths", {}).get("output"))
-    is_new = NEW in named["dir"] and "$" not in told_how
-    if is_new and named["subdir"] == NUMBER:
-        return
-    if is_new and numbered:
-        jobs = jobs[:1]  # shows whether its place can be told
-    simple = numbered and "$" not in named["dir"] + named["subdir"].replace(NUMBER, "")
+    simple = bool(numbered) and "$" not in re.sub(IS_NUMBER, "", numbered)
+    folder = Path(config.hydra.sweep.dir)
     taken: dict[str, int] = {}
     for number, told in enumerate(jobs):
-        if simple and not Path(named["dir"], named["subdir"].replace(NUMBER, str(number))).exists():
+        if simple and not (folder / re.sub(IS_NUMBER, str(number), numbered)).exists():
             continue
         with suppress(HydraException), _composed(config, told, number) as job:  # it says so itself
-            try:
-                place = Path(job.hydra.sweep.dir, str(job.hydra.sweep.subdir))
-            except OmegaConfBaseException as error:
-                raise UserError(f"hydra.sweep.dir, hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
-            if not _is_of_sweep(Path(job.hydra.sweep.dir), job.get("name", ""), config):
-                raise UserError(
-                    f"hydra.sweep.dir of job {number} is {job.hydra.sweep.dir}, expected {config.hydra.sweep.dir}, as "
-                    "of the whole sweep: what differs between jobs stands in hydra.sweep.subdir"
-                )
-            if Path(os.path.realpath(job.hydra.sweep.dir)) not in Path(os.path.realpath(place)).parents:
-                raise UserError(
-                    f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir"
-                )
+            place = _place_of(job, number, folder)
             if (first := taken.setdefault(os.path.realpath(place), number)) != number:
                 raise UserError(
                     f"jobs {first} and {number} would both write to {place}: with {NUMBER} in hydra.sweep.subdir each "
@@ -106,17 +119,24 @@ def _check_places(config: DictConfig, named: dict[str, str], jobs: list[list[str
                 raise UserError(occupied_by(theirs, place, in_sweep=True))
 
 
-def _is_of_sweep(folder: Path, name: str, config: DictConfig) -> bool:
-    """Tell whether a job's folder of its sweep is the sweep's, or lies beside it under the job's own name.
+def _place_of(job: DictConfig, number: int, folder: Path) -> Path:
+    """Return where a job of a sweep will write.
 
     Args:
-        folder: The job's.
-        name: Of the job's experiment.
-        config: Of the launching command.
+        job: Its configuration, with Hydra's part.
+        number: Its number.
+        folder: The sweep's.
+
+    Raises:
+        UserError: If that cannot be told, or is not below the sweep's.
     """
-    sweep = Path(config.hydra.sweep.dir)
-    beside = sweep.parent.name == config.get("name") and sweep.parent.parent / name / sweep.name
-    return os.path.realpath(folder) == os.path.realpath(sweep) or folder == beside
+    try:
+        place = folder / str(job.hydra.sweep.subdir)
+    except OmegaConfBaseException as error:
+        raise UserError(f"hydra.sweep.subdir, of job {number}: {first_line(error)}") from error
+    if Path(os.path.realpath(folder)) not in Path(os.path.realpath(place)).parents:
+        raise UserError(f"hydra.sweep.subdir of job {number} is {place}, expected a folder below hydra.sweep.dir")
+    return place
 
 
 def _other_there(place: Path, command: str, told: list[str], job: DictConfig) -> str:

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from kd_lightning.apps.arguments import name_of
 from kd_lightning.apps.command_line.going_on import is_search
 
 
@@ -38,6 +39,20 @@ def jobs_of_grid(sweeper: Mapping[str, Any], overrides: list[str]) -> list[list[
     except (HydraException, AssertionError, ValueError):  # interval(0,1) needs a sampler, glob(*) the config groups
         return None
     return [list(job) for job in jobs]
+
+
+def swept(sweeper: Mapping[str, Any], overrides: list[str]) -> list[str]:
+    """Return the names of the settings, and config groups, that differ between the jobs of a sweep or a search.
+
+    Example:
+        >>> swept({"params": {"seed": "1,2"}}, ["lr=interval(0,1)", "name=x"])
+        ['seed', 'lr']
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides([*sweeper_params(sweeper), *overrides])
+    except HydraException:  # it is told when jobs are made of it
+        return []
+    return list(dict.fromkeys(name_of(one.get_key_element()) for one in parsed if one.is_sweep_override()))
 
 
 def sweeper_params(sweeper: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.arguments import as_told
+from kd_lightning.apps.arguments import as_told, told_by
+from kd_lightning.apps.settings.names import as_name
 from kd_lightning.files import files_named, last_change, read_json, write_json, write_text
 
 NOTED = ".hydra"
@@ -35,48 +36,30 @@ def if_told() -> suppress:
     return suppress(Exception)
 
 
-def begun_jobs(folder: Path, name: str = "", planned: list[list[str]] | None = None, began: float = 0.0) -> list[Path]:
+def begun_jobs(folder: Path, planned: list[list[str]] | None = None, began: float = 0.0) -> list[Path]:
     """Return the folders of a sweep's jobs that have begun, none of an earlier sweep into the same folder.
 
     Args:
         folder: The sweep's.
-        name: The experiment's.
         planned: What each job is told, if that is known: jobs of an earlier command, which waited in a queue, are told
             otherwise.
         began: When it began, if Hydra has left no file of it.
     """
     written = folder / OF_A_SWEEP
-    found = job_folders(folder, name, written.stat().st_mtime if written.exists() else began, planned)
+    found = job_folders(folder, written.stat().st_mtime if written.exists() else began)
     return [job for job in found if planned is None or is_planned(job, planned)]
 
 
-def job_folders(sweep: Path, name: str, since: float, planned: Sequence[list[str]] | None = None) -> list[Path]:
+def job_folders(sweep: Path, since: float = 0.0) -> list[Path]:
     """Return the folders of a sweep's jobs that have begun, in their order.
 
     Args:
-        sweep: The sweep's folder. If it is ``OUTPUT/NAME/SWEEP``, jobs of other experiments lie under their own names.
-        name: The experiment's.
+        sweep: The sweep's folder.
         since: When the sweep began; jobs of an earlier one into the same folder do not count.
-        planned: What each job is told, by which those of other experiments are known, if that is known.
     """
-    found = _told_in(sweep, since)
-    for folder in _beside(sweep, name, planned):
-        found += [job for job in _told_in(folder, since) if planned is None or is_planned(job, planned)]
+    told = (path for path in files_named("overrides.yaml", sweep) if path.parent.name == NOTED)
+    found = [path.parents[1] for path in told if last_change(path) >= since]
     return sorted(found, key=lambda folder: [counting(part) for part in (folder.name, *folder.parts)])
-
-
-def _beside(sweep: Path, name: str, planned: Sequence[list[str]] | None) -> list[Path]:
-    """Return where jobs of other experiments lie (see ``job_folders``), and, if they are known by that, of others."""
-    if not name or sweep.parent.name != name:
-        return []
-    found = [folder for folder in sweep.parent.parent.glob(f"*/{sweep.name}") if folder != sweep]
-    return [folder for folder in found if planned is not None or not (folder / OF_A_SWEEP).exists()]
-
-
-def _told_in(folder: Path, since: float) -> list[Path]:
-    """Return the jobs below a folder of which there is word, if it is not older."""
-    told = (path for path in files_named("overrides.yaml", folder) if path.parent.name == NOTED)
-    return [path.parents[1] for path in told if last_change(path) >= since]
 
 
 def is_planned(job: Path, planned: Sequence[list[str]]) -> bool:
@@ -124,8 +107,8 @@ def note_told(config: DictConfig, folder: Path) -> None:
 
 def model_told(config: DictConfig) -> str:
     """Return the folder of the model that a job is told to read, without links; nothing of one that trains."""
-    told = config.get("run")  # a number, if the folder is a job's, seen from its sweep's
-    return "" if told is None else os.path.realpath(str(told))
+    told = as_name(config.get("run"))
+    return told and os.path.realpath(told)
 
 
 def model_of(folder: Path) -> str:
@@ -134,11 +117,6 @@ def model_of(folder: Path) -> str:
         return (folder / NOTED / MODEL).read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
-
-
-def told_by(hydra: Any) -> list[str]:
-    """Return what a job or a command was told, as it was told, from its settings of Hydra."""
-    return as_told(hydra.overrides.task)
 
 
 def note_refused(error: Exception) -> None:
@@ -169,17 +147,15 @@ class RefusedJob:
         return self.note.name.split(".")[1]
 
 
-def refused_jobs(sweep: Path, name: str = "", planned: Sequence[list[str]] | None = None) -> list[RefusedJob]:
+def refused_jobs(sweep: Path, planned: Sequence[list[str]] | None = None) -> list[RefusedJob]:
     """Return the jobs of a sweep that were refused their folders, in their order.
 
     Args:
         sweep: The sweep's folder.
-        name: The experiment's; jobs of others note it beside: see ``job_folders``.
         planned: What each job is told, if that is known.
     """
-    folders = (sweep, *_beside(sweep, name, planned))
     found = []
-    for note in sorted((note for folder in folders for note in folder.glob(f".*.{REFUSED_ITS_FOLDER}")), key=_by_name):
+    for note in sorted(sweep.glob(f".*.{REFUSED_ITS_FOLDER}"), key=_by_name):
         with if_told():
             found.append(RefusedJob(note, **read_json(note)))
     return [job for job in found if planned is None or job.told in planned]
@@ -191,8 +167,8 @@ def _by_name(note: Path) -> list[tuple[int, str]]:
 
 def overrides_of(folder: Path) -> list[str]:
     """Return what a job was told."""
-    told: Any = OmegaConf.to_container(OmegaConf.load(folder / NOTED / "overrides.yaml"), resolve=False)
-    return [str(override) for override in told]
+    told: Any = OmegaConf.load(folder / NOTED / "overrides.yaml")
+    return as_told(told)
 
 
 def command_of(folder: Path) -> str:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.apps.arguments import told_by
 from kd_lightning.apps.command_line.finished import read_summary
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, NotOursError, choose_another, refusing
 from kd_lightning.apps.command_line.notes import (
@@ -20,7 +21,6 @@ from kd_lightning.apps.command_line.notes import (
     model_of,
     model_told,
     overrides_of,
-    told_by,
 )
 from kd_lightning.apps.command_line.told import difference, told_settings
 from kd_lightning.apps.processes.seat import own_seat
@@ -29,10 +29,10 @@ from kd_lightning.apps.settings.early import resolve
 from kd_lightning.apps.settings.paths import EVALUATION, make_absolute
 from kd_lightning.files import from_here
 
-PARTS = (
-    "fit.json", "heads.safetensors", "model.safetensors", "last.ckpt", "overrides.yaml",
-    "identity", "manifest.json", "meta.json",
-)  # fmt: skip
+PARTS = {
+    *("fit.json", "heads.safetensors", "model.safetensors", "last.ckpt", "overrides.yaml"),
+    *("identity", "manifest.json", "meta.json"),
+}
 """Files of the parts of runs, and of what lies in the store and in the cache."""
 
 MADE = (".csv", ".jsonl", ".json")
@@ -118,7 +118,7 @@ def _is_same(folder: Path, config: DictConfig) -> bool:
     if "config_hash" in found:
         return bool(found["config_hash"] == _hash(config))
     with if_told():
-        return _composed_settings(OmegaConf.load(folder / NOTED / "config.yaml")) == _composed_settings(config)
+        return composed_settings(OmegaConf.load(folder / NOTED / "config.yaml")) == composed_settings(config)
     return False
 
 
@@ -141,7 +141,7 @@ def _hash(config: DictConfig) -> str:
     return config_hash(plain)
 
 
-def _composed_settings(config: Any) -> dict[str, Any]:
+def composed_settings(config: Any) -> dict[str, Any]:
     """Return the settings on which a result depends, as they are composed, wherever data lie."""
     plain: Any = OmegaConf.to_container(_without_hydra(config), resolve=False)
     return counted_settings(plain)

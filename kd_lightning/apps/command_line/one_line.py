@@ -45,8 +45,10 @@ SPECIAL = "letters that mean something to Hydra stand in quotes within quotes, '
 
 OTHERWISE = "over other values; hydra.sweeper.study_name=NAME begins another"
 
+NO_TRIAL = "none of its trials has finished"
+
 SEARCHES = {
-    "Record does not exist": "none of its trials has finished",
+    "Record does not exist": NO_TRIAL,
     "does not support dynamic value space": f"its study has trials {OTHERWISE}",
     "Cannot set different distribution kind": f"its study has trials {OTHERWISE}",
 }

@@ -49,12 +49,6 @@ def search_space(sweeper: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
     return ranges
 
 
-def drawn(sweeper: Mapping[str, Any], arguments: Sequence[str], told: Sequence[str]) -> set[str]:
-    """Return which arguments of a trial a search has drawn, out of all that the trial was told."""
-    space = search_space(sweeper, arguments)
-    return {one for one in told if one.partition("=")[0].lstrip("+") in space}
-
-
 def has_more(sweeper: Mapping[str, Any]) -> bool:
     """Tell whether a search draws settings that its arguments do not tell."""
     return bool(sweeper.get("custom_search_space") or sweeper.get("search_space"))

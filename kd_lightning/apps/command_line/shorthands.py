@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kd_lightning.apps.settings.names import names_quoted
+
 OPEN = ("system.task_heads",)
 """Settings whose keys are names of the user's own: tasks, teachers, or the settings of a fit that differ."""
 
@@ -23,7 +25,7 @@ OPEN_IN_DISTILL = (
 
 def spelled_out(argv: list[str]) -> list[str]:
     """Return the arguments of a command in the words that Hydra takes."""
-    return open_shorthand(sweep_shorthand(encoder_shorthand(options_first(argv))))
+    return open_shorthand(sweep_shorthand(encoder_shorthand(names_quoted(options_first(argv)))))
 
 
 def options_first(argv: list[str]) -> list[str]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
-from kd_lightning.apps.arguments import as_told
+from kd_lightning.apps.arguments import as_told, told_by
 from kd_lightning.apps.command_line.grids import sweeper_params
+from kd_lightning.apps.command_line.occupied import composed_settings
 from kd_lightning.apps.command_line.one_line import no_option
 from kd_lightning.apps.command_line.search_space import has_more, other_range, search_space
 from kd_lightning.apps.command_line.told import counted, difference, told_settings
@@ -25,6 +27,9 @@ from kd_lightning.files import IN_A_FILE
 
 OTHERS = {"PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting", "RUNNING": "running or killed"}
 """States of trials that have no score -> what we call them."""
+
+COMMAND = "command"
+"""The attribute of a study that says whose trials it has."""
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +49,18 @@ def check_study(config: DictConfig) -> None:
         if sweeper.get(name, 1) < 1:
             raise UserError(f"hydra.sweeper.{name} is {sweeper[name]}, expected at least 1")
     directions = _directions(sweeper.get("direction", "maximize"))
-    asked = search_space(sweeper, as_told(config.hydra.overrides.task))
+    asked = search_space(sweeper, told_by(config.hydra))
     _check_options(config, asked)
     if not (sweeper.get("storage") and sweeper.get("study_name")):
         return  # it ends with the command
     study = _study(sweeper)
     trials = study.trials if study else []
+    own = config.hydra.job.config_name
+    if study and (command := study.user_attrs.get(COMMAND, own)) != own:
+        raise UserError(
+            f"the study {sweeper.study_name} is of kd-{command}: its scores are not to be compared with those of "
+            f"kd-{own}; hydra.sweeper.study_name=NAME begins another"
+        )
     if study and (theirs := [one.name for one in study.directions]) != directions:
         raise UserError(
             f"hydra.sweeper.direction is {', '.join(directions).lower()}, but {', '.join(theirs).lower()} in the study "
@@ -80,9 +91,10 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
     sweeper = config.hydra.sweeper
     finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if finished:
-        own = told_settings([*sweeper_params(sweeper), *as_told(config.hydra.overrides.task)])
-        each = [counted(trial.user_attrs.items()) for trial in finished]
-        if differs := next(filter(None, (difference(theirs, own) for theirs in each)), ""):
+        own = told_settings([*sweeper_params(sweeper), *told_by(config.hydra)])
+        each = {tuple(sorted(counted(trial.user_attrs.items()).items())): None for trial in finished}
+        others = (theirs for theirs in map(dict, each) if theirs != own and not _come_to_the_same(config, theirs, own))
+        if differs := next((difference(theirs, own) for theirs in others), ""):
             raise UserError(
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
                 "of this search; hydra.sweeper.study_name=NAME begins another"
@@ -96,6 +108,17 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
             )
 
 
+def _come_to_the_same(config: DictConfig, theirs: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Tell whether settings are the same that are told otherwise: one of them may be told what it is by default."""
+    loader = GlobalHydra.instance().config_loader()
+    told = ([f"{name}={value}" for name, value in each.items()] for each in (theirs, own))
+    try:
+        first, second = (composed_settings(loader.load_sweep_config(config, each)) for each in told)
+    except HydraException:  # what is new needs a + in front, which is not known
+        return False
+    return first == second
+
+
 def before(states: Mapping[str, int]) -> str:
     """Return how many trials a study has, and how they stand.
 
@@ -107,11 +130,14 @@ def before(states: Mapping[str, int]) -> str:
     return ", ".join([f"{sum(states.values())} trials before, {states.get('COMPLETE', 0)} of them finished", *more])
 
 
-def fail_what_is_not_told() -> Callable[[], None]:
-    """Let the trials that this process has begun count as failed at its end, if it has not told how they ended.
+def follow_trials(command: str) -> Callable[[], None]:
+    """Note in a study whose it is, and let trials of this process that it has not told of at its end count as failed.
+
+    Args:
+        command: Of the search.
 
     Returns:
-        What lets them, for an end at which Python calls nothing.
+        What lets them count so, for an end at which Python calls nothing.
     """
     import optuna
 
@@ -120,6 +146,8 @@ def fail_what_is_not_told() -> Callable[[], None]:
 
     def noted(study: optuna.Study, fixed_distributions: Any = None) -> optuna.Trial:
         trial = ask(study, fixed_distributions)
+        if COMMAND not in study.user_attrs:
+            study.set_user_attr(COMMAND, command)
         begun.append((study, trial))
         return trial
 

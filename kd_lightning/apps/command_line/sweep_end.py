@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from kd_lightning.apps.arguments import name_of, told_by
 from kd_lightning.apps.command_line import sweeps
 from kd_lightning.apps.command_line.going_on import ADDS, LEFT_AS_IT_IS, MEND, MEND_TRIALS, is_search, more_to_tell
+from kd_lightning.apps.command_line.grids import swept
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     FINISHED,
@@ -17,9 +19,7 @@ from kd_lightning.apps.command_line.jobs import (
     REFUSED,
     RUNNING,
 )
-from kd_lightning.apps.command_line.notes import told_by
-from kd_lightning.apps.command_line.one_line import MAKE_ROOM
-from kd_lightning.apps.command_line.search_space import drawn
+from kd_lightning.apps.command_line.one_line import MAKE_ROOM, NO_TRIAL
 from kd_lightning.apps.command_line.sweeps import NOT_STARTED, TAKEN, Job, Sweep, on_cluster, release
 from kd_lightning.apps.processes.seat import own_seat
 
@@ -50,7 +50,8 @@ def end_of_sweep(name: str) -> None:
     missing = [job for job in jobs if job.state != FINISHED]
     if sweep.stopped:
         more = "" if missing or not is_search(sweep.config.hydra.sweeper) else f"; {ADDS}"
-        print(f"kd-{name}: error: the sweep stopped: {sweep.stopped}{more}", file=sys.stderr)
+        what = "the search has no result" if sweep.stopped == NO_TRIAL else "the sweep stopped"
+        print(f"kd-{name}: error: {what}: {sweep.stopped}{more}", file=sys.stderr)
     if on_cluster(sweep.config):
         for job in missing:  # what they said stands in files of submitit's
             if job.error:
@@ -82,7 +83,8 @@ def _last_line(name: str, jobs: Sequence[Job], missing: Sequence[Job], sweep: Sw
     searches = is_search(sweep.config.hydra.sweeper)
     done_before = all(LEFT_AS_IT_IS in job.error for job in missing)
     if searches:  # two trials may have the same
-        common -= drawn(sweep.config.hydra.sweeper, told_by(sweep.config.hydra), list(common))
+        differ = swept(sweep.config.hydra.sweeper, told_by(sweep.config.hydra))
+        common = {one for one in common if name_of(one) not in differ}
     deep = "/*" * max(1 + job.name.count("/") for job in missing)
     tells = not done_before and any(job.state not in WITHOUT_WORD for job in missing)
     see = f"; see {sweep.folder}{deep}/error.txt" if tells else ""

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,21 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.arguments import as_told
-from kd_lightning.apps.command_line.foreseen import check_jobs
+from kd_lightning.apps.arguments import as_told, quoted, told_by
+from kd_lightning.apps.command_line.foreseen import check_is_of_all, check_jobs
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import choose_another, goes_on
-from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP, begun_jobs, told_by
+from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP, begun_jobs
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.apps.command_line.studies import check_study, fail_what_is_not_told
+from kd_lightning.apps.command_line.studies import check_study, follow_trials
 from kd_lightning.apps.command_line.sweeps import SWEEP, Sweep, begun, forget, on_cluster, release
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.seat import own_seat
+from kd_lightning.apps.settings.names import check_name
 from kd_lightning.apps.settings.paths import check_folder
 from kd_lightning.apps.settings.unused import check_own_folder
 from kd_lightning.errors import UserError, first_line
@@ -43,6 +44,7 @@ class RecordSweep(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what a single run would do to its folder before it has looked there."""
         with _refused(config):
+            check_names(config)
             check_place("hydra.run.dir", config)
             check_output(config)
 
@@ -53,6 +55,7 @@ class RecordSweep(Callback):
         """
         with _refused(config):
             check_sweep(config)
+            fix_folder(config)
             folder = Path(config.hydra.sweep.dir)
             sweep = Sweep(config, time.time(), is_new=own_seat().leads and not folder.exists())
             begun[:] = [sweep]
@@ -61,13 +64,14 @@ class RecordSweep(Callback):
                 sweep.lock = claim(folder)
                 sweep.remove_notes(whose_ever=True)  # of an earlier launcher that was killed
             check_not_empty(told_by(config.hydra), sweep.planned)
-            check_jobs(config, sweep.planned)
+            check_names(config, sweep.planned or [])
+            check_jobs(config, sweep.planned, sweep.is_new)
             if is_search(config.hydra.sweeper):
                 check_study(config)
             if own_seat().leads:
                 write_text(folder / OF_A_SWEEP, OmegaConf.to_yaml(config))
             if is_search(config.hydra.sweeper):
-                sweep.give_up = fail_what_is_not_told()
+                sweep.give_up = follow_trials(config.hydra.job.config_name)
             warn_of_early_signals(config.hydra.launcher)
             if on_cluster(config):
                 from kd_lightning.apps.command_line.cluster_jobs import watch  # its packages are an extra
@@ -89,10 +93,22 @@ def _refused(config: DictConfig) -> Iterator[None]:
             sys.exit(1)
         where = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
         why = os_error(error) if isinstance(error, OSError) else f"{where}{first_line(error)}"
-        if "hydra.job.num" in why:
+        if where and "hydra.job.num" in why:
             why += "; jobs have numbers in hydra.sweep.subdir alone"
         print(f"kd-{config.hydra.job.config_name}: error: {why}", file=sys.__stderr__)
         sys.exit(2)
+
+
+def fix_folder(config: DictConfig) -> None:
+    """Give each job the folder of its sweep as the launching command has it: from a job's settings another may follow.
+
+    Args:
+        config: Of the launching command, with Hydra's part; Hydra composes jobs by it.
+    """
+    folder = str(config.hydra.sweep.dir)
+    with read_write(config.hydra):
+        config.hydra.sweep.dir = folder
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
 
 
 def warn_of_early_signals(launcher: DictConfig) -> None:
@@ -140,6 +156,8 @@ def check_sweep(config: DictConfig) -> None:
         if isinstance(name := config.hydra.get(part), str):
             raise UserError(f"hydra.{part} is {name}, expected an option: hydra/{part}={name}")
     check_own_folder(as_told(config.hydra.overrides.hydra), in_sweep=True)
+    check_is_of_all(config)
+    check_names(config)
     check_place("hydra.sweep.dir", config)
     check_output(config)
     if own_seat().size > 1 and is_search(config.hydra.sweeper):
@@ -165,6 +183,19 @@ def check_not_empty(told: list[str], jobs: list[list[str]] | None) -> None:
             f"this sweep has no job: {empty} comes to no value (glob(...) chooses options of a config group; files and "
             "folders are told one by one, NAME=A,B)"
         )
+
+
+def check_names(config: DictConfig, jobs: Sequence[list[str]] = ()) -> None:
+    """Check the name of a run, and those that jobs of a sweep are told; commands that train have one.
+
+    Args:
+        config: Of the command.
+        jobs: What each is told.
+    """
+    if "name" in config:
+        check_name(OmegaConf.select(config, "name"))
+    for told in dict.fromkeys(one for job in jobs for one in job if one.startswith("name=")):
+        check_name(told.partition("=")[2].strip("'\""))
 
 
 def check_place(name: str, config: DictConfig) -> None:

@@ -14,10 +14,11 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from kd_lightning.apps.arguments import told_by
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.grids import jobs_of_grid
 from kd_lightning.apps.command_line.jobs import FINISHED, KILLED, REFUSED, RUNNING, error_of, state_of
-from kd_lightning.apps.command_line.notes import OF_A_SWEEP, RefusedJob, begun_jobs, overrides_of, refused_jobs, told_by
+from kd_lightning.apps.command_line.notes import OF_A_SWEEP, RefusedJob, begun_jobs, overrides_of, refused_jobs
 
 NOT_STARTED = "not started"
 
@@ -77,10 +78,10 @@ class Sweep:
         return bool(self._begun() or self._refused_jobs())
 
     def _refused_jobs(self) -> list[RefusedJob]:
-        return refused_jobs(self.folder, self.config.get("name", ""), self.planned)
+        return refused_jobs(self.folder, self.planned)
 
     def _begun(self) -> list[Path]:
-        return begun_jobs(self.folder, self.config.get("name", ""), self.planned, self.began)
+        return begun_jobs(self.folder, self.planned, self.began)
 
     @cached_property
     def planned(self) -> list[list[str]] | None:
@@ -104,9 +105,7 @@ class Sweep:
         state, ended = state_of(folder), self.ended.get(tuple(told), "")
         if ended and state in (RUNNING, FINISHED) and result_of_job(folder) is None:
             state = KILLED  # before it could say that it runs, too
-        inside = folder.is_relative_to(self.folder)  # not of another experiment's
-        name = str(folder.relative_to(self.folder)) if inside else folder.name
-        return Job(name, told, state, error_of(folder) or ended)
+        return Job(str(folder.relative_to(self.folder)), told, state, error_of(folder) or ended)
 
     def remove_notes(self, whose_ever: bool = False) -> None:
         """Take the notes away of jobs that were refused their folders.

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from kd_lightning.apps.arguments import as_told
+from kd_lightning.apps.arguments import name_of, told_by
 from kd_lightning.apps.fits.build import build, learns_from_teachers
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.config_hash import OF_A_SEED, changes_result, is_place
@@ -115,7 +115,7 @@ def run_id(shown: Shown) -> str:
 def run_settings(node: Config, cfg: Config, shown: Shown) -> Config:
     """Return what a ``WandbRun`` is told beside its own settings."""
     system = [cfg["system"]["_target_"].rpartition(".")[2]] if "system" in cfg else []
-    settings = " ".join(sorted(text for text in arguments_told() if _name(text) not in OF_A_SEED))
+    settings = " ".join(sorted(text for text in arguments_told() if name_of(text) not in OF_A_SEED))
     facts = {"stage": shown.stage, "identity": shown.identity, "folder": str(shown.folder)}
     facts |= {"settings": settings, "series": f"{shown.stage} {settings}".strip()}
     return {
@@ -154,13 +154,9 @@ def settings_told() -> str:
 
 def arguments_told() -> list[str]:
     """Return the arguments of the command without those on which no result depends: places, hardware, loggers."""
-    told = as_told(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    told = told_by(HydraConfig.get()) if HydraConfig.initialized() else []
     told = [argument.replace("${", "{") for argument in told]  # a logger's settings are resolved once more
-    return [argument for argument in told if changes_result(argument) and not is_place(_name(argument))]
-
-
-def _name(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0]
+    return [argument for argument in told if changes_result(argument) and not is_place(name_of(argument))]
 
 
 def group() -> str:

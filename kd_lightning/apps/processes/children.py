@@ -9,8 +9,9 @@ import time
 from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from kd_lightning.apps.arguments import as_told
+from kd_lightning.apps.arguments import as_told, quoted, told_by
 from kd_lightning.apps.processes.seat import ADDRESS, RANK, SIZE
 from kd_lightning.errors import UserError
 
@@ -28,11 +29,12 @@ def command_of_job() -> list[str]:
     return [
         *(sys.executable, "-m", f"kd_lightning.{now.job.config_name}"),
         *(part for path in own for part in ("--config-dir", path.removeprefix("file://"))),
-        *as_told(now.overrides.task),
+        *told_by(now),
         *(override for override in as_told(now.overrides.hydra) if override.startswith("hydra.searchpath=")),
         "skip_finished=false",  # the first has looked
         "hydra.mode=RUN",
-        f"hydra.run.dir='{now.runtime.output_dir}'",
+        f"hydra.run.dir={quoted(now.runtime.output_dir)}",
+        *([] if OmegaConf.is_missing(now.job, "num") else [f"hydra.job.num={now.job.num}"]),  # arguments may name it
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kd_lightning.apps.arguments import name_of
+from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.command_line.jobs import ELSEWHERE
 from kd_lightning.apps.reports.noted import arguments_of, cwd_of, read_yaml, runtime_of
 from kd_lightning.apps.results.roles import ROLES
 from kd_lightning.apps.settings.config import Config
@@ -55,8 +59,7 @@ class Run:
     @property
     def told(self) -> frozenset[str]:
         """The settings, config groups or packages that the run was told on the command line."""
-        names = [argument.lstrip("+~").partition("=")[0] for argument in self.overrides or ()]
-        return frozenset(name.rpartition("@")[2] for name in names)
+        return frozenset(name_of(argument).rpartition("@")[2] for argument in self.overrides or ())
 
     @property
     def began_in(self) -> Path:
@@ -85,7 +88,7 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     read is one line, and the others count: one job that a full disk has damaged should not hide the rest of a sweep.
 
     Args:
-        folders: Where to look, at any depth; of a sweep whose jobs have other names, also under these.
+        folders: Where to look, at any depth; of a job that was skipped, also where its results are.
     """
     runs: dict[Path, Run] = {}
     damaged: dict[Path, str] = {}
@@ -114,21 +117,12 @@ def _read_run(path: Path) -> Run:
 
 
 def _summaries(folder: Path) -> Iterator[Path]:
-    for place in sweep_folders(folder):
-        for path in files_named("summary.json", place):
-            if path.parent.name != "pretrain" or not (path.parent.parent / "summary.json").exists():
-                yield path
-
-
-def sweep_folders(folder: Path) -> list[Path]:
-    """Return the folders of a sweep's jobs: its own, and where the experiment is swept over, those of the others."""
-    try:
-        by_name = "/${name}/" in str(read_yaml(folder / "multirun.yaml")["hydra"]["sweep"]["dir"])
-    except (UserError, KeyError, TypeError):
-        return [folder]
-    own = folder.absolute()
-    others = sorted(set(own.parent.parent.glob(f"*/{own.name}")) - {own}) if by_name else []
-    return [folder, *[other for other in others if other.is_dir()]]
+    for path in files_named("summary.json", folder):
+        if path.parent.name != "pretrain" or not (path.parent.parent / "summary.json").exists():
+            yield path
+    for path in files_named(ELSEWHERE, folder):
+        if (run := result_of_job(path.parent)) is not None:
+            yield Path(os.path.normpath(run), "summary.json")
 
 
 def read_summary(path: Path) -> Config:

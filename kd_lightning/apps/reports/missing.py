@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kd_lightning.apps.command_line.finished import result_of_job
+from kd_lightning.apps.arguments import name_of
+from kd_lightning.apps.command_line.finished import noted_elsewhere, result_of_job
 from kd_lightning.apps.command_line.going_on import ADDS, TOLD, is_search, more_to_tell
-from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.grids import jobs_of_grid, swept
 from kd_lightning.apps.command_line.jobs import (
     BUSY,
     CRASHED,
@@ -30,7 +32,8 @@ from kd_lightning.apps.settings.config_hash import changes_result
 from kd_lightning.errors import UserError
 from kd_lightning.files import files_named, last_change
 
-Arguments = frozenset[str]
+Asked = tuple[str, frozenset[str]]
+"""A command, and the arguments on which its result depends."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,16 @@ class RecordedSweep:
         folder: Its folder.
         jobs: The folders of its jobs that have begun, in their order.
         told: The arguments of each of its jobs, in their order; None if they are not known before.
+        command: Of the sweep.
+        differ: The names of the settings in which they differ.
         searches: Whether they follow from results: none in particular is missing that has not begun.
     """
 
     folder: Path
     jobs: list[Path]
     told: list[list[str]] | None
+    command: str
+    differ: list[str]
     searches: bool = False
 
 
@@ -56,20 +63,20 @@ class Lacking:
 
     Args:
         line: What is said of it.
-        told: Its arguments on which a result depends; None if they are not known.
+        asked: What it was asked for; None if that is not known.
         begun: Whether it has trained, or tried: what was left to another attempt has not.
     """
 
     line: str
-    told: Arguments | None = None
+    asked: Asked | None = None
     begun: bool = True
 
 
 def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]) -> list[str]:
     """Return a line for each job or run that has no result, and for each file that could not be read.
 
-    A job is not missing if another run has finished since whose arguments have the same result, in whatever folder; of
-    several attempts at one result, the last that has begun is told.
+    A job is not missing if another run has finished since whose command and arguments have the same result, in whatever
+    folder; of several attempts at one result, the last that has begun is told.
 
     Args:
         folders: Where to look for sweeps.
@@ -77,45 +84,56 @@ def missing(folders: Sequence[Path], runs: Sequence[Run], damaged: Sequence[str]
         damaged: What was said of files that could not be read.
     """
     by_folder = {run.folder.resolve(): run for run in runs}
-    done = {_counted(run.overrides) for run in runs if run.finished and run.overrides is not None}
+    done = {_asked(run.folder, run.overrides) for run in runs if run.finished}
     found, unread = sweeps(folders)
     lacking = [one for sweep in found for one in _of_sweep(sweep, by_folder, done, damaged)]
     of_sweeps = {job.resolve() for sweep in found for job in sweep.jobs}
     for run in runs:
-        told = None if run.overrides is None else _counted(run.overrides)
-        if not (run.finished or run.folder.resolve() in of_sweeps or told in done):
-            lacking.append(Lacking(f"{run.folder}: {state(run.folder, run)}", told))
-    last = {one.told: one for one in sorted(lacking, key=lambda one: one.begun) if one.told is not None}
-    lines = [one.line for one in lacking if one.told is None or last[one.told] is one]
+        asked = _asked(run.folder, run.overrides)
+        if not (run.finished or run.folder.resolve() in of_sweeps or (asked and asked in done)):
+            lacking.append(Lacking(f"{run.folder}: {state(run.folder, run)}", asked))
+    last = {one.asked: one for one in sorted(lacking, key=lambda one: one.begun) if one.asked is not None}
+    lines = [one.line for one in lacking if one.asked is None or last[one.asked] is one]
     return [*lines, *damaged, *unread]
 
 
 def _of_sweep(
-    sweep: RecordedSweep, runs: dict[Path, Run], done: set[Arguments], damaged: Sequence[str]
+    sweep: RecordedSweep, runs: dict[Path, Run], done: set[Asked | None], damaged: Sequence[str]
 ) -> Iterator[Lacking]:
     """Yield each job of a sweep that has no result; all as one, if none has begun. Of what is damaged it is said."""
     started = {folder: arguments_of(folder) for folder in sweep.jobs}
     for folder, told in started.items():
         run = runs.get(folder.resolve())
         has_result = result_of_job(folder) is not None or (run is not None and run.finished)
-        counted = None if told is None else _counted(told)
+        asked = _asked(folder, told, sweep.command)
         is_told = any(line.startswith(f"{folder}/") for line in damaged)
-        if not (has_result or is_told or counted in done):
+        if not (has_result or is_told or (asked and asked in done)):
             line = f"{folder}{_shown(sweep, told)}: {state(folder, run, sweep)}"
-            yield Lacking(line, counted, begun=not error_of(folder).startswith(BUSY))
+            yield Lacking(line, asked, begun=not error_of(folder).startswith(BUSY))
     begun = [told for told in started.values() if told is not None]
     planned = [(i, told) for i, told in enumerate(map(frozenset, sweep.told or ())) if told not in begun]
-    lacking = [(i, told) for i, told in planned if _counted(told) not in done]
+    lacking = [(i, told) for i, told in planned if _counted(sweep.command, told) not in done]
     if lacking and len(lacking) == len(sweep.told or ()):
         yield Lacking(f"{sweep.folder}: none of its {len(lacking)} jobs has begun")
         return
     for i, told in lacking:
-        yield Lacking(f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started", _counted(told), begun=False)
+        asked = _counted(sweep.command, told)
+        yield Lacking(f"{sweep.folder}, job {i}{_shown(sweep, told)}: never started", asked, begun=False)
 
 
-def _counted(told: Arguments) -> Arguments:
-    """Return the arguments that a result depends on."""
-    return frozenset(argument for argument in told if changes_result(argument))
+def _asked(folder: Path, told: frozenset[str] | None, command: str = "") -> Asked | None:
+    """Return what the job of a folder was asked for, None if that is not known.
+
+    Args:
+        folder: The job's.
+        told: Its arguments.
+        command: Of its sweep, where it has not noted its own.
+    """
+    return None if told is None else _counted(known_command(folder) or command, told)
+
+
+def _counted(command: str, told: frozenset[str]) -> Asked:
+    return command, frozenset(filter(changes_result, told))
 
 
 def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> str:
@@ -132,6 +150,8 @@ def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> 
         return own.get(how, error if how in (REFUSED, BUSY, CRASHED) else f"failed: {error}")
     if how in (RUNNING, KILLED):
         return "running" if how == RUNNING else f"killed; {goes_on}"
+    if (elsewhere := noted_elsewhere(folder)) is not None:
+        return f"had finished in {os.path.normpath(elsewhere)}, where no result is any more"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(map(last_change, folder.iterdir()))
@@ -161,23 +181,19 @@ def sweeps(folders: Sequence[Path]) -> tuple[list[RecordedSweep], list[str]]:
 def _sweep(file: Path) -> RecordedSweep | None:
     """Return the sweep of a file, unless its command writes no summaries."""
     config = read_yaml(file)
-    hydra, name = config["hydra"], config.get("name", "")
+    hydra = config["hydra"]
     if hydra["job"]["config_name"] not in TOLD:
         return None
     sweeper = hydra.get("sweeper") or {}
-    if "$" in str(name):  # by which its folder is called, and those beside it of others
-        name = file.parents[1].name
     told = jobs_of_grid(sweeper, hydra["overrides"]["task"])
-    found = job_folders(file.parent, name, 0.0, told)
+    found = job_folders(file.parent)
     jobs = [job for job in found if known_command(job) in (None, *TOLD)]  # others predict in its folder
-    return RecordedSweep(file.parent, jobs, told, is_search(sweeper))
+    differ = swept(sweeper, hydra["overrides"]["task"])
+    return RecordedSweep(file.parent, jobs, told, hydra["job"]["config_name"], differ, is_search(sweeper))
 
 
-def _shown(sweep: RecordedSweep, told: Arguments | None) -> str:
+def _shown(sweep: RecordedSweep, told: frozenset[str] | None) -> str:
     """Return what a job was told that other jobs of the sweep were not, in brackets."""
-    if told is None or not sweep.told:
-        return ""
-    shared = frozenset.intersection(*map(frozenset, sweep.told))
-    order = [override.partition("=")[0] for override in sweep.told[0]]
-    own = [override for name in order for override in told - shared if override.partition("=")[0] == name]
+    shared = frozenset.intersection(*map(frozenset, sweep.told)) if sweep.told else frozenset()
+    own = [one for name in sweep.differ for one in (told or shared) - shared if name_of(one) == name]
     return f" ({' '.join(own)})" if own else ""

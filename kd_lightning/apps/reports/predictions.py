@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from kd_lightning.apps.reports.collect import Run
 from kd_lightning.apps.reports.group import Group
-from kd_lightning.apps.reports.noted import began_in, read_yaml
+from kd_lightning.apps.results.predicted import PREDICTED, Predicted
 from kd_lightning.errors import UserError, first_line
 from kd_lightning.files import files_named, last_change
 
@@ -30,8 +29,8 @@ Predictions = dict[Split, dict[tuple[str, str], dict[int, pd.DataFrame]]]
 def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predictions, list[str]]:
     """Return the predictions of the groups' students and baselines, and what could not be read.
 
-    The commands that wrote them are found by what Hydra notes of each, their models by the folders of the runs. Of two
-    that wrote one file, the later counts. Only tables with labels tell who is right.
+    The commands that wrote them are found by what each has noted, their models by the folders of the runs. Of two that
+    wrote one file, the later counts. Only tables with labels tell who is right.
 
     Args:
         folders: Where the commands ran, at any depth.
@@ -82,28 +81,20 @@ def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
 
 def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     """Return file -> folder of the model, of all tables that kd-predict has written, and what could not be read."""
-    composed = (path for folder in folders for path in files_named("config.yaml", folder))
-    noted = {path.resolve() for path in composed if path.parent.name == ".hydra"}
+    noted = {path.resolve() for folder in folders for path in files_named(PREDICTED, folder)}
     found: dict[Path, Path] = {}
     lines = []
-    for written, path in sorted((last_change(path), path) for path in noted):
+    for written, note in sorted((last_change(note), note) for note in noted):
         if not written:
             continue
-        own = path.parents[1]
         try:
-            told = OmegaConf.create(read_yaml(path))
-            is_ours = {"run", "split", "format"} <= {*told} and told.get("run") is not None
-            start = began_in(own) if is_ours else own
+            told = Predicted.read(note)
         except UserError as error:
-            lines.append(f"{error}: if these are predictions, they are left out")
+            lines.append(f"{error}: its predictions are left out")
             continue
-        if is_ours and told["format"] == "csv":
-            output = own if told["output"] is None else start / str(told["output"])  # a number may be a name
-            name = "*" if told["file"] is None else Path(str(told["file"])).stem
-            files = [file.resolve() for file in sorted(output.glob(f"*-{name}.csv"))]
-            if output != own:  # where other commands write, too
-                files = [file for file in files if last_change(file) >= written]
-            found |= dict.fromkeys(files, (start / str(told["run"])).resolve())
+        tables = [file for file in told.files if file.suffix == ".csv" and file.is_file()]
+        own = note.parents[1]  # elsewhere, what is older is another command's
+        found |= {file: told.model for file in tables if file.parent == own or last_change(file) >= told.since}
     return found, lines
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from kd_lightning.apps.arguments import name_of, told_by
 from kd_lightning.apps.command_line.finished import result_of_job
 from kd_lightning.apps.command_line.going_on import is_search
-from kd_lightning.apps.command_line.grids import jobs_of_grid
+from kd_lightning.apps.command_line.grids import jobs_of_grid, swept
 from kd_lightning.apps.command_line.jobs import FINISHED, state_of
-from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of, told_by
+from kd_lightning.apps.command_line.notes import begun_jobs, overrides_of
 from kd_lightning.apps.command_line.one_line import os_error
-from kd_lightning.apps.command_line.search_space import drawn
 from kd_lightning.apps.processes.seat import own_seat
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ class SweepTable(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         planned = jobs_of_grid(config.hydra.sweeper, told_by(config.hydra))
-        told = summaries([job for job in begun_jobs(folder, config.name, planned) if state_of(job) == FINISHED])
+        told = summaries([job for job in begun_jobs(folder, planned) if state_of(job) == FINISHED])
         what, own = "averages of the sweep", set[str]()
         if is_search(config.hydra.sweeper):
             what = "averages of these trials, the best first"
             lowest = "minimize" in str(config.hydra.sweeper.get("direction")).lower()
             told.sort(key=partial(_from_best, lowest))
-            told_each = [one for job in told for one in job.overrides]
-            own = drawn(config.hydra.sweeper, told_by(config.hydra), told_each)
+            differ = swept(config.hydra.sweeper, told_by(config.hydra))
+            own = {one for job in told for one in job.overrides if name_of(one) in differ}
         header, rows = sweep_rows(told, planned or [], own)
         if rows:
             show_table(f"{what} ({folder / 'report.md'})", header, rows)

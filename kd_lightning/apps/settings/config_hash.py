@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kd_lightning.apps.arguments import name_of
+
 NOT_OF_THE_RESULT = frozenset(
     {"accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps", "profiler", "compile"}
 )
@@ -50,7 +52,7 @@ def changes_result(argument: str) -> bool:
         >>> [changes_result(one) for one in ("encoder@teacher.encoder=tiny", "accelerator@teacher.trainer=ddp")]
         [True, False]
     """
-    group, _, package = argument.lstrip("+~").partition("=")[0].partition("@")
+    group, _, package = name_of(argument).partition("@")
     parts = re.split("[./]", package or group)
     apart = group.partition("/")[0] in ("accelerator", "hydra") or parts[0] == "hydra"
     return not (apart or any(part in LEFT_OUT.get(of, ()) for of, part in zip(["", *parts], parts, strict=False)))

@@ -10,9 +10,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.arguments import as_told
+from kd_lightning.apps.arguments import as_told, told_by
 from kd_lightning.apps.settings.first_stage import first_stage
 from kd_lightning.apps.settings.hardware import check_compiler, check_precision
+from kd_lightning.apps.settings.names import check_apart, numbers_to_names
 from kd_lightning.apps.settings.paths import check_folder, make_absolute
 from kd_lightning.apps.settings.stage_checks import check_changes, check_keys, check_stages
 from kd_lightning.apps.settings.stages import OF_A_FIT, WHERE_TUNED, listed, students
@@ -65,9 +66,6 @@ NUMBERS = (
 NO_NUMBER = ("encoder.dropout", "trainer.gradient_clip_val")
 """Those of them that may be null."""
 
-NAMES = ("run", "output", "file", "paths.output", "paths.store", "paths.cache", "data.root")
-"""Settings that are files or folders, where a number is a name: ``run=0`` of a sweep's job."""
-
 BOOLEANS = (
     "skip_finished", "baseline", "compile",
     "student.per_teacher", "batching.single_task", "encoder.sparse", "trainer.compile",
@@ -101,16 +99,19 @@ def check_early(cfg: DictConfig) -> None:
         warn_of_overridden(plain, _arguments())
     for name in ("output", "store", "cache"):
         check_folder(f"paths.{name}", OmegaConf.select(cfg, f"paths.{name}", default="."))
+    if "name" in cfg:
+        check_apart(cfg)
     make_absolute(cfg)
 
 
 def resolve(cfg: DictConfig) -> None:
-    """Put the values in the place of what stands for them in a configuration.
+    """Put the values in the place of what stands for them in a configuration, and names in that of numbers.
 
     Raises:
         UserError: If one is missing, or cannot be resolved.
     """
     try:
+        numbers_to_names(cfg)
         missing = sorted(OmegaConf.missing_keys(cfg))  # it resolves, too
         if missing:
             raise UserError(f"{missing[0]} has no value: give {missing[0]}=VALUE")
@@ -120,16 +121,13 @@ def resolve(cfg: DictConfig) -> None:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(first_line(cause).removeprefix("UserError raised while resolving interpolation: ")) from error
-    for name in NAMES:
-        if is_whole(number := OmegaConf.select(cfg, name), 0):
-            OmegaConf.update(cfg, name, str(number))
 
 
 def _arguments() -> list[str]:
     """Return the arguments of the command, as Hydra has them."""
     if not HydraConfig.initialized():
         return []
-    return as_told(HydraConfig.get().overrides.task)
+    return told_by(HydraConfig.get())
 
 
 def _places(cfg: DictConfig) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kd_lightning.apps.arguments import name_of
 from kd_lightning.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -60,12 +61,12 @@ def check_own_folder(arguments: Sequence[str], in_sweep: bool) -> None:
     Raises:
         UserError: If it is: its results would lie elsewhere.
     """
-    own, other = ("hydra.sweep.", "hydra.run.")[:: 1 if in_sweep else -1]
-    names = [argument.lstrip("+").partition("=")[0] for argument in arguments]
+    own, other = ("hydra.sweep.dir", "hydra.run.") if in_sweep else ("hydra.run.dir", "hydra.sweep.")
+    names = [name_of(argument) for argument in arguments]
     found = next((argument for argument, name in zip(arguments, names, strict=True) if name.startswith(other)), "")
-    if found and not any(name.startswith(own) for name in names):
+    if found and own not in names:
         whose, one = ("single runs", "a sweep") if in_sweep else ("sweeps (-m)", "a single run")
-        raise UserError(f"{found} is for {whose}: the folder of {one} is {own}dir")
+        raise UserError(f"{found} is for {whose}: the folder of {one} is {own}")
 
 
 def warn_of_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None:
@@ -78,7 +79,7 @@ def warn_of_overridden(cfg: Mapping[str, Any], arguments: Sequence[str]) -> None
     teacher = cfg.get("teacher") or {}
     members = {name: node for name, node in (teacher.get("members") or {}).items() if node is not None}
     for argument in arguments:
-        first, *path = argument.lstrip("+~").partition("=")[0].split(".")
+        first, *path = name_of(argument).split(".")
         own = [_value(node, path) for node in members.values()] if first == "teacher" and path else []
         if own and None not in own and _value(teacher, path) not in own:  # equal where it refers to it
             setting, name = ".".join(path), next(iter(members))
