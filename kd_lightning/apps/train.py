@@ -11,13 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.finished import note_elsewhere, result_of_job, skipped_by_all, where_runs_lie
+from kd_lightning.apps.command_line.finished import files_of_runs, note_elsewhere, result_of_job, skipped_by_all
 from kd_lightning.apps.command_line.going_on import LEFT_AS_IT_IS
 from kd_lightning.apps.command_line.jobs import ERROR, MARK
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
 from kd_lightning.apps.fits.fit import Fit
 from kd_lightning.apps.fits.fit_checks import check_fit, warn_of_few_steps
-from kd_lightning.apps.fits.identity import SoftTargetMap, identity_in, versions
+from kd_lightning.apps.fits.identity import IDENTITY, SoftTargetMap, identity_in, versions
 from kd_lightning.apps.fits.inputs import FitInputs, check_unlabelled, swapped_copies
 from kd_lightning.apps.fits.resume import claimed, find_checkpoint, read_checkpoint
 from kd_lightning.apps.fits.shared import Shared
@@ -82,7 +82,8 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
-    found, checkpoint = find_checkpoint(again, folder, fit.identity, where_runs_lie(cfg), in_sweep)
+    begun = files_of_runs(IDENTITY, cfg) if again == "last" else ()
+    found, checkpoint = find_checkpoint(again, folder, fit.identity, begun, in_sweep)
     if checkpoint:
         read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing
     if in_sweep and found != folder:

@@ -20,7 +20,7 @@ from kd_lightning import files
 from kd_lightning.apps import predict
 from kd_lightning.apps.command_line import finished, notes
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line.finished import finished_before, result_of_job, skipped, where_runs_lie
+from kd_lightning.apps.command_line.finished import files_of_runs, finished_before, result_of_job, skipped
 from kd_lightning.apps.command_line.jobs import NotOursError, goes_on, marked_as_running, remove_if_empty, state_of
 from kd_lightning.apps.command_line.notes import is_planned, job_folders
 from kd_lightning.apps.fits.resume import claimed
@@ -64,7 +64,9 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     now["job"] = {"config_name": "train"}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "overrides": {"task": ["seed=1"]}}))
     monkeypatch.chdir(tmp_path)
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": "outputs"}, "seed": 1})
+    cfg = OmegaConf.create(
+        {"name": "x", "paths": {"output": "outputs", "store": "outputs/store", "cache": "c"}, "seed": 1}
+    )
     for number, status in enumerate(("running", "finished")):
         folder = tmp_path / "outputs" / "x" / str(number)
         folder.mkdir(parents=True)
@@ -97,24 +99,19 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
-@pytest.mark.parametrize(
-    ("sweep", "places"),
-    [
-        (None, ["outputs/x"]),
-        ("outputs/x/sweep_1", ["outputs/x"]),
-        ("outputs/train/sweep_1", ["outputs/x", "outputs/train"]),
-        ("outputs/named", ["outputs/x", "outputs/named"]),
-        ("named/x", ["outputs/x", "named/x"]),
-        ("named", ["outputs/x", "named"]),
-    ],
-)
-def test_runs_are_looked_for_where_they_may_lie(tmp_path, monkeypatch, sweep, places):
-    """``-m name=a,b skip_finished=true``, twice: the jobs have one sweep's folder, and it is another each time."""
+@pytest.mark.parametrize("sweep", [None, "outputs/train/sweep_2", "named"])
+def test_earlier_runs_are_found_wherever_they_lie(tmp_path, monkeypatch, sweep):
+    """Of ``-m name=a,b`` under the name of the command; what lies in the store is no run, though it trained alike."""
     monkeypatch.chdir(tmp_path)
+    found = ["outputs/train/sweep_1/0", "outputs/a/2026", "outputs/deep/s/x"]
+    for place in (*found, "outputs/store/fits/x", "outputs/cache/x", "named/0", "elsewhere/0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "identity").touch()
     now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
-    found = where_runs_lie({"name": "x", "paths": {"output": "outputs"}})
-    assert [str(place.absolute().relative_to(tmp_path)) for place in found] == places
+    cfg = {"name": "a", "paths": {"output": "outputs", "store": "outputs/store", "cache": "outputs/cache"}}
+    expected = {*found, *(["named/0"] if sweep == "named" else [])}
+    assert {str(path.parent.relative_to(tmp_path)) for path in files_of_runs("identity", cfg)} == expected
 
 
 @pytest.mark.parametrize(("finds", "points"), [("9", []), ("0", ["finished_in.txt"])])
@@ -124,7 +121,9 @@ def test_a_job_that_has_its_results_points_nowhere(tmp_path, monkeypatch, finds,
     now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(ours.parent)}, "runtime": {"output_dir": str(ours)}}
     now |= {"job": {"config_name": "train"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1, "skip_finished": True})
+    cfg = OmegaConf.create(
+        {"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1, "skip_finished": True}
+    )
     summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
     for number in {"0", finds}:
         (ours.parent / number).mkdir(parents=True)
@@ -138,7 +137,7 @@ def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
     """Of a job that writes beside this one, which was refused for it: ``No such file or directory``."""
     now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1})
     summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
     for name in (".part", "done"):
         (tmp_path / "x" / name).mkdir(parents=True)
@@ -163,7 +162,7 @@ def test_what_finishes_while_one_looks_is_not_run_again(tmp_path, monkeypatch, b
     """It runs when its summary is looked for; it ends; its lock is found free, and a fit of hours begins once more."""
     now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1})
     other = tmp_path / "x" / "0"
     (other / ".hydra").mkdir(parents=True)
     (other / ".hydra" / "overrides.yaml").write_text("[]")

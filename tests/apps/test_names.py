@@ -15,7 +15,25 @@ from kd_lightning.errors import UserError
 @pytest.mark.parametrize("name", [*NAMES, *OF_HYDRA])
 @pytest.mark.parametrize(
     "text",
-    ["1_2", "2026_11_30", "0", "12", "1e3", "1.50", "1.5", "007", "-1", "-1_0", "true", "nan", "inf", "x_1", "a/b"],
+    [
+        "1_2",
+        "2026_11_30",
+        "0",
+        "12",
+        "1e3",
+        "1.50",
+        "1.5",
+        "007",
+        "-1",
+        "-1_0",
+        "true",
+        "nan",
+        "True",
+        "FALSE",
+        "inf",
+        "x_1",
+        "a/b",
+    ],
 )
 def test_a_name_is_what_was_written(name, text):
     """``kd-evaluate run=1_2`` evaluated the model in ``12``, and ``name=1.50`` wrote over ``name=1.5``."""
@@ -31,6 +49,18 @@ def test_a_name_is_what_was_written(name, text):
         ("+run=1_0", "+run='1_0'"),
         ("run='1_2'", "run='1_2'"),
         ("run=[1_2]", "run=[1_2]"),
+        ("run=1, 12", "run=1, 12"),
+        ("run=1_2 , 12", "run='1_2' , 12"),
+        ("run=choice(1_2,12)", "run=choice('1_2',12)"),
+        ("run=sort(1_2, 1_1)", "run=sort('1_2', '1_1')"),
+        ("run=range(1,3)", "run=range(1,3)"),
+        ("+soft_targets.rte=12", "+soft_targets.rte='12'"),
+        ("+soft_targets.rte=[12,13]", "+soft_targets.rte=[12,13]"),
+        ("encoder.path=1_2", "encoder.path='1_2'"),
+        ("teacher.data.root=7", "teacher.data.root='7'"),
+        ("task.rte.files.test=7", "task.rte.files.test='7'"),
+        ("data.unlabelled=3", "data.unlabelled='3'"),
+        ("batching.unlabelled=true", "batching.unlabelled=true"),
         ("output=null", "output=null"),
         ("output=", "output="),
         ("seed=1_000", "seed=1_000"),
@@ -111,7 +141,8 @@ def test_a_run_has_a_name_that_a_folder_can_have(name, said):
         ({"paths": {"store": "x"}}, ""),
         ({"name": "store"}, "name is store: runs would lie in outputs/store, which is paths.store"),
         ({"paths": {"store": "outputs/x"}}, "name is x: runs would lie in outputs/x, which is paths.store"),
-        ({"paths": {"cache": "outputs"}}, "name is x: runs would lie in outputs, which is paths.cache"),
+        ({"paths": {"store": "outputs"}}, ""),
+        ({"paths": {"output": "a/b", "cache": "."}}, ""),
     ],
 )
 def test_runs_do_not_lie_in_what_may_be_deleted(changed, said):

@@ -13,6 +13,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -199,11 +200,12 @@ def test_what_nobody_can_hold_is_not_looked_at(tmp_path, monkeypatch, subdir, is
     monkeypatch.setattr(loader, "load_sweep_config", lambda config, told: asked.extend(told) or compose(config, told))
     (tmp_path / "1").mkdir()
     jobs = [[f"seed={seed}"] for seed in (1, 2, 3)]
-    for hydra in (":", "."):
-        OmegaConf.register_new_resolver("hydra", lambda name: {"job.num": len(asked)}[name], replace=True)
-        asked.clear()
-        check_jobs(sweep(tmp_path, subdir=subdir.replace("hydra:", f"hydra{hydra}")), jobs, is_new)
-        assert asked == composed
+    OmegaConf.register_new_resolver("hydra", lambda name: {"job.num": len(asked)}[name], replace=True)
+    try:
+        check_jobs(sweep(tmp_path, subdir=subdir), jobs, is_new)
+    finally:
+        setup_globals()  # Hydra's own
+    assert asked == composed
 
 
 def test_a_job_that_cannot_be_composed_says_so_itself(tmp_path, monkeypatch):
@@ -255,25 +257,33 @@ def test_trials_are_known_by_their_number(tmp_path, named):
     [
         ("x_${seed}", "seed"),
         ("${optimizer.lr}", "optimizer.lr"),
-        ("a/${hydra.job.num}", "hydra.job.num"),
-        ("a/${hydra:job.id}", "hydra:job.id"),
+        ("a/${hydra.job.num}", "job.num"),
+        ("a/${hydra:job.id}", "job.id"),
         ("${hydra:runtime.choices.encoder}", "encoder"),
         ("${hydra.runtime.choices.encoder}_x", "encoder"),
         ("${encoder.hidden_size}", "encoder.hidden_size"),
-        ("${limit}/${paths.output}", ""),
+        ("${oc.select:seed}", "seed"),
+        ("${at:${seed}}", "seed"),
+        ("${paths.output}/${name}/sweep_${now:%S}", ""),
+        ("${limit}", ""),
         ("x_${seeds}", ""),
         ("seed", ""),
     ],
 )
 def test_a_folder_is_of_the_whole_sweep(told, name):
-    """Of a search the first trial's settings, for all; of ``${hydra:job.num}`` a folder called None."""
-    asking = sweep("s", "seed=1,2", "encoder=a,b", "optimizer.lr=interval(0,1)", "limit=3", sweeper={"n_trials": 2})
-    OmegaConf.update(asking, "hydra.overrides.hydra", ["hydra/launcher=x", f"hydra.sweep.dir={told}"])
-    says = re.escape(f"hydra.sweep.dir={told}: {name} differs between jobs, expected the folder of the whole sweep")
+    """Of a search the defaults' settings, for all; of ``${hydra:job.num}`` a folder called None."""
+    drawn = ["seed=1,2", "encoder=a,b", "optimizer.lr=interval(0,1)", "limit=3", "name=a,b"]
+    asking = sweep(told, *drawn, sweeper={"n_trials": 2})
+    says = re.escape(f"hydra.sweep.dir is {told}, and {name} differs between jobs, expected the folder of the whole")
     with pytest.raises(UserError, match=says) if name else nullcontext():
         check_is_of_all(asking)
-    OmegaConf.update(asking, "hydra.overrides.hydra", [])
-    check_is_of_all(asking)
+    OmegaConf.update(asking, "paths.output", told)
+    asking.hydra.sweep.dir = "${paths.output}/s"
+    with pytest.raises(UserError, match="expected the folder of the whole sweep") if name else nullcontext():
+        check_is_of_all(asking)
+    for more in ("paths.output=a,b", "paths=a,b"):
+        with pytest.raises(UserError, match=r"^paths\.output differs between jobs, expected one for the whole sweep$"):
+            check_is_of_all(sweep("s", more))
 
 
 @pytest.mark.parametrize("folder", ["s", "it's", "2026_11", "a b,c=d", "x\\", "${paths.output}/s"])

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -707,16 +709,50 @@ def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
     assert _written([there]) == ({there / "own" / table.name: there / "b"}, []), "nobody else writes there"
 
 
-def test_jobs_of_a_sweep_write_no_table_over_each_others(tmp_path):
+def test_a_folder_keeps_what_was_predicted_there(tmp_path):
+    """``split=validation``, then ``split=train`` in its folder: the report knew the second table alone."""
+    validation, train = (tmp_path / f"rte-{split}.csv" for split in ("validation", "train"))
+    for table in (validation, train):
+        note_predicted(tmp_path, tmp_path / "a", [table])
+        table.touch()
+    assert _written([tmp_path])[0] == {validation: tmp_path / "a", train: tmp_path / "a"}
+    note_predicted(tmp_path, tmp_path / "b", [train])
+    assert _written([tmp_path])[0] == {train: tmp_path / "b"}, "of another model nothing is left there"
+
+
+def test_jobs_of_a_sweep_write_no_table_over_each_others(tmp_path, monkeypatch):
     """``kd-predict -m run=A,B output=FOLDER``: the table of the last, told with a word, "replaced"."""
-    jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
-    note_predicted(jobs[1], tmp_path / "b", [tmp_path / "t.csv"], tmp_path / "sweep")
-    note_predicted(jobs[1], tmp_path / "b", [tmp_path / "t.csv"], tmp_path / "sweep")
-    note_predicted(jobs[2], tmp_path / "a", [tmp_path / "u.csv"], tmp_path / "sweep")
+    monkeypatch.chdir(tmp_path)
+    sweep = Path("sweep")
+    sweep.mkdir()
+    jobs = [tmp_path / sweep / str(number) for number in range(3)]
+    note_predicted(jobs[1], Path("b"), [Path("t.csv")], sweep)
+    note_predicted(jobs[1], Path("b"), [Path("t.csv")], sweep)
+    note_predicted(jobs[2], Path("a"), [Path("u.csv")], sweep)
+    note_predicted(jobs[0], Path("a"), [Path("w.csv")], sweep)
+    before = (jobs[0] / ".hydra" / PREDICTED).read_text()
     with pytest.raises(UserError, match=r"t.csv is written by another job of this sweep \(.*/1\): with output='FOLD"):
-        note_predicted(jobs[0], tmp_path / "a", [tmp_path / "t.csv", tmp_path / "v.csv"], tmp_path / "sweep")
-    assert not (jobs[0] / ".hydra" / PREDICTED).exists(), "a report would take the other's table for its own"
-    note_predicted(jobs[0], tmp_path / "a", [tmp_path / "t.csv"])
+        note_predicted(jobs[0], Path("a"), [Path("v.csv"), Path("t.csv")], sweep)
+    assert (jobs[0] / ".hydra" / PREDICTED).read_text() == before, "what it has written before is its own"
+    note_predicted(jobs[0], Path("a"), [Path("t.csv")])
+    (sweep / "multirun.yaml").touch()
+    os.utime(sweep / "multirun.yaml", (2e9, 2e9))
+    note_predicted(jobs[2], Path("a"), [Path("t.csv")], sweep)
+
+
+def test_of_jobs_that_begin_together_one_writes(tmp_path):
+    """In one tick of the clock: each took itself for the first, or for the second."""
+
+    def take(number):
+        with suppress(UserError):
+            note_predicted(tmp_path / str(number), tmp_path / "a", [tmp_path / "t.csv"], tmp_path)
+            return number
+
+    for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            took = [number for number in pool.map(take, range(4)) if number is not None]
+        assert len(took) == 1
+        shutil.rmtree(tmp_path / str(took[0]))
 
 
 def test_damaged_predictions_are_told(tmp_path, capsys):
@@ -772,6 +808,9 @@ def test_runs_of_jobs_that_were_skipped_count(tmp_path):
     (found,) = collect([tmp_path / "again"])[0]
     assert (found.folder, found.finished) == (first, True)
     assert len(collect([tmp_path])[0]) == 1, "once"
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "link").symlink_to(tmp_path / "again")
+    assert collect([tmp_path / "deep" / "er" / "link"])[0][0].folder == first
     shutil.rmtree(tmp_path / "first")
     assert collect([tmp_path])[0] == []
     assert state(tmp_path / "again" / "0", None) == f"had finished in {first}, where no result is any more"

@@ -27,12 +27,12 @@ def search(tmp_path, monkeypatch):
     options = {"distill_loss": ["kl", "soft_ce"], "encoder": ["tiny"]}
 
     def compose(config, told):
-        if any(one.startswith("data.limit=") for one in told):
-            raise ConfigCompositionException("a new one needs a +")
+        if any(one.startswith("++encoder=") for one in told):
+            raise ConfigCompositionException("a group has options")
         own = OmegaConf.create(
             {"name": "x", "seed": 1, "optimizer": {"lr": 1e-4}, "scheduler": "constant", "hydra": {}}
         )
-        return OmegaConf.merge(own, OmegaConf.from_dotlist(told))
+        return OmegaConf.merge(own, OmegaConf.from_dotlist([one.lstrip("+") for one in told]))
 
     loader = SimpleNamespace(get_group_options=lambda group, **hydra: options.get(group, []), load_sweep_config=compose)
     monkeypatch.setattr(GlobalHydra, "instance", lambda: SimpleNamespace(config_loader=lambda: loader))
@@ -123,7 +123,15 @@ def test_a_setting_counts_as_it_was_told(search, study):
     check_study(search("name='x_${seed}'", LR, study_name="own"))
 
 
-@pytest.mark.parametrize(("told", "said"), [("seed=1", ""), ("scheduler=constant", ""), ("seed=2", "without seed=2:")])
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("seed=1", ""),
+        ("scheduler=constant", ""),
+        ("+data.limit=64", "without data.limit=64:"),
+        ("seed=2", "without seed=2:"),
+    ],
+)
 def test_a_default_may_be_told(search, study, told, said):
     """``seed=1``, which it is without a word: its scores were "not to be compared" with themselves."""
     own = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
@@ -135,6 +143,19 @@ def test_a_default_may_be_told(search, study, told, said):
         own.tell(asked, 0.5)
     with pytest.raises(UserError, match=said) if said else nullcontext():
         check_study(search("name=x", told, LR, study_name="own"))
+
+
+def test_what_an_option_brings_is_not_known(search, study):
+    """``experiment=a,b``: of each recipe the default is another, and that of none of them says nothing."""
+    own = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
+    asked = own.ask()
+    asked.suggest_categorical("distill_loss", ["kl", "soft_ce"])
+    for name, value in {"name": "x", "seed": "1"}.items():
+        asked.set_user_attr(name, value)
+    own.tell(asked, 0.5)
+    told = ["name=x", "distill_loss=choice(kl,soft_ce)"]
+    with pytest.raises(UserError, match="with seed=1:"):
+        check_study(search(*told, study_name="own"))
 
 
 def test_a_study_is_of_one_command(search, study):

@@ -146,7 +146,7 @@ def test_teachers_and_students_are_not_confused(kd):
     ("override", "message"),
     [
         ("+soft_targets.animals.unlabelled=x", "names the split unlabelled, which is not trained: train is"),
-        ("+soft_targets.animals.train=3", "soft_targets.animals.train is 3, expected a folder"),
+        ("+soft_targets.animals={train: 3}", "soft_targets.animals.train is 3, expected a folder"),
         ("soft_targets=x", r"soft_targets is 'x', expected a folder per task: \+soft_targets.TASK=FOLDER"),
     ],
 )
@@ -493,7 +493,7 @@ def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     (scratch / "last.ckpt").touch()
     (run / "checkpoints").symlink_to(scratch)
     (run / "identity").write_text("abc")
-    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", [tmp_path / "x"])
+    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", [])
     assert found == (run, run / "checkpoints" / "last.ckpt")
 
 

@@ -75,12 +75,17 @@ def told_in_one_line(
             check(folder)
             yield
     except UserError as error:
+        if own_seat().leads and not isinstance(error, NotOursError):  # else the log is another's
+            _add_to_log(str(error))
         print(f"kd-{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if isinstance(error, BrokenPipeError) or "HYDRA_FULL_ERROR" in os.environ:
             raise
-        print(f"kd-{name}: error: {os_error(error)}{_after_room(name, error)}", file=sys.stderr)
+        message = os_error(error) + _after_room(name, error)
+        if own_seat().leads:
+            _add_to_log(message)
+        print(f"kd-{name}: error: {message}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -95,16 +95,14 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     now, own = HydraConfig.get(), config_hash(plain)
-    places = where_runs_lie(plain)
     ours = Path(now.runtime.output_dir).absolute()
-    found = {path.absolute() for place in places for path in files_named("summary.json", place)}
-    found.add(ours / "summary.json")
+    found = files_of_runs("summary.json", plain) | {ours / "summary.json"}
     paths = sorted(found, key=lambda path: (path.parent != ours, path))  # its own results first
     summaries = {path.parent: read_summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
     if done := _finished_one(alike):
         return done
-    begun = dict.fromkeys([*alike, *_begun_alike(places, now.job.config_name, told_by(now))])
+    begun = dict.fromkeys([*alike, *_begun_alike(files_of_runs(MARK, plain), now.job.config_name, told_by(now))])
     for folder in begun:
         if folder != ours and (_is_trained(folder) or (goes_on(folder) and not _is_later(folder, ours))):
             raise RunsElsewhereError(
@@ -115,18 +113,18 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     return _finished_one({folder: summary for folder, summary in since.items() if summary.get("config_hash") == own})
 
 
-def where_runs_lie(cfg: Mapping[str, Any]) -> list[Path]:
-    """Return the folders in which earlier runs are looked for: of the experiment, and of a sweep and those before it.
+def files_of_runs(name: str, cfg: Mapping[str, Any]) -> set[Path]:
+    """Return the files of a name in earlier runs: of any under ``paths.output``, and of the sweep, if this is a job.
 
     Args:
+        name: Of the files.
         cfg: The configuration of a job.
     """
-    found, now = [Path(cfg["paths"]["output"], cfg["name"])], HydraConfig.get()
+    now, paths = HydraConfig.get(), cfg["paths"]
+    found = {*files_named(name, Path(paths["output"]), but=(paths["store"], paths["cache"]))}
     if now.mode is RunMode.MULTIRUN:
-        sweep = Path(now.sweep.dir).absolute()
-        by_default = found[0].parent.absolute() in sweep.parent.parents  # its place is that of sweeps of its name
-        found.append(sweep.parent if by_default else sweep)
-    return [found[0], *(place for place in found[1:] if place != found[0].absolute())]
+        found.update(files_named(name, Path(now.sweep.dir)))
+    return {path.absolute() for path in found}
 
 
 def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] | None:
@@ -135,9 +133,8 @@ def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] 
     return next(found, None)
 
 
-def _begun_alike(places: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:
+def _begun_alike(marks: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:
     """Yield the folders of a command's jobs that were told the same, and may not have written yet what they are."""
-    marks = {path.absolute() for place in places for path in files_named(MARK, place)}
     counted = set(filter(changes_result, told))
     for folder in sorted(path.parent for path in marks):
         with if_told():

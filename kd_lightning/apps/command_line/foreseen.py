@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.apps.arguments import as_told, told_by
+from kd_lightning.apps.arguments import told_by
 from kd_lightning.apps.command_line.going_on import is_search
 from kd_lightning.apps.command_line.grids import swept
 from kd_lightning.apps.command_line.jobs import choose_another
@@ -28,8 +28,8 @@ NUMBER = "${hydra.job.num}"
 IS_NUMBER = r"\$\{hydra[.:]job\.num\}"
 """In how a job's folder is told."""
 
-REFERENCE = r"\$\{(?:hydra[.:]runtime\.choices\.)?([\w.:@/-]+)\}"
-"""In how a folder is told: the name of a setting, or of a config group."""
+REFERENCE = r"\$\{([^{}]*)\}"
+"""In how a folder is told: what stands for a value."""
 
 
 def check_jobs(config: DictConfig, jobs: list[list[str]] | None, is_new: bool = False) -> None:
@@ -75,7 +75,7 @@ def _trial_like(subdir: str, folder: Path) -> Path | None:
 
 
 def check_is_of_all(config: DictConfig) -> None:
-    """Check that the folder which a sweep is told does not follow from what differs between its jobs.
+    """Check that the folder of a sweep does not follow from what differs between its jobs, but for their names.
 
     Args:
         config: Of the launching command, with Hydra's part.
@@ -83,14 +83,18 @@ def check_is_of_all(config: DictConfig) -> None:
     Raises:
         UserError: If it does.
     """
-    hydra = config.hydra
-    told = next((one for one in reversed(as_told(hydra.overrides.hydra)) if one.startswith("hydra.sweep.dir=")), "")
-    of_jobs = {"hydra.job.num", "hydra:job.num", "hydra.job.id", "hydra:job.id", *swept(hydra.sweeper, told_by(hydra))}
-    for name in re.findall(REFERENCE, told):
-        if any(name == one or name.startswith(f"{one}.") for one in of_jobs):
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    output = str((plain.get("paths") or {}).get("output"))
+    told = str(plain["hydra"]["sweep"]["dir"]).replace("${paths.output}", output)
+    differ = {"job.num", "job.id", *swept(config.hydra.sweeper, told_by(config.hydra))} - {"name"}
+    if {"paths", "paths.output"} & differ:
+        raise UserError("paths.output differs between jobs, expected one for the whole sweep")
+    for name in (part for found in re.findall(REFERENCE, told) for part in re.split(r"[:,\s]", found)):
+        setting = re.sub(r"^(hydra\.)?(runtime\.choices\.)?", "", name)
+        if any(setting == one or setting.startswith(f"{one}.") for one in differ):
             raise UserError(
-                f"{told}: {name} differs between jobs, expected the folder of the whole sweep; those of its jobs are "
-                "named by hydra.sweep.subdir"
+                f"hydra.sweep.dir is {told}, and {setting} differs between jobs, expected the folder of the whole "
+                "sweep: those of its jobs are named by hydra.sweep.subdir"
             )
 
 

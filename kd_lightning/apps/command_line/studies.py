@@ -6,7 +6,7 @@ import atexit
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,8 @@ def _check_options(config: DictConfig, asked: Mapping[str, Any]) -> None:
 
     Those of folders within a group are not looked at.
     """
-    loader, told = GlobalHydra.instance().config_loader(), as_told(config.hydra.overrides.hydra)
     for name, found in asked.items():
-        group = name.partition("@")[0]
-        known = loader.get_group_options(group, config_name=config.hydra.job.config_name, overrides=told)
+        group, known = name.partition("@")[0], _options(config, name)
         parts = (part for one in getattr(found, "choices", ()) for part in str(one).strip("[]").split(","))
         named = (part.strip() for part in parts if re.fullmatch(r"[\w-]+", part.strip()) and part.strip() != "null")
         if known and (other := next((one for one in named if one not in known), "")):
@@ -93,7 +91,7 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
     if finished:
         own = told_settings([*sweeper_params(sweeper), *told_by(config.hydra)])
         each = {tuple(sorted(counted(trial.user_attrs.items()).items())): None for trial in finished}
-        others = (theirs for theirs in map(dict, each) if theirs != own and not _come_to_the_same(config, theirs, own))
+        others = (theirs for theirs in map(dict, each) if theirs != own and not _is_same(config, asked, theirs, own))
         if differs := next((difference(theirs, own) for theirs in others), ""):
             raise UserError(
                 f"the study {sweeper.study_name} has trials {differs}: its scores are not to be compared with those "
@@ -108,15 +106,38 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
             )
 
 
-def _come_to_the_same(config: DictConfig, theirs: Mapping[str, str], own: Mapping[str, str]) -> bool:
-    """Tell whether settings are the same that are told otherwise: one of them may be told what it is by default."""
-    loader = GlobalHydra.instance().config_loader()
-    told = ([f"{name}={value}" for name, value in each.items()] for each in (theirs, own))
-    try:
-        first, second = (composed_settings(loader.load_sweep_config(config, each)) for each in told)
-    except HydraException:  # what is new needs a + in front, which is not known
+def _is_same(config: DictConfig, asked: Iterable[str], theirs: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Tell whether settings are the same that are told otherwise: one of them may be told what it is by default.
+
+    Args:
+        config: Of the launching command, with Hydra's part.
+        asked: What is drawn; of an option the defaults of others may follow.
+        theirs: Settings that trials were told.
+        own: Those of the search.
+    """
+    if any(_options(config, name) for name in asked):
         return False
-    return first == second
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        each = [
+            loader.load_sweep_config(
+                config, [f"{'' if _options(config, name) else '++'}{name}={value}" for name, value in told.items()]
+            )
+            for told in (theirs, own)
+        ]
+    except HydraException:
+        return False
+    return composed_settings(each[0]) == composed_settings(each[1])
+
+
+def _options(config: DictConfig, name: str) -> list[str]:
+    """Return the options of a config group; of what is a setting there are none."""
+    told = as_told(config.hydra.overrides.hydra)
+    return (
+        GlobalHydra.instance()
+        .config_loader()
+        .get_group_options(name.partition("@")[0], config_name=config.hydra.job.config_name, overrides=told)
+    )
 
 
 def before(states: Mapping[str, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path, identity: str) -> Config:
 
 
 def find_checkpoint(
-    wanted: str | None, folder: Path, identity: str, runs: Sequence[Path], in_sweep: bool = False
+    wanted: str | None, folder: Path, identity: str, begun: Iterable[Path], in_sweep: bool = False
 ) -> tuple[Path, Path | None]:
     """Return the folder to train in and the checkpoint to continue from.
 
@@ -71,7 +71,7 @@ def find_checkpoint(
             own folder; anything else is a checkpoint file.
         folder: This run's folder.
         identity: This run's content address.
-        runs: Where else earlier runs lie, in sweeps as well.
+        begun: The files that have the identities of earlier runs; those beside this one are found here.
         in_sweep: Whether other jobs are told the same: then ``last`` begins anew what has not begun.
 
     Raises:
@@ -85,14 +85,14 @@ def find_checkpoint(
         return folder, Path(wanted)
     if resume_path(folder).is_file():
         return folder, resume_path(folder)
-    begun = {path.parent.absolute() for root in (folder.parent, *runs) for path in files_named(IDENTITY, root)}
-    others = [place for place in begun if resume_path(place).is_file() and not (place / "fit.json").exists()]
+    each = {path.parent.absolute() for path in (*files_named(IDENTITY, folder.parent), *begun)}
+    others = [place for place in each if resume_path(place).is_file() and not (place / "fit.json").exists()]
     for place in sorted(others, key=lambda place: last_change(resume_path(place)), reverse=True):
         if identity_in(place) == identity:
             return place, resume_path(place)
     if in_sweep:
         return folder, None
     raise UserError(
-        f"ckpt_path=last: no unfinished run under {runs[0]} has these settings and this data ({len(others)} have "
-        "others); leave ckpt_path out to start anew"
+        f"ckpt_path=last: no unfinished run has these settings and this data ({len(others)} have others); leave "
+        "ckpt_path out to start anew"
     )

@@ -122,7 +122,7 @@ def _summaries(folder: Path) -> Iterator[Path]:
             yield path
     for path in files_named(ELSEWHERE, folder):
         if (run := result_of_job(path.parent)) is not None:
-            yield Path(os.path.normpath(run), "summary.json")
+            yield Path(os.path.realpath(run), "summary.json")
 
 
 def read_summary(path: Path) -> Config:

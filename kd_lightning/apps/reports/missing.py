@@ -151,7 +151,7 @@ def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> 
     if how in (RUNNING, KILLED):
         return "running" if how == RUNNING else f"killed; {goes_on}"
     if (elsewhere := noted_elsewhere(folder)) is not None:
-        return f"had finished in {os.path.normpath(elsewhere)}, where no result is any more"
+        return f"had finished in {os.path.realpath(elsewhere)}, where no result is any more"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(map(last_change, folder.iterdir()))

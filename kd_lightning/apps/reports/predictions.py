@@ -92,9 +92,10 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
         except UserError as error:
             lines.append(f"{error}: its predictions are left out")
             continue
-        tables = [file for file in told.files if file.suffix == ".csv" and file.is_file()]
-        own = note.parents[1]  # elsewhere, what is older is another command's
-        found |= {file: told.model for file in tables if file.parent == own or last_change(file) >= told.since}
+        for file, since in told.files.items():
+            is_ours = file.parent == told.folder or last_change(file) >= since  # else of another command
+            if file.suffix == ".csv" and file.is_file() and is_ours:
+                found[file] = told.model
     return found, lines
 
 

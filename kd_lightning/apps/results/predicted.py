@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_lightning.apps.command_line.notes import NOTED
+from kd_lightning.apps.command_line.notes import NOTED, OF_A_SWEEP
 from kd_lightning.errors import UserError
-from kd_lightning.files import files_named, last_change, read_json, write_json
+from kd_lightning.files import files_named, last_change, locked, read_json, write_json
 
 PREDICTED = "predictions.json"
 """The file, in ``.hydra``, that says what a command was to write; its paths are as seen from the command's folder."""
@@ -22,14 +23,12 @@ class Predicted:
     Args:
         folder: Of the command.
         model: The folder of the trained model.
-        files: Tables, and folders of soft targets.
-        since: When it was noted; what is older there is another command's.
+        files: Tables, and folders of soft targets -> when they were noted; what is older there is another command's.
     """
 
     folder: Path
     model: Path
-    files: list[Path]
-    since: float
+    files: dict[Path, float]
 
     @classmethod
     def read(cls, note: Path) -> Predicted:
@@ -38,17 +37,24 @@ class Predicted:
         Raises:
             UserError: If the note is damaged.
         """
-        folder, since = note.parents[1], last_change(note)
+        folder = Path(os.path.realpath(note.parents[1]))
         try:
             told = read_json(note)
-            files = [(folder / file).resolve() for file in told["files"]]
-            return cls(folder, (folder / told["run"]).resolve(), files, since)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            files = {Path(os.path.realpath(folder / file)): float(since) for file, since in told["files"].items()}
+            return cls(folder, Path(os.path.realpath(folder / told["run"])), files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{note} cannot be read ({type(error).__name__})") from error
+
+    def write(self) -> None:
+        """Leave the note in the command's folder."""
+        model, *files = (os.path.relpath(path, self.folder) for path in (self.model, *self.files))
+        (self.folder / NOTED).mkdir(parents=True, exist_ok=True)
+        since = dict(zip(files, self.files.values(), strict=True))
+        write_json(self.folder / NOTED / PREDICTED, {"run": model, "files": since})
 
 
 def note_predicted(folder: Path, model: Path, files: Sequence[Path], sweep: Path | None = None) -> None:
-    """Note in a command's folder what it is about to write, before it does.
+    """Note in a command's folder what it is about to write, beside what was written there of the same model.
 
     Args:
         folder: Of the command.
@@ -59,19 +65,34 @@ def note_predicted(folder: Path, model: Path, files: Sequence[Path], sweep: Path
     Raises:
         UserError: If another job of the sweep writes one of them: the later would replace the earlier.
     """
-    own, note = os.path.realpath(folder), folder / NOTED / PREDICTED
-    seen = [os.path.relpath(os.path.realpath(path), own) for path in (model, *files)]
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_json(note, {"run": seen[0], "files": seen[1:]})
-    if sweep is None:
-        return
-    ours = Predicted.read(note)
-    for other in files_named(PREDICTED, sweep):
-        theirs = Predicted.read(other)
-        earlier = (theirs.since, str(theirs.folder)) < (ours.since, str(ours.folder))
-        if earlier and theirs.folder.resolve() != Path(own) and (taken := {*theirs.files} & {*ours.files}):
-            note.unlink()
+    own, read, *asked = (Path(os.path.realpath(path)) for path in (folder, model, *files))
+    with nullcontext() if sweep is None else locked(sweep / PREDICTED, f"predictions of {sweep}"):
+        if sweep is not None:
+            _check_nobody_writes(asked, own, sweep)
+        earlier = _earlier(own, read)
+        note = Predicted(own, read, earlier | dict.fromkeys(asked, 0.0))
+        note.write()
+        now = last_change(own / NOTED / PREDICTED)  # by the clock of the file's machine, as the files' own
+        Predicted(own, read, earlier | dict.fromkeys(asked, now)).write()
+
+
+def _earlier(folder: Path, model: Path) -> dict[Path, float]:
+    """Return what a command has noted in a folder before, of the same model."""
+    try:
+        known = Predicted.read(folder / NOTED / PREDICTED)
+    except UserError:  # there is none, or half of one
+        return {}
+    return {file: since for file, since in known.files.items() if known.model == model and file.exists()}
+
+
+def _check_nobody_writes(files: Sequence[Path], folder: Path, sweep: Path) -> None:
+    """Check that no other job of a sweep writes some files; those of an earlier sweep in its folder may have."""
+    began = last_change(sweep / OF_A_SWEEP)
+    for note in files_named(PREDICTED, sweep):
+        theirs = Predicted.read(note)
+        taken = [file for file in files if theirs.files.get(file, -1.0) >= began]
+        if taken and theirs.folder != folder:
             raise UserError(
-                f"{min(taken)} is written by another job of this sweep ({theirs.folder}): with "
+                f"{taken[0]} is written by another job of this sweep ({theirs.folder}): with "
                 "output='FOLDER/${hydra:job.num}' each has a folder of its own"
             )

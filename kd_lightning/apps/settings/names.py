@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Hydra's, which it makes texts of itself."""
 
 
+OTHERS = re.compile(
+    r"(\w+\.)*(path|root|download|vectors_file)|(\w+\.)*files\.\w+|(data\.unlabelled|soft_targets)(\.\w+)*"
+)
+"""Further settings that are files, folders, or models of the hub."""
+
+
 def names_quoted(argv: list[str]) -> list[str]:
     """Return the arguments of a command with quotes around names that Hydra would read otherwise.
 
@@ -31,20 +38,30 @@ def names_quoted(argv: list[str]) -> list[str]:
     """
     found = []
     for argument in argv:
-        name, equals, value = argument.partition("=")
-        is_name = equals and name.lstrip("+") in (*NAMES, *OF_HYDRA)
-        parts = (quoted(part) if _is_read_otherwise(part) else part for part in value.split(","))
-        found.append(f"{name}={','.join(parts)}" if is_name else argument)
+        key, equals, value = argument.partition("=")
+        name = key.lstrip("+")
+        if equals and (name in (*NAMES, *OF_HYDRA) or OTHERS.fullmatch(name)):
+            several = re.fullmatch(r"((?:choice|sort|shuffle)\()(.*)(\))", value) or ["", "", value, ""]
+            parts = (_quoted(part, name not in NAMES) for part in several[2].split(","))
+            argument = f"{key}={several[1]}{','.join(parts)}{several[3]}"
+        found.append(argument)
     return found
 
 
-def _is_read_otherwise(text: str) -> bool:
-    """Tell whether Hydra takes a text for a value that is written otherwise."""
+def _quoted(text: str, as_text: bool) -> str:
+    """Return a value in quotes if Hydra would read it otherwise, or if no number is one.
+
+    Args:
+        text: A value, maybe between blanks.
+        as_text: Whether a number is none.
+    """
+    own = text.strip()
     try:
-        value = OverridesParser.create().parse_override(f"x={text}").value()
+        value = OverridesParser.create().parse_override(f"x={own}").value()
     except HydraException:  # half of a list; what is none of Hydra's it says itself
-        return False
-    return isinstance(value, bool | int | float) and str(value) != text
+        return text
+    other = isinstance(value, bool) or (isinstance(value, int | float) and (as_text or str(value) != own))
+    return text.replace(own, quoted(own)) if other else text
 
 
 def as_name(value: Any) -> str:
@@ -78,10 +95,10 @@ def check_apart(cfg: DictConfig) -> None:
     Raises:
         UserError: If they do.
     """
-    runs = Path(os.path.realpath(Path(cfg.paths.output, cfg.name)))
+    output, runs = (Path(os.path.realpath(path)) for path in (cfg.paths.output, Path(cfg.paths.output, cfg.name)))
     for name in ("store", "cache"):
         place = Path(os.path.realpath(cfg.paths[name]))
-        if place in (runs, *runs.parents):
+        if place in (runs, *runs.parents) and place not in (output, *output.parents):
             raise UserError(f"name is {cfg.name}: runs would lie in {cfg.paths[name]}, which is paths.{name}")
 
 
