@@ -673,6 +673,25 @@ def test_a_log_begins_with_its_job(tmp_path, monkeypatch):
         take(tmp_path / "0", "seed=1")
 
 
+@pytest.mark.parametrize("error", [UserError("it has diverged"), OSError(2, "it has diverged", "x")])
+def test_a_log_says_what_ended_its_run(tmp_path, monkeypatch, error):
+    """``failed; its log says why``, and it did not; the log of another's folder says nothing of who was refused it."""
+    handler = logging.FileHandler(tmp_path / "train.log", delay=True)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    now = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}, "job": {"config_name": "train"}}
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+
+    def refuse(folder):
+        raise NotOursError("another's")
+
+    with pytest.raises(SystemExit), told_in_one_line("train", refuse):
+        pytest.fail("it has begun")
+    assert not (tmp_path / "train.log").exists()
+    with pytest.raises(SystemExit), told_in_one_line("train"):
+        raise error
+    assert (tmp_path / "train.log").read_text().startswith("it has diverged")
+
+
 @pytest.mark.parametrize(
     "told",
     ["teacher.members=3", "teacher.members=[a,b]", "teacher.members={a: 3}", "task=3", "run=${oc.env:NOT_THERE}"],
