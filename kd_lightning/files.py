@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -129,17 +129,9 @@ def new_folder(folder: Path, known_by: str | None = None) -> Iterator[Path]:
         yield part
 
 
-def files_named(name: str, folder: Path, but: Iterable[Path] = ()) -> Iterator[Path]:
-    """Yield the files of a name anywhere below a folder; what vanishes while one looks is passed over.
-
-    Args:
-        name: Of the files.
-        folder: Where to look.
-        but: Folders in which one does not look.
-    """
-    closed = {os.path.abspath(place) for place in but}
-    for found, inside, files in os.walk(folder):
-        inside[:] = [name for name in inside if os.path.abspath(os.path.join(found, name)) not in closed]
+def files_named(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files of a name anywhere below a folder; what vanishes while one looks is passed over."""
+    for found, _, files in os.walk(folder):
         if name in files:
             yield Path(found, name)
 

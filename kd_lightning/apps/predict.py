@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
     asked = [(task, task.evaluation[0] if has_own_split(cfg) else cfg.split) for task in asked_tasks(cfg, opened)]
     targets = [target_of(cfg, output, task, split) for task, split in asked]
-    sweep = Path(now.sweep.dir) if now.mode is RunMode.MULTIRUN else None
+    sweep = Path(now.runtime.cwd, now.sweep.dir) if now.mode is RunMode.MULTIRUN else None
     note_predicted(Path(now.runtime.output_dir), Path(cfg.run), targets, sweep)
     for (task, split), target in zip(asked, targets, strict=True):
         models = opened.models_for(task)

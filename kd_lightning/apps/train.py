@@ -11,7 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.apps.command_line.finished import files_of_runs, note_elsewhere, result_of_job, skipped_by_all
+from kd_lightning.apps.command_line.finished import (
+    files_of_runs,
+    note_elsewhere,
+    read_summary,
+    result_of_job,
+    skipped_by_all,
+)
 from kd_lightning.apps.command_line.going_on import LEFT_AS_IT_IS
 from kd_lightning.apps.command_line.jobs import ERROR, MARK
 from kd_lightning.apps.fits.build import learns_from_teachers, system_class, with_teacher_heads
@@ -82,13 +88,18 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
-    begun = files_of_runs(IDENTITY, cfg) if again == "last" else ()
+    begun = (path for path in files_of_runs(IDENTITY, cfg) if _is_called(cfg["name"], path.parent))
     found, checkpoint = find_checkpoint(again, folder, fit.identity, begun, in_sweep)
     if checkpoint:
         read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing
     if in_sweep and found != folder:
         note_elsewhere(folder, found)
     return [str(found), str(checkpoint) if checkpoint else None]
+
+
+def _is_called(name: str, folder: Path) -> bool:
+    """Tell whether a run has a name; a fit's identity has none."""
+    return bool(read_summary(folder / "summary.json").get("experiment") == name)
 
 
 def check(fit: Fit) -> None:

@@ -20,7 +20,14 @@ from kd_lightning import files
 from kd_lightning.apps import predict
 from kd_lightning.apps.command_line import finished, notes
 from kd_lightning.apps.command_line import jobs as jobs_of_sweeps
-from kd_lightning.apps.command_line.finished import files_of_runs, finished_before, result_of_job, skipped
+from kd_lightning.apps.command_line.finished import (
+    files_of_runs,
+    finished_before,
+    note_elsewhere,
+    noted_elsewhere,
+    result_of_job,
+    skipped,
+)
 from kd_lightning.apps.command_line.jobs import NotOursError, goes_on, marked_as_running, remove_if_empty, state_of
 from kd_lightning.apps.command_line.notes import is_planned, job_folders
 from kd_lightning.apps.fits.resume import claimed
@@ -60,13 +67,15 @@ def test_what_another_process_does_in_the_folder_stays(tmp_path, monkeypatch):
 
 def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     """What is there need not be waited for."""
-    now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": "sweep"}, "runtime": {"output_dir": "sweep/9"}}
+    now = {
+        "mode": RunMode.MULTIRUN,
+        "sweep": {"dir": "sweep"},
+        "runtime": {"output_dir": "sweep/9", "cwd": str(tmp_path)},
+    }
     now["job"] = {"config_name": "train"}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "overrides": {"task": ["seed=1"]}}))
     monkeypatch.chdir(tmp_path)
-    cfg = OmegaConf.create(
-        {"name": "x", "paths": {"output": "outputs", "store": "outputs/store", "cache": "c"}, "seed": 1}
-    )
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": "outputs"}, "seed": 1})
     for number, status in enumerate(("running", "finished")):
         folder = tmp_path / "outputs" / "x" / str(number)
         folder.mkdir(parents=True)
@@ -99,31 +108,70 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
-@pytest.mark.parametrize("sweep", [None, "outputs/train/sweep_2", "named"])
-def test_earlier_runs_are_found_wherever_they_lie(tmp_path, monkeypatch, sweep):
+@pytest.mark.parametrize(
+    ("sweep", "more"), [(None, []), ("outputs/x_1/sweep_2", ["outputs/x_1/sweep_1/0"]), ("named", ["named/0"])]
+)
+def test_earlier_runs_are_found_where_they_may_lie(tmp_path, monkeypatch, sweep, more):
     """Of ``-m name=a,b`` under the name of the command; what lies in the store is no run, though it trained alike."""
-    monkeypatch.chdir(tmp_path)
-    found = ["outputs/train/sweep_1/0", "outputs/a/2026", "outputs/deep/s/x"]
-    for place in (*found, "outputs/store/fits/x", "outputs/cache/x", "named/0", "elsewhere/0"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "identity").touch()
-    now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}
+    found = ["outputs/train/sweep_1/0", "outputs/a/2026", *more]
+    others = ["outputs/store/fits/x", "named/0", "elsewhere/0", "outputs/x_1/sweep_1/0"]
+    for place in (*found, *others):
+        (tmp_path / "real" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "real" / place / "identity").touch()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "link")
+    now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}, "job": {"config_name": "train"}}
+    now["runtime"] = {"cwd": str(tmp_path / "link")}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
-    cfg = {"name": "a", "paths": {"output": "outputs", "store": "outputs/store", "cache": "outputs/cache"}}
-    expected = {*found, *(["named/0"] if sweep == "named" else [])}
-    assert {str(path.parent.relative_to(tmp_path)) for path in files_of_runs("identity", cfg)} == expected
+    for output in ("outputs", str(tmp_path / "link" / "outputs"), "../link/outputs"):
+        cfg = {"name": "a", "paths": {"output": output}}
+        places = [str(path.parent.relative_to(tmp_path / "real")) for path in files_of_runs("identity", cfg)]
+        assert sorted(places) == sorted(found)
+
+
+def test_a_run_does_not_wait_for_itself(tmp_path, monkeypatch):
+    """``outputs`` is a link, and the folder is told without it: the run found itself, and waited for its own end."""
+    ours = tmp_path / "scratch" / "x" / "mine"
+    (ours / ".hydra").mkdir(parents=True)
+    (ours / ".hydra" / "overrides.yaml").write_text("[]")
+    (ours / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: train}}\n")
+    (ours / ".running").touch()
+    (tmp_path / "outputs").symlink_to("scratch")
+    monkeypatch.chdir(tmp_path)
+    for place in (ours, tmp_path / "outputs" / "x" / "mine", tmp_path / "scratch" / ".." / "outputs" / "x" / "mine"):
+        now = {"mode": RunMode.RUN, "runtime": {"output_dir": str(place)}, "overrides": {"task": []}}
+        now |= {"job": {"config_name": "train"}}
+        monkeypatch.setattr(HydraConfig, "get", lambda now=now: OmegaConf.create(now))
+        with locked_if_free(ours / "job"):
+            assert finished_before(OmegaConf.create({"name": "x", "paths": {"output": "outputs"}})) is None
+
+
+def test_where_results_are_is_told_through_links(tmp_path, monkeypatch):
+    """A folder's ``..`` is another's, seen through a link to it."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("first", "again"):
+        (tmp_path / name / "0").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "link").symlink_to(tmp_path / "again")
+    note_elsewhere(tmp_path / "deep" / "er" / "link" / "0", tmp_path / "first" / "0")
+    assert (tmp_path / "again" / "0" / "finished_in.txt").read_text() == "../../first/0\n"
+    assert noted_elsewhere(tmp_path / "deep" / "er" / "link" / "0") == tmp_path / "first" / "0"
+    monkeypatch.chdir(tmp_path)
+    assert noted_elsewhere(Path("again/0")) == Path("first/0"), "as it is asked for"
+    assert noted_elsewhere(tmp_path / "first" / "0") is None
 
 
 @pytest.mark.parametrize(("finds", "points"), [("9", []), ("0", ["finished_in.txt"])])
 def test_a_job_that_has_its_results_points_nowhere(tmp_path, monkeypatch, finds, points):
     """It would say of itself that what it holds lies elsewhere, and another's would be written over it."""
     ours = tmp_path / "sweep" / "9"
-    now = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(ours.parent)}, "runtime": {"output_dir": str(ours)}}
+    now = {
+        "mode": RunMode.MULTIRUN,
+        "sweep": {"dir": str(ours.parent)},
+        "runtime": {"output_dir": str(ours), "cwd": "."},
+    }
     now |= {"job": {"config_name": "train"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
-    cfg = OmegaConf.create(
-        {"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1, "skip_finished": True}
-    )
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1, "skip_finished": True})
     summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
     for number in {"0", finds}:
         (ours.parent / number).mkdir(parents=True)
@@ -137,7 +185,7 @@ def test_a_folder_may_vanish_while_one_looks(tmp_path, monkeypatch):
     """Of a job that writes beside this one, which was refused for it: ``No such file or directory``."""
     now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1})
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
     summary = {"status": "finished", "objective": 0.5, "config_hash": config_hash(OmegaConf.to_container(cfg))}
     for name in (".part", "done"):
         (tmp_path / "x" / name).mkdir(parents=True)
@@ -162,7 +210,7 @@ def test_what_finishes_while_one_looks_is_not_run_again(tmp_path, monkeypatch, b
     """It runs when its summary is looked for; it ends; its lock is found free, and a fit of hours begins once more."""
     now = {"mode": RunMode.RUN, "runtime": {"output_dir": "9"}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({**now, "job": {"config_name": "train"}}))
-    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path), "store": "s", "cache": "c"}, "seed": 1})
+    cfg = OmegaConf.create({"name": "x", "paths": {"output": str(tmp_path)}, "seed": 1})
     other = tmp_path / "x" / "0"
     (other / ".hydra").mkdir(parents=True)
     (other / ".hydra" / "overrides.yaml").write_text("[]")

@@ -36,11 +36,12 @@ from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
 from kd_lightning.apps.reports.tables import main_table, pairs_table, size_table, spread_table, student_table
+from kd_lightning.apps.results import predicted
 from kd_lightning.apps.results.predicted import PREDICTED, note_predicted
 from kd_lightning.apps.results.roles import MEASURED
 from kd_lightning.apps.results.summary import add_groups, add_scores, new_summary
 from kd_lightning.errors import UserError
-from kd_lightning.files import files_named, write_json
+from kd_lightning.files import files_named, last_change, write_json
 from kd_lightning.tasks import Task
 
 RTE = Task(name="rte", kind="classification", texts=("a", "b"), labels=("no", "yes"), metrics=("accuracy",))
@@ -711,13 +712,31 @@ def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
 
 def test_a_folder_keeps_what_was_predicted_there(tmp_path):
     """``split=validation``, then ``split=train`` in its folder: the report knew the second table alone."""
-    validation, train = (tmp_path / f"rte-{split}.csv" for split in ("validation", "train"))
-    for table in (validation, train):
-        note_predicted(tmp_path, tmp_path / "a", [table])
+    validation, train = (tmp_path / "out" / f"rte-{split}.csv" for split in ("validation", "train"))
+    validation.parent.mkdir()
+    for place, run, table in (("a", "A", validation), ("b", "B", validation), ("a", "A", train)):
+        note_predicted(tmp_path / place, tmp_path / run, [table])
+        table.unlink(missing_ok=True)
         table.touch()
-    assert _written([tmp_path])[0] == {validation: tmp_path / "a", train: tmp_path / "a"}
-    note_predicted(tmp_path, tmp_path / "b", [train])
-    assert _written([tmp_path])[0] == {train: tmp_path / "b"}, "of another model nothing is left there"
+    assert _written([tmp_path])[0] == {validation: tmp_path / "B", train: tmp_path / "A"}, "B was the last to write it"
+    note_predicted(tmp_path / "a", tmp_path / "C", [train])
+    os.utime(train)
+    assert _written([tmp_path])[0] == {validation: tmp_path / "B", train: tmp_path / "C"}
+
+
+def test_what_could_not_be_noted_is_not_ones_own(tmp_path, monkeypatch):
+    """The disk is full after half of a note, and another model's table lies there."""
+    table = tmp_path / "out" / "rte-validation.csv"
+    predict(tmp_path / "b", tmp_path / "B", ["yes"], ["yes"], output=table.parent)
+
+    def fail(note):
+        raise OSError(28, "No space left on device", "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predicted, "last_change", fail)
+        with pytest.raises(OSError, match="No space left"):
+            note_predicted(tmp_path / "a", tmp_path / "A", [table])
+    assert _written([tmp_path])[0] == {table: tmp_path / "B"}
 
 
 def test_jobs_of_a_sweep_write_no_table_over_each_others(tmp_path, monkeypatch):
@@ -734,9 +753,12 @@ def test_jobs_of_a_sweep_write_no_table_over_each_others(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"t.csv is written by another job of this sweep \(.*/1\): with output='FOLD"):
         note_predicted(jobs[0], Path("a"), [Path("v.csv"), Path("t.csv")], sweep)
     assert (jobs[0] / ".hydra" / PREDICTED).read_text() == before, "what it has written before is its own"
+    (jobs[2] / ".hydra" / PREDICTED).write_text("{")
+    note_predicted(jobs[0], Path("a"), [Path("t.csv")])
     note_predicted(jobs[0], Path("a"), [Path("t.csv")])
     (sweep / "multirun.yaml").touch()
-    os.utime(sweep / "multirun.yaml", (2e9, 2e9))
+    later = last_change(sweep / "multirun.yaml") + 60
+    os.utime(sweep / "multirun.yaml", (later, later))
     note_predicted(jobs[2], Path("a"), [Path("t.csv")], sweep)
 
 

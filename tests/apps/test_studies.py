@@ -29,10 +29,9 @@ def search(tmp_path, monkeypatch):
     def compose(config, told):
         if any(one.startswith("++encoder=") for one in told):
             raise ConfigCompositionException("a group has options")
-        own = OmegaConf.create(
-            {"name": "x", "seed": 1, "optimizer": {"lr": 1e-4}, "scheduler": "constant", "hydra": {}}
-        )
-        return OmegaConf.merge(own, OmegaConf.from_dotlist([one.lstrip("+") for one in told]))
+        seed = 3 if "distill_loss=soft_ce" in told else 1  # as a recipe may have its own
+        own = {"name": "x", "seed": seed, "optimizer": {"lr": 1e-4}, "scheduler": "constant", "hydra": {}}
+        return OmegaConf.merge(OmegaConf.create(own), OmegaConf.from_dotlist([one.lstrip("+") for one in told]))
 
     loader = SimpleNamespace(get_group_options=lambda group, **hydra: options.get(group, []), load_sweep_config=compose)
     monkeypatch.setattr(GlobalHydra, "instance", lambda: SimpleNamespace(config_loader=lambda: loader))
@@ -145,17 +144,17 @@ def test_a_default_may_be_told(search, study, told, said):
         check_study(search("name=x", told, LR, study_name="own"))
 
 
-def test_what_an_option_brings_is_not_known(search, study):
-    """``experiment=a,b``: of each recipe the default is another, and that of none of them says nothing."""
+@pytest.mark.parametrize(("setting", "said"), [("scheduler=constant", ""), ("seed=1", "with seed=1:")])
+def test_a_default_may_be_that_of_an_option(search, study, setting, said):
+    """``experiment=a,b``: of each recipe the default may be another, and that of none of them says nothing."""
     own = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
     asked = own.ask()
     asked.suggest_categorical("distill_loss", ["kl", "soft_ce"])
-    for name, value in {"name": "x", "seed": "1"}.items():
-        asked.set_user_attr(name, value)
+    asked.set_user_attr("name", "x")
+    asked.set_user_attr(*setting.split("="))
     own.tell(asked, 0.5)
-    told = ["name=x", "distill_loss=choice(kl,soft_ce)"]
-    with pytest.raises(UserError, match="with seed=1:"):
-        check_study(search(*told, study_name="own"))
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_study(search("name=x", "distill_loss=choice(kl,soft_ce)", study_name="own"))
 
 
 def test_a_study_is_of_one_command(search, study):

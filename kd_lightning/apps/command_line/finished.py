@@ -41,9 +41,11 @@ def result_of_job(folder: Path) -> Path | None:
 def noted_elsewhere(folder: Path) -> Path | None:
     """Return the folder that is noted to have a job's results in the place of its own, None if none is."""
     try:
-        return folder / (folder / ELSEWHERE).read_text(encoding="utf-8").strip()
+        run = folder / (folder / ELSEWHERE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
+    plain, real = Path(os.path.normpath(run)), Path(os.path.realpath(run))
+    return plain if os.path.realpath(plain) == str(real) else real  # a link is on the way
 
 
 def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
@@ -63,14 +65,14 @@ def skipped(cfg: DictConfig) -> tuple[str, float | None] | None:
         now = HydraConfig.get()
         if now.mode is not RunMode.MULTIRUN:
             remove_if_empty()
-        elif found[0] != Path(now.runtime.output_dir):
+        elif found[0] != Path(os.path.realpath(now.runtime.output_dir)):
             note_elsewhere(Path(now.runtime.output_dir), found[0])
     return found and (str(found[0]), found[1])
 
 
 def note_elsewhere(folder: Path, run: Path) -> None:
     """Note in a job's folder where its results are."""
-    write_text(folder / ELSEWHERE, f"{os.path.relpath(run, folder)}\n")
+    write_text(folder / ELSEWHERE, f"{os.path.relpath(os.path.realpath(run), os.path.realpath(folder))}\n")
 
 
 def skipped_by_all(cfg: DictConfig, team: Team) -> tuple[str, float | None] | None:
@@ -95,8 +97,8 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     now, own = HydraConfig.get(), config_hash(plain)
-    ours = Path(now.runtime.output_dir).absolute()
-    found = files_of_runs("summary.json", plain) | {ours / "summary.json"}
+    ours = Path(os.path.realpath(now.runtime.output_dir))
+    found = {*files_of_runs("summary.json", plain), ours / "summary.json"}
     paths = sorted(found, key=lambda path: (path.parent != ours, path))  # its own results first
     summaries = {path.parent: read_summary(path, own) for path in paths if path.parent.name != "pretrain"}
     alike = {folder: summary for folder, summary in summaries.items() if summary.get("config_hash") == own}
@@ -113,18 +115,24 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
     return _finished_one({folder: summary for folder, summary in since.items() if summary.get("config_hash") == own})
 
 
-def files_of_runs(name: str, cfg: Mapping[str, Any]) -> set[Path]:
-    """Return the files of a name in earlier runs: of any under ``paths.output``, and of the sweep, if this is a job.
+def files_of_runs(name: str, cfg: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files of a name in runs, where those lie that may have what a job asks for, without links.
+
+    They are looked for under the job's own name, under the command's, where those of sweeps over names lie, and in the
+    sweep, or where those before it lie.
 
     Args:
         name: Of the files.
-        cfg: The configuration of a job.
+        cfg: The configuration of the job.
     """
-    now, paths = HydraConfig.get(), cfg["paths"]
-    found = {*files_named(name, Path(paths["output"]), but=(paths["store"], paths["cache"]))}
+    now, output = HydraConfig.get(), Path(os.path.realpath(cfg["paths"]["output"]))
+    places = [output / cfg["name"], output / str(now.job.config_name)]
     if now.mode is RunMode.MULTIRUN:
-        found.update(files_named(name, Path(now.sweep.dir)))
-    return {path.absolute() for path in found}
+        sweep = Path(os.path.realpath(Path(now.runtime.cwd, now.sweep.dir)))  # hydra.job.chdir may be true
+        places.append(sweep.parent if output in sweep.parent.parents else sweep)
+    for place in dict.fromkeys(places):
+        for path in files_named(name, place):
+            yield Path(os.path.realpath(path))
 
 
 def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] | None:
@@ -136,7 +144,7 @@ def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] 
 def _begun_alike(marks: Iterable[Path], command: str | None, told: Sequence[str]) -> Iterator[Path]:
     """Yield the folders of a command's jobs that were told the same, and may not have written yet what they are."""
     counted = set(filter(changes_result, told))
-    for folder in sorted(path.parent for path in marks):
+    for folder in sorted({path.parent for path in marks}):
         with if_told():
             if command_of(folder) == command and set(filter(changes_result, overrides_of(folder))) == counted:
                 yield folder

@@ -6,8 +6,9 @@ import atexit
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from kd_lightning.files import IN_A_FILE
 
 OTHERS = {"PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting", "RUNNING": "running or killed"}
 """States of trials that have no score -> what we call them."""
+
+MANY = 16
+"""From so many combinations of options on it is not looked whether a setting is the default of each."""
 
 COMMAND = "command"
 """The attribute of a study that says whose trials it has."""
@@ -106,28 +110,27 @@ def _check_trials(trials: list[Any], config: DictConfig, asked: Mapping[str, Any
             )
 
 
-def _is_same(config: DictConfig, asked: Iterable[str], theirs: Mapping[str, str], own: Mapping[str, str]) -> bool:
+def _is_same(config: DictConfig, asked: Mapping[str, Any], theirs: Mapping[str, str], own: Mapping[str, str]) -> bool:
     """Tell whether settings are the same that are told otherwise: one of them may be told what it is by default.
 
     Args:
         config: Of the launching command, with Hydra's part.
-        asked: What is drawn; of an option the defaults of others may follow.
+        asked: What is drawn, and from what; of an option the defaults of others may follow.
         theirs: Settings that trials were told.
         own: Those of the search.
     """
-    if any(_options(config, name) for name in asked):
-        return False
     loader = GlobalHydra.instance().config_loader()
+    groups = [[f"{name}={one}" for one in found.choices] for name, found in asked.items() if _options(config, name)]
+    drawn = [*islice(product(*groups), MANY)]
+    told = [[f"{'' if _options(config, n) else '++'}{n}={v}" for n, v in one.items()] for one in (theirs, own)]
     try:
-        each = [
-            loader.load_sweep_config(
-                config, [f"{'' if _options(config, name) else '++'}{name}={value}" for name, value in told.items()]
-            )
-            for told in (theirs, own)
-        ]
+        for options in drawn:
+            first, second = (composed_settings(loader.load_sweep_config(config, [*options, *one])) for one in told)
+            if first != second:
+                return False
     except HydraException:
         return False
-    return composed_settings(each[0]) == composed_settings(each[1])
+    return len(drawn) < MANY
 
 
 def _options(config: DictConfig, name: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,7 +121,7 @@ def _summaries(folder: Path) -> Iterator[Path]:
             yield path
     for path in files_named(ELSEWHERE, folder):
         if (run := result_of_job(path.parent)) is not None:
-            yield Path(os.path.realpath(run), "summary.json")
+            yield run / "summary.json"
 
 
 def read_summary(path: Path) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def state(folder: Path, run: Run | None, sweep: RecordedSweep | None = None) -> 
     if how in (RUNNING, KILLED):
         return "running" if how == RUNNING else f"killed; {goes_on}"
     if (elsewhere := noted_elsewhere(folder)) is not None:
-        return f"had finished in {os.path.realpath(elsewhere)}, where no result is any more"
+        return f"had finished in {elsewhere}, where no result is any more"
     if run is None:
         return "no summary.json: refused or ended before it trained, or has only begun"
     written = max(map(last_change, folder.iterdir()))

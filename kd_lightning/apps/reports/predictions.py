@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,21 +82,18 @@ def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
 
 def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     """Return file -> folder of the model, of all tables that kd-predict has written, and what could not be read."""
-    noted = {path.resolve() for folder in folders for path in files_named(PREDICTED, folder)}
-    found: dict[Path, Path] = {}
-    lines = []
-    for written, note in sorted((last_change(note), note) for note in noted):
-        if not written:
-            continue
+    noted, lines = [], []
+    for note in sorted({path.resolve() for folder in folders for path in files_named(PREDICTED, folder)}):
         try:
-            told = Predicted.read(note)
+            noted.append(Predicted.read(note))
         except UserError as error:
-            lines.append(f"{error}: its predictions are left out")
-            continue
-        for file, since in told.files.items():
-            is_ours = file.parent == told.folder or last_change(file) >= since  # else of another command
-            if file.suffix == ".csv" and file.is_file() and is_ours:
-                found[file] = told.model
+            if note.exists():
+                lines.append(f"{error}: its predictions are left out")
+    each = ((since, file, told) for told in noted for file, since in told.files.items() if file.suffix == ".csv")
+    found = {}
+    for since, file, told in sorted(each, key=itemgetter(0)):
+        if file.is_file() and (file.parent == told.folder or last_change(file) >= since):  # else of another command
+            found[file] = told.model
     return found, lines
 
 

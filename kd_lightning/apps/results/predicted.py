@@ -70,8 +70,7 @@ def note_predicted(folder: Path, model: Path, files: Sequence[Path], sweep: Path
         if sweep is not None:
             _check_nobody_writes(asked, own, sweep)
         earlier = _earlier(own, read)
-        note = Predicted(own, read, earlier | dict.fromkeys(asked, 0.0))
-        note.write()
+        Predicted(own, read, earlier).write()
         now = last_change(own / NOTED / PREDICTED)  # by the clock of the file's machine, as the files' own
         Predicted(own, read, earlier | dict.fromkeys(asked, now)).write()
 
@@ -89,7 +88,10 @@ def _check_nobody_writes(files: Sequence[Path], folder: Path, sweep: Path) -> No
     """Check that no other job of a sweep writes some files; those of an earlier sweep in its folder may have."""
     began = last_change(sweep / OF_A_SWEEP)
     for note in files_named(PREDICTED, sweep):
-        theirs = Predicted.read(note)
+        try:
+            theirs = Predicted.read(note)
+        except UserError:  # a report says so
+            continue
         taken = [file for file in files if theirs.files.get(file, -1.0) >= began]
         if taken and theirs.folder != folder:
             raise UserError(

@@ -27,6 +27,10 @@ OTHERS = re.compile(
 """Further settings that are files, folders, or models of the hub."""
 
 
+PART = r"('[^']*'|\"[^\"]*\"|\[.*\]|\{.*\})|([^,]+)"
+"""Of several values: one in quotes or brackets, or another."""
+
+
 def names_quoted(argv: list[str]) -> list[str]:
     """Return the arguments of a command with quotes around names that Hydra would read otherwise.
 
@@ -41,11 +45,15 @@ def names_quoted(argv: list[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         name = key.lstrip("+")
         if equals and (name in (*NAMES, *OF_HYDRA) or OTHERS.fullmatch(name)):
-            several = re.fullmatch(r"((?:choice|sort|shuffle)\()(.*)(\))", value) or ["", "", value, ""]
-            parts = (_quoted(part, name not in NAMES) for part in several[2].split(","))
-            argument = f"{key}={several[1]}{','.join(parts)}{several[3]}"
+            argument = f"{key}={_all_quoted(value, name not in NAMES)}"
         found.append(argument)
     return found
+
+
+def _all_quoted(value: str, as_text: bool) -> str:
+    """Return a value, or several, with quotes: see ``_quoted``."""
+    front, several, end = re.fullmatch(r"((?:choice|sort|shuffle)\(|)(.*?)(\)|)", value, re.DOTALL).groups()  # type: ignore[union-attr]
+    return front + re.sub(PART, lambda part: part[1] or _quoted(part[2], as_text), several) + end
 
 
 def _quoted(text: str, as_text: bool) -> str:
