@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from kd_lightning.callbacks import resume_path
 from kd_lightning.data import SoftTargets, StackedTeachers, TeacherLogits
 from kd_lightning.data.soft_targets.manifest import check_expected
 from kd_lightning.errors import UserError
-from kd_lightning.files import from_here
+from kd_lightning.files import files_named, from_here
 from kd_lightning.systems import NLUSystem
 from kd_lightning.tasks import glue_average
 
@@ -88,7 +89,8 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
-    begun = (path for path in files_of_runs(IDENTITY, cfg) if _is_called(cfg["name"], path.parent))
+    each = (path.parent for path in chain(files_named(IDENTITY, folder.parent), files_of_runs(IDENTITY, cfg)))
+    begun = (run for run in each if _is_called(cfg["name"], run))
     found, checkpoint = find_checkpoint(again, folder, fit.identity, begun, in_sweep)
     if checkpoint:
         read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing

@@ -108,19 +108,23 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
-@pytest.mark.parametrize(
-    ("sweep", "more"), [(None, []), ("outputs/x_1/sweep_2", ["outputs/x_1/sweep_1/0"]), ("named", ["named/0"])]
-)
+@pytest.mark.parametrize(("sweep", "more"), [(None, []), ("outputs/x_1/sweep_2", []), ("named", ["named/0"])])
 def test_earlier_runs_are_found_where_they_may_lie(tmp_path, monkeypatch, sweep, more):
-    """Of ``-m name=a,b`` under the name of the command; what lies in the store is no run, though it trained alike."""
-    found = ["outputs/train/sweep_1/0", "outputs/a/2026", *more]
-    others = ["outputs/store/fits/x", "named/0", "elsewhere/0", "outputs/x_1/sweep_1/0"]
-    for place in (*found, *others):
+    """Of ``-m name=a,b`` under another's name; what lies in the store is no run, though it trained alike."""
+    found = [
+        "outputs/train/sweep_1/0",
+        "outputs/a/2026",
+        "outputs/a/sweep_7/0",
+        "outputs/quickstart/sweep_1/deep/0",
+        *more,
+    ]
+    others = ["outputs/store/fits/x", "named/0", "elsewhere/sweep_1/0", "outputs/b/2026"]
+    for place in {*found, *others}:
         (tmp_path / "real" / place).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "real" / place / "identity").touch()
+        (tmp_path / "real" / place / "identity").symlink_to("/annex/of/all/identity")
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "link")
-    now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}, "job": {"config_name": "train"}}
+    now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}
     now["runtime"] = {"cwd": str(tmp_path / "link")}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
     for output in ("outputs", str(tmp_path / "link" / "outputs"), "../link/outputs"):

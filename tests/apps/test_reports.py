@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -719,6 +720,15 @@ def test_a_folder_keeps_what_was_predicted_there(tmp_path):
         table.unlink(missing_ok=True)
         table.touch()
     assert _written([tmp_path])[0] == {validation: tmp_path / "B", train: tmp_path / "A"}, "B was the last to write it"
+    own = tmp_path / "a" / "rte-validation.csv"
+    predict(tmp_path / "a", tmp_path / "A", ["yes"], ["yes"])
+    time.sleep(0.02)  # a tick of the clock of files
+    note_predicted(tmp_path / "b", tmp_path / "B", [own])
+    own.write_text("b")
+    time.sleep(0.02)
+    note_predicted(tmp_path / "a", tmp_path / "A", [own])
+    assert _written([tmp_path])[0][own] == tmp_path / "B", "who asked again, and ended before it wrote, has not"
+    own.unlink()
     note_predicted(tmp_path / "a", tmp_path / "C", [train])
     os.utime(train)
     assert _written([tmp_path])[0] == {validation: tmp_path / "B", train: tmp_path / "C"}

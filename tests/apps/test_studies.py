@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from kd_lightning.apps.command_line import studies
 from kd_lightning.apps.command_line.one_line import in_plain_words
 from kd_lightning.apps.command_line.search_space import search_space, spelled
 from kd_lightning.apps.command_line.studies import check_study, follow_trials
@@ -145,7 +146,7 @@ def test_a_default_may_be_told(search, study, told, said):
 
 
 @pytest.mark.parametrize(("setting", "said"), [("scheduler=constant", ""), ("seed=1", "with seed=1:")])
-def test_a_default_may_be_that_of_an_option(search, study, setting, said):
+def test_a_default_may_be_that_of_an_option(search, study, monkeypatch, setting, said):
     """``experiment=a,b``: of each recipe the default may be another, and that of none of them says nothing."""
     own = optuna.create_study(study_name="own", storage=study._storage, direction="maximize")
     asked = own.ask()
@@ -154,6 +155,9 @@ def test_a_default_may_be_that_of_an_option(search, study, setting, said):
     asked.set_user_attr(*setting.split("="))
     own.tell(asked, 0.5)
     with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_study(search("name=x", "distill_loss=choice(kl,soft_ce)", study_name="own"))
+    monkeypatch.setattr(studies, "MANY", 2)
+    with pytest.raises(UserError, match=f"with {setting}:"):
         check_study(search("name=x", "distill_loss=choice(kl,soft_ce)", study_name="own"))
 
 

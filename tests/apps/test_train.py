@@ -493,8 +493,19 @@ def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     (scratch / "last.ckpt").touch()
     (run / "checkpoints").symlink_to(scratch)
     (run / "identity").write_text("abc")
-    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", [])
+    found = find_checkpoint("last", tmp_path / "x" / "2", "abc", [run, tmp_path / "gone", scratch])
     assert found == (run, run / "checkpoints" / "last.ckpt")
+
+
+def test_a_run_of_another_name_is_left_alone(kd):
+    """``ckpt_path=last`` took it, and its summary was that of the other."""
+    settings = ["task=animals", "trainer.max_epochs=1"]
+    other = kd("train", *settings, "name=a", folder="outputs/train/sweep_1/0")
+    (other / "fit.json").unlink()
+    with pytest.raises(UserError, match=r"no unfinished run .* \(0 have others\)"):
+        kd("train", *settings, "ckpt_path=last")
+    kd("train", *settings, "name=a", "ckpt_path=last", folder="outputs/a/1")
+    assert (other / "fit.json").exists()
 
 
 def test_a_run_knows_its_own_tasks(kd, workplace):

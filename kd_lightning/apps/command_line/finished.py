@@ -118,21 +118,20 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
 def files_of_runs(name: str, cfg: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the files of a name in runs, where those lie that may have what a job asks for, without links.
 
-    They are looked for under the job's own name, under the command's, where those of sweeps over names lie, and in the
-    sweep, or where those before it lie.
+    They are looked for under the job's own name, in sweeps under any, since jobs of several names lie there, and in the
+    job's own sweep.
 
     Args:
         name: Of the files.
         cfg: The configuration of the job.
     """
     now, output = HydraConfig.get(), Path(os.path.realpath(cfg["paths"]["output"]))
-    places = [output / cfg["name"], output / str(now.job.config_name)]
+    places = [output / cfg["name"], *sorted(output.glob("*/sweep_*"))]
     if now.mode is RunMode.MULTIRUN:
-        sweep = Path(os.path.realpath(Path(now.runtime.cwd, now.sweep.dir)))  # hydra.job.chdir may be true
-        places.append(sweep.parent if output in sweep.parent.parents else sweep)
-    for place in dict.fromkeys(places):
-        for path in files_named(name, place):
-            yield Path(os.path.realpath(path))
+        places.append(Path(os.path.realpath(Path(now.runtime.cwd, now.sweep.dir))))  # hydra.job.chdir may be true
+    found = dict.fromkeys(path for place in places for path in files_named(name, place))
+    for folder in dict.fromkeys(os.path.realpath(path.parent) for path in found):
+        yield Path(folder, name)
 
 
 def _finished_one(summaries: Mapping[Path, dict[str, Any]]) -> tuple[Path, Any] | None:

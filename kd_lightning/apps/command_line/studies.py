@@ -120,8 +120,10 @@ def _is_same(config: DictConfig, asked: Mapping[str, Any], theirs: Mapping[str, 
         own: Those of the search.
     """
     loader = GlobalHydra.instance().config_loader()
-    groups = [[f"{name}={one}" for one in found.choices] for name, found in asked.items() if _options(config, name)]
-    drawn = [*islice(product(*groups), MANY)]
+    of_groups = {name: getattr(found, "choices", ()) for name, found in asked.items() if _options(config, name)}
+    drawn = [*islice(product(*([f"{name}={one}" for one in each] for name, each in of_groups.items())), MANY)]
+    if not drawn or len(drawn) == MANY:
+        return False
     told = [[f"{'' if _options(config, n) else '++'}{n}={v}" for n, v in one.items()] for one in (theirs, own)]
     try:
         for options in drawn:
@@ -130,7 +132,7 @@ def _is_same(config: DictConfig, asked: Mapping[str, Any], theirs: Mapping[str, 
                 return False
     except HydraException:
         return False
-    return len(drawn) < MANY
+    return True
 
 
 def _options(config: DictConfig, name: str) -> list[str]:

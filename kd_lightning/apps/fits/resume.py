@@ -9,14 +9,14 @@ from textwrap import shorten
 
 import torch
 
-from kd_lightning.apps.fits.identity import IDENTITY, identity_in
+from kd_lightning.apps.fits.identity import identity_in
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.processes.team import team
 from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import LOOK, files_named, last_change, locked_if_free
+from kd_lightning.files import LOOK, last_change, locked_if_free
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def find_checkpoint(
             own folder; anything else is a checkpoint file.
         folder: This run's folder.
         identity: This run's content address.
-        begun: The files that have the identities of earlier runs; those beside this one are found here.
+        begun: The folders of earlier runs; asked for if one is to be found among them.
         in_sweep: Whether other jobs are told the same: then ``last`` begins anew what has not begun.
 
     Raises:
@@ -85,8 +85,11 @@ def find_checkpoint(
         return folder, Path(wanted)
     if resume_path(folder).is_file():
         return folder, resume_path(folder)
-    each = {path.parent.absolute() for path in (*files_named(IDENTITY, folder.parent), *begun)}
-    others = [place for place in each if resume_path(place).is_file() and not (place / "fit.json").exists()]
+    others = [
+        place
+        for place in {run.absolute() for run in begun}
+        if resume_path(place).is_file() and not (place / "fit.json").exists()
+    ]
     for place in sorted(others, key=lambda place: last_change(resume_path(place)), reverse=True):
         if identity_in(place) == identity:
             return place, resume_path(place)

@@ -89,10 +89,10 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
         except UserError as error:
             if note.exists():
                 lines.append(f"{error}: its predictions are left out")
-    each = ((since, file, told) for told in noted for file, since in told.files.items() if file.suffix == ".csv")
+    each = [(last_change(file) >= since, since, file, told) for told in noted for file, since in told.files.items()]
     found = {}
-    for since, file, told in sorted(each, key=itemgetter(0)):
-        if file.is_file() and (file.parent == told.folder or last_change(file) >= since):  # else of another command
+    for is_newer, _, file, told in sorted(each, key=itemgetter(0, 1)):
+        if file.suffix == ".csv" and file.is_file() and (is_newer or file.parent == told.folder):  # else of another
             found[file] = told.model
     return found, lines
 

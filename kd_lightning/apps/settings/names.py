@@ -27,7 +27,7 @@ OTHERS = re.compile(
 """Further settings that are files, folders, or models of the hub."""
 
 
-PART = r"('[^']*'|\"[^\"]*\"|\[.*\]|\{.*\})|([^,]+)"
+PART = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\})|([^,]+)"
 """Of several values: one in quotes or brackets, or another."""
 
 
