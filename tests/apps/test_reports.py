@@ -669,6 +669,21 @@ def test_scores_have_an_interval_and_no_p(tmp_path):
     assert low < gain < high
 
 
+def test_predictions_of_a_run_that_was_made_again_are_told(tmp_path):
+    """A sweep, predictions, the sweep once more: no table of rows, and not a word."""
+    labels = ["yes", "no"] * 20
+    students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
+    assert predictions([tmp_path], groups_of(tmp_path))[1] == []
+    again = make_run(tmp_path / "runs" / "again", 1, optimizer__lr=1.0)
+    os.utime(again / "summary.json", (2**31, 2**31))
+    groups = groups_of(tmp_path)
+    (line,) = predictions([tmp_path], groups)[1]
+    assert line.startswith(f"{tmp_path / 'runs' / 'a1'}: these predictions are left out, since a later run of the same")
+    predict(tmp_path / "predict" / "again", again, labels, labels)
+    found, lines = predictions([tmp_path], groups)
+    assert (len(next(iter(found.values()))), lines) == (2, [])
+
+
 def test_a_baseline_in_the_store_is_that_of_its_runs(tmp_path, monkeypatch):
     """Its folder is told from where the run began; the student is found in the run's folder, or in its copy there."""
     monkeypatch.chdir(tmp_path)

@@ -93,6 +93,14 @@ def test_what_a_search_has_drawn_is_shown_though_all_have_it(tmp_path):
     assert (header[0], [row[0] for row in rows]) == ("optimizer.lr", ["1e-3", "1e-3"])
 
 
+def test_names_are_shown_without_their_quotes(tmp_path):
+    """``'1e3'``, of ``name=1e3``, which Hydra would take for a number."""
+    for number, name in enumerate(("'1e3'", "x")):
+        make_job(tmp_path / str(number), [f"name={name}"], 0.5)
+    _, rows = sweep_rows(summaries([tmp_path / "0", tmp_path / "1"]))
+    assert [row[0] for row in rows] == ["1e3", "x"]
+
+
 def test_a_job_that_was_alone_has_its_number(tmp_path):
     """All that it was told, two hundred letters, in the place of what it was told that others were not."""
     make_job(tmp_path / "0", ["seed=1", "optimizer.lr=1e-3"], 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
     owners = _owners(groups)
     found: Predictions = {}
     written, lines = _written(folders)
+    lines += _of_older_runs(groups, {*written.values()})
     for path, model in written.items():
         for group, role, seed, tasks in owners.get(model, ()):
             task = next((name for name in tasks if path.stem.startswith(f"{name}-")), None)
@@ -66,6 +67,27 @@ def _owners(groups: Sequence[Group]) -> dict[Path, list[tuple[str, str, int, lis
             for place, role, tasks in _models(run):
                 found.setdefault(place, []).append((group.name, role, run.summary["seed"], tasks))
     return found
+
+
+def _of_older_runs(groups: Sequence[Group], predicted: Collection[Path]) -> list[str]:
+    """Return a line for each run of which there are predictions, and none of the later run that counts in its place.
+
+    Args:
+        groups: Of the runs.
+        predicted: The folders of the models whose predictions there are.
+    """
+
+    def has(run: Run) -> bool:
+        return any(place in predicted for place, _, _ in _models(run))
+
+    lines = []
+    for one in groups:
+        known = {run.summary["seed"] for run in one.runs if has(run)}
+        for run in filter(has, one.repeated):
+            if run.summary["seed"] not in known:
+                why = "a later run of the same settings and seed counts"
+                lines.append(f"{run.folder}: these predictions are left out, since {why}")
+    return lines
 
 
 def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:

@@ -111,14 +111,20 @@ def sweep_rows(
     found = [job for job in jobs if "until" not in job.summary]
     each = [set(told) for told in (*(planned if len(found) == 1 else ()), *(job.overrides for job in found))]
     common = set.intersection(*each) - set(own) if each else set()
-    apart = [[override.partition("=") for override in job.overrides if override not in common] for job in found]
-    keys = list(dict.fromkeys(name for settings in apart for name, _, _ in settings))
-    brief = briefly([value for settings in apart for _, _, value in settings])
+    apart = [[_shown(override) for override in job.overrides if override not in common] for job in found]
+    keys = list(dict.fromkeys(name for settings in apart for name, _ in settings))
+    brief = briefly([value for settings in apart for _, value in settings])
     shown = columns([job.summary["average"] for job in found])
     rows: list[Row] = []
     for settings, job in zip(apart, found, strict=True):
-        told = [(name, brief[value]) for name, _, value in settings]
+        told = [(name, brief[value]) for name, value in settings]
         name = " ".join(value if len(keys) == 1 else f"{name}={value}" for name, value in told)
         cells = [cell(job.summary["average"]) for cell in shown.values()]
         rows.append([name or job.name, *cells, f"{job.summary['parameters']['student'] / 1e6:.2f} M"])
     return [*(keys if len(keys) == 1 else ["run"]), *shown, "parameters"], rows
+
+
+def _shown(override: str) -> tuple[str, str]:
+    """Return the name of a setting and its value without quotes."""
+    name, _, value = override.partition("=")
+    return name, value.strip("'\"")
