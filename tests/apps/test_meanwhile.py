@@ -127,10 +127,17 @@ def test_earlier_runs_are_found_where_they_may_lie(tmp_path, monkeypatch, sweep,
     now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}
     now["runtime"] = {"cwd": str(tmp_path / "link")}
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(now))
+    walked = []
+    monkeypatch.setattr(
+        finished, "files_named", lambda name, place: walked.append(place) or files.files_named(name, place)
+    )
     for output in ("outputs", str(tmp_path / "link" / "outputs"), "../link/outputs"):
+        walked.clear()
         cfg = {"name": "a", "paths": {"output": output}}
         places = [str(path.parent.relative_to(tmp_path / "real")) for path in files_of_runs("identity", cfg)]
         assert sorted(places) == sorted(found)
+        assert not [place for place in walked if {*walked} & {*place.parents}], "nothing is walked twice"
+        assert len(walked) == len({*walked})
 
 
 def test_a_run_does_not_wait_for_itself(tmp_path, monkeypatch):

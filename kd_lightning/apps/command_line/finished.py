@@ -129,7 +129,8 @@ def files_of_runs(name: str, cfg: Mapping[str, Any]) -> Iterator[Path]:
     places = [output / cfg["name"], *sorted(output.glob("*/sweep_*"))]
     if now.mode is RunMode.MULTIRUN:
         places.append(Path(os.path.realpath(Path(now.runtime.cwd, now.sweep.dir))))  # hydra.job.chdir may be true
-    found = dict.fromkeys(path for place in places for path in files_named(name, place))
+    apart = (place for place in dict.fromkeys(places) if not {*places} & {*place.parents})  # none is walked twice
+    found = (path for place in apart for path in files_named(name, place))
     for folder in dict.fromkeys(os.path.realpath(path.parent) for path in found):
         yield Path(folder, name)
 

@@ -20,12 +20,10 @@ NAMES = ("name", "run", "output", "file", "ckpt_path", "paths.output", "paths.st
 OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Hydra's, which it makes texts of itself."""
 
-
 OTHERS = re.compile(
     r"(\w+\.)*(path|root|download|vectors_file)|(\w+\.)*files\.\w+|(data\.unlabelled|soft_targets)(\.\w+)*"
 )
 """Further settings that are files, folders, or models of the hub."""
-
 
 PART = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\})|([^,]+)"
 """Of several values: one in quotes or brackets, or another."""
