@@ -544,6 +544,20 @@ def test_many_groups_have_numbers(tmp_path):
     assert all(f">{number}</text>" in svg for svg in against for number in range(1, 10))
 
 
+def test_a_legend_names_what_its_plot_shows(tmp_path):
+    """A run of kd-train measures no latency: it has its points against size, and none against latency."""
+    pytest.importorskip("matplotlib")
+    for name in ("a", "b", "c"):
+        folder = make_run(tmp_path / name, name=name, baseline=None)
+        if name == "c":
+            summary = json.loads((folder / "summary.json").read_text())
+            write_json(folder / "summary.json", summary | {"latency_ms": {}})
+    table = long_table(groups_of(tmp_path))
+    size, latency = plots(table, main_scores(table)).values()
+    assert [f">{name}<" in size for name in ("a", "b", "c")] == [True, True, True]
+    assert [f">{name}<" in latency for name in ("a", "b", "c")] == [True, True, False]
+
+
 def test_two_seeds_do_not_take_the_page(tmp_path):
     """Their interval is thirteen times as wide as they lie apart: all other gains are a line."""
     assert within(np.array([1.0, 3.0]), (-200.0, 200.0)) == (-3.0, 6.0)

@@ -86,6 +86,7 @@ def score_plot(table: pd.DataFrame, cost: str, marks: Mapping[str, Mark]) -> str
     if known.empty:
         return None
     panels = _panels(table, list(dict.fromkeys(known["group"])))
+    marks = {group: mark for group, mark in marks.items() if group in set(known["group"])}
     rows = math.ceil(len(panels) / 2)
     roles = [role for role in MARKERS if role in set(known["role"])]
     figure = Figure(figsize=(WIDTH, 3.4 * rows + legend_height(marks, roles)), layout="constrained")
