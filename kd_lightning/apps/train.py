@@ -89,9 +89,9 @@ def where(fit: Fit, folder: Path) -> list[str | None]:
         raise UserError(
             f"ckpt_path=last: {from_here(folder)} has finished; {LEFT_AS_IT_IS}, without ckpt_path it is trained anew"
         )
-    each = (path.parent for path in chain(files_named(IDENTITY, folder.parent), files_of_runs(IDENTITY, cfg)))
-    begun = (run for run in each if _is_called(cfg["name"], run))
-    found, checkpoint = find_checkpoint(again, folder, fit.identity, begun, in_sweep)
+    runs = (path.parent for path in chain(files_named(IDENTITY, folder.parent), files_of_runs(IDENTITY, cfg)))
+    ours = (run for run in runs if _is_called(cfg["name"], run))
+    found, checkpoint = find_checkpoint(again, folder, fit.identity, ours, in_sweep)
     if checkpoint:
         read_checkpoint(checkpoint, fit.identity)  # what is refused here has written nothing
     if in_sweep and found != folder:

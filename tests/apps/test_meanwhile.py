@@ -108,20 +108,27 @@ def test_a_finished_run_counts_before_one_that_goes_on(tmp_path, monkeypatch):
     assert finished_before(cfg) == (tmp_path / "elsewhere" / "mine", 0.5), "its own folder, wherever that lies"
 
 
-@pytest.mark.parametrize(("sweep", "more"), [(None, []), ("outputs/x_1/sweep_2", []), ("named", ["named/0"])])
+@pytest.mark.parametrize(
+    ("sweep", "more"),
+    [(None, []), ("outputs/x_1/sweep_2", ["outputs/x_1/sweep_2/0"]), ("named", ["named/0"]), ("outputs/a/sweep_7", [])],
+)
 def test_earlier_runs_are_found_where_they_may_lie(tmp_path, monkeypatch, sweep, more):
-    """Of ``-m name=a,b`` under another's name; what lies in the store is no run, though it trained alike."""
+    """Of ``-m name=a,b`` under another's name, in sweeps that have names of their own, too; the store has no runs."""
     found = [
         "outputs/train/sweep_1/0",
         "outputs/a/2026",
         "outputs/a/sweep_7/0",
         "outputs/quickstart/sweep_1/deep/0",
+        "outputs/train/grid/0",
+        "outputs/mine/0",
         *more,
     ]
     others = ["outputs/store/fits/x", "named/0", "elsewhere/sweep_1/0", "outputs/b/2026"]
     for place in {*found, *others}:
         (tmp_path / "real" / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / "real" / place / "identity").symlink_to("/annex/of/all/identity")
+    for folder in ("train/sweep_1", "a/sweep_7", "quickstart/sweep_1", "train/grid", "mine"):
+        (tmp_path / "real" / "outputs" / folder / "multirun.yaml").touch()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "link")
     now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}

@@ -58,6 +58,7 @@ def test_a_name_is_what_was_written(name, text):
         ("+soft_targets.rte=[12,13]", "+soft_targets.rte=[12,13]"),
         ("+soft_targets.rte=[12,13,14]", "+soft_targets.rte=[12,13,14]"),
         ("+soft_targets.rte=[a,b],2026_11,[c]", "+soft_targets.rte=[a,b],'2026_11',[c]"),
+        ("+soft_targets.rte={a:b},2026_11,{a:c}", "+soft_targets.rte={a:b},'2026_11',{a:c}"),
         ("data.unlabelled='a,7,b'", "data.unlabelled='a,7,b'"),
         ("run='a,7',1_2", "run='a,7','1_2'"),
         ("encoder.path=1_2", "encoder.path='1_2'"),

@@ -606,17 +606,16 @@ def test_many_groups_are_compared_on_their_averages(tmp_path):
 # --- row by row
 
 
-def predict(folder, run, predictions, labels, order=None, output=None):
+def predict(folder, run, predictions, labels, order=None, output=None, split="validation"):
     """Write what kd-predict leaves of a model: its table, and its note of it."""
-    note_predicted(folder, Path(run), [(output or folder) / "rte-validation.csv"])
+    file = (output or folder) / f"rte-{split}.csv"
+    note_predicted(folder, Path(run), [file])
     table = pd.DataFrame({"id": [f"r{i}" for i in range(len(labels))], "prediction": predictions})
     if isinstance(labels[0], str):
         table["p_yes"] = 0.5
     table["label"] = labels
-    (output or folder).mkdir(exist_ok=True)
-    table.iloc[order if order is not None else slice(None)].to_csv(
-        (output or folder) / "rte-validation.csv", index=False
-    )
+    file.parent.mkdir(exist_ok=True)
+    table.iloc[order if order is not None else slice(None)].to_csv(file, index=False)
 
 
 def students_of(folder, found, labels):
@@ -687,15 +686,22 @@ def test_predictions_of_a_run_that_was_made_again_are_told(tmp_path):
     """A sweep, predictions, the sweep once more: no table of rows, and not a word."""
     labels = ["yes", "no"] * 20
     students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
-    assert predictions([tmp_path], groups_of(tmp_path))[1] == []
-    again = make_run(tmp_path / "runs" / "again", 1, optimizer__lr=1.0)
-    os.utime(again / "summary.json", (2**31, 2**31))
+    make_run(tmp_path / "runs" / "a0", 1, optimizer__lr=1.0)
+    before, again = tmp_path / "runs" / "a1", make_run(tmp_path / "runs" / "again", 1, optimizer__lr=1.0)
+    for run, ended in ((tmp_path / "runs" / "a0", 1), (before, 2), (again, 3)):
+        summary = json.loads((run / "summary.json").read_text())
+        summary["folders"] = {"baseline": {"rte": [str(tmp_path / "store" / "baseline")]}}
+        write_json(run / "summary.json", summary)
+        os.utime(run / "summary.json", (ended, ended))
+    predict(tmp_path / "predict" / "baseline", tmp_path / "store" / "baseline", labels, labels)
     groups = groups_of(tmp_path)
-    (line,) = predictions([tmp_path], groups)[1]
-    assert line.startswith(f"{tmp_path / 'runs' / 'a1'}: these predictions are left out, since a later run of the same")
+    told = [f"{before}: predictions of its student are left out, since {again} counts in its place"]
+    assert predictions([tmp_path], groups)[1] == told, "that of a baseline, which they share, is of both"
     predict(tmp_path / "predict" / "again", again, labels, labels)
     found, lines = predictions([tmp_path], groups)
-    assert (len(next(iter(found.values()))), lines) == (2, [])
+    assert (len(next(iter(found.values()))), lines) == (3, [])
+    predict(tmp_path / "predict" / "a1", before, labels, labels, split="test")
+    assert predictions([tmp_path], groups)[1] == told, "of the rows of test there are those of the earlier alone"
 
 
 def test_a_baseline_in_the_store_is_that_of_its_runs(tmp_path, monkeypatch):
@@ -727,7 +733,7 @@ def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
     here, there, table = tmp_path / "here", tmp_path / "there", Path("mine", "rte-validation.csv")
     here.mkdir()
     monkeypatch.chdir(here)
-    for number, run in enumerate(("a", "b")):
+    for number, run in ((1, "a"), (0, "b")):
         predict(Path(f"p{number}"), run, ["yes"], ["yes"], output=table.parent)
         assert _written([here]) == ({here / table: here / run}, [])
     monkeypatch.chdir(tmp_path)
@@ -737,7 +743,11 @@ def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
     assert _written([there]) == ({}, []), "older than both notes"
     predict(there / "own", there / "b", ["yes"], ["yes"])
     os.utime(there / "own" / table.name, (1, 1))
-    assert _written([there]) == ({there / "own" / table.name: there / "b"}, []), "nobody else writes there"
+    own = {there / "own" / table.name: there / "b"}
+    assert _written([there]) == (own, []), "nobody else writes there"
+    (there / "soft_targets").mkdir()
+    note_predicted(there / "p2", there / "b", [there / "soft_targets", *own, *[path / "x.csv" for path in own]])
+    assert _written([there]) == (own, []), "soft targets, and what is a file by now"
 
 
 def test_a_folder_keeps_what_was_predicted_there(tmp_path):

@@ -95,7 +95,7 @@ def test_what_a_search_has_drawn_is_shown_though_all_have_it(tmp_path):
 
 def test_names_are_shown_without_their_quotes(tmp_path):
     """``'1e3'``, of ``name=1e3``, which Hydra would take for a number."""
-    for number, name in enumerate(("'1e3'", "x")):
+    for number, name in enumerate(("'1e3'", '"x"')):
         make_job(tmp_path / str(number), [f"name={name}"], 0.5)
     _, rows = sweep_rows(summaries([tmp_path / "0", tmp_path / "1"]))
     assert [row[0] for row in rows] == ["1e3", "x"]

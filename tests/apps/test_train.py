@@ -330,7 +330,9 @@ def test_a_fit_that_ends_too_soon_is_no_result(kd, monkeypatch):
 
 def test_last_is_unfinished_and_of_the_same_settings(kd):
     folder = kd("train", "task=animals", "trainer.max_epochs=1")
-    with pytest.raises(UserError, match=r"ckpt_path=last: no unfinished run .* \(0 have others\)"):
+    with pytest.raises(
+        UserError, match=r"ckpt_path=last: \S+/train/1 has these settings and this data, and has finished"
+    ):
         kd("train", "task=animals", "trainer.max_epochs=1", "ckpt_path=last")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts}
     with pytest.raises(UserError, match="ckpt_path=last: outputs/train/1 has finished; skip_finished=true leaves it"):
@@ -340,7 +342,9 @@ def test_last_is_unfinished_and_of_the_same_settings(kd):
         kd("train", "task=animals", "trainer.max_epochs=1", "seed=2", "ckpt_path=last", folder="outputs/train/1")
     assert {path: path.read_bytes() for path in before} == before
     (folder / "fit.json").unlink()
-    with pytest.raises(UserError, match=r"ckpt_path=last: no unfinished run .* \(1 have others\)"):
+    with pytest.raises(
+        UserError, match=r"\S+/train/1, the newest unfinished run of this name, has other settings or data"
+    ):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", "ckpt_path=last")
 
 
@@ -497,12 +501,22 @@ def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     assert found == (run, run / "checkpoints" / "last.ckpt")
 
 
+def test_a_run_in_a_folder_of_ones_own_goes_on_beside_it(kd):
+    """``hydra.run.dir=mine/1`` was killed; ``mine/2`` is no place where runs of a name lie."""
+    settings = ["task=animals", "trainer.max_epochs=1"]
+    before = kd("train", *settings, folder="mine/1")
+    (before / "fit.json").unlink()
+    kd("train", *settings, "ckpt_path=last", folder="mine/2")
+    assert (before / "fit.json").exists()
+
+
 def test_a_run_of_another_name_is_left_alone(kd):
     """``ckpt_path=last`` took it, and its summary was that of the other."""
     settings = ["task=animals", "trainer.max_epochs=1"]
     other = kd("train", *settings, "name=a", folder="outputs/train/sweep_1/0")
     (other / "fit.json").unlink()
-    with pytest.raises(UserError, match=r"no unfinished run .* \(0 have others\)"):
+    (other.parent / "multirun.yaml").touch()
+    with pytest.raises(UserError, match="ckpt_path=last: no unfinished run of this name has a checkpoint"):
         kd("train", *settings, "ckpt_path=last")
     kd("train", *settings, "name=a", "ckpt_path=last", folder="outputs/a/1")
     assert (other / "fit.json").exists()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.apps.arguments import told_by
 from kd_lightning.apps.command_line.jobs import ELSEWHERE, FINISHED, MARK, goes_on, remove_if_empty
-from kd_lightning.apps.command_line.notes import command_of, if_told, overrides_of
+from kd_lightning.apps.command_line.notes import OF_A_SWEEP, command_of, if_told, overrides_of
 from kd_lightning.apps.processes.preemption import LATE, started_before
 from kd_lightning.apps.settings.config_hash import changes_result, config_hash
 from kd_lightning.apps.settings.paths import FIT
@@ -118,19 +118,20 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
 def files_of_runs(name: str, cfg: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the files of a name in runs, where those lie that may have what a job asks for, without links.
 
-    They are looked for under the job's own name, in sweeps under any, since jobs of several names lie there, and in the
-    job's own sweep.
+    They are looked for under the job's own name, in all sweeps of the output, since jobs of several names lie there,
+    and in the job's own sweep.
 
     Args:
         name: Of the files.
         cfg: The configuration of the job.
     """
     now, output = HydraConfig.get(), Path(os.path.realpath(cfg["paths"]["output"]))
-    places = [output / cfg["name"], *sorted(output.glob("*/sweep_*"))]
+    sweeps = (path.parent for depth in ("*", "*/*") for path in sorted(output.glob(f"{depth}/{OF_A_SWEEP}")))
+    places = [output / cfg["name"], *sweeps]
     if now.mode is RunMode.MULTIRUN:
         places.append(Path(os.path.realpath(Path(now.runtime.cwd, now.sweep.dir))))  # hydra.job.chdir may be true
-    apart = (place for place in dict.fromkeys(places) if not {*places} & {*place.parents})  # none is walked twice
-    found = (path for place in apart for path in files_named(name, place))
+    outermost = (place for place in dict.fromkeys(places) if not {*places} & {*place.parents})
+    found = (path for place in outermost for path in files_named(name, place))  # nothing is walked twice
     for folder in dict.fromkeys(os.path.realpath(path.parent) for path in found):
         yield Path(folder, name)
 

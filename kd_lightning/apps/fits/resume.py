@@ -16,7 +16,7 @@ from kd_lightning.apps.settings.config import Config
 from kd_lightning.apps.settings.paths import FIT
 from kd_lightning.callbacks import resume_path
 from kd_lightning.errors import UserError, first_line
-from kd_lightning.files import LOOK, last_change, locked_if_free
+from kd_lightning.files import LOOK, from_here, last_change, locked_if_free
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def find_checkpoint(
             own folder; anything else is a checkpoint file.
         folder: This run's folder.
         identity: This run's content address.
-        begun: The folders of earlier runs; asked for if one is to be found among them.
+        begun: The folders of earlier runs of this name; looked at only if ``last`` is asked for.
         in_sweep: Whether other jobs are told the same: then ``last`` begins anew what has not begun.
 
     Raises:
@@ -85,17 +85,22 @@ def find_checkpoint(
         return folder, Path(wanted)
     if resume_path(folder).is_file():
         return folder, resume_path(folder)
-    others = [
-        place
-        for place in {run.absolute() for run in begun}
-        if resume_path(place).is_file() and not (place / "fit.json").exists()
-    ]
-    for place in sorted(others, key=lambda place: last_change(resume_path(place)), reverse=True):
-        if identity_in(place) == identity:
+    saved = [place for place in {run.absolute() for run in begun} if resume_path(place).is_file()]
+    saved.sort(key=lambda place: last_change(resume_path(place)), reverse=True)
+    same = [place for place in saved if identity_in(place) == identity]
+    for place in same:
+        if not _has_finished(place):
             return place, resume_path(place)
     if in_sweep:
         return folder, None
-    raise UserError(
-        f"ckpt_path=last: no unfinished run has these settings and this data ({len(others)} have others); leave "
-        "ckpt_path out to start anew"
-    )
+    if same:
+        why = f"{from_here(same[0])} has these settings and this data, and has finished"
+    elif others := [place for place in saved if not _has_finished(place)]:
+        why = f"{from_here(others[0])}, the newest unfinished run of this name, has other settings or data"
+    else:
+        why = "no unfinished run of this name has a checkpoint"
+    raise UserError(f"ckpt_path=last: {why}; leave ckpt_path out to start anew")
+
+
+def _has_finished(run: Path) -> bool:
+    return (run / "fit.json").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,35 @@ class Split(NamedTuple):
     name: str
 
 
+class _Owner(NamedTuple):
+    """A run that has a model.
+
+    Args:
+        group: Of the run.
+        role: Of the model in it.
+        run: It itself.
+        tasks: Of the model.
+    """
+
+    group: str
+    role: str
+    run: Run
+    tasks: list[str]
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.summary["seed"])
+
+    def split_of(self, table: Path) -> Split | None:
+        """Return the rows that a table of the model is of."""
+        task = next((name for name in self.tasks if table.stem.startswith(f"{name}-")), None)
+        return Split(task, table.stem.removeprefix(f"{task}-")) if task else None
+
+    def of(self, table: Path) -> tuple[str, str, int, Split | None]:
+        """Return what a table is of, in whichever run of the group and the seed."""
+        return self.group, self.role, self.seed, self.split_of(table)
+
+
 Predictions = dict[Split, dict[tuple[str, str], dict[int, pd.DataFrame]]]
 """Split -> (group, role) -> seed -> table by row id, with ``prediction`` and ``label``: classes' names, or scores."""
 
@@ -37,57 +66,62 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
         folders: Where the commands ran, at any depth.
         groups: Of the runs.
     """
-    owners = _owners(groups)
+    owners = _owners((one.name, run) for one in groups for run in one.runs)
     found: Predictions = {}
     written, lines = _written(folders)
-    lines += _of_older_runs(groups, {*written.values()})
+    lines += _of_runs_made_again(groups, written, owners)
     for path, model in written.items():
-        for group, role, seed, tasks in owners.get(model, ()):
-            task = next((name for name in tasks if path.stem.startswith(f"{name}-")), None)
-            if task is None:
+        for owner in owners.get(model, ()):
+            split = owner.split_of(path)
+            if split is None:
                 continue
             try:
                 table = _table(path)
             except UserError as error:
                 lines.append(f"{error}: these predictions are left out")
                 break
-            split = Split(task, path.stem.removeprefix(f"{task}-"))
             if table is not None:
-                found.setdefault(split, {}).setdefault((group, role), {})[seed] = table
+                found.setdefault(split, {}).setdefault((owner.group, owner.role), {})[owner.seed] = table
     tasks = list(dict.fromkeys(task for group in groups for run in group.runs for task in run.summary["tasks"]))
     ordered = sorted(found, key=lambda split: (tasks.index(split.task), split.name))
     return {split: found[split] for split in ordered}, lines
 
 
-def _owners(groups: Sequence[Group]) -> dict[Path, list[tuple[str, str, int, list[str]]]]:
-    """Return folder of a model -> its group, role, seed and tasks, in each run that has it."""
-    found: dict[Path, list[tuple[str, str, int, list[str]]]] = {}
-    for group in groups:
-        for run in group.runs:
-            for place, role, tasks in _models(run):
-                found.setdefault(place, []).append((group.name, role, run.summary["seed"], tasks))
+def _owners(runs: Iterable[tuple[str, Run]]) -> dict[Path, list[_Owner]]:
+    """Return folder of a model -> each run that has it."""
+    found: dict[Path, list[_Owner]] = {}
+    for group, run in runs:
+        for place, role, tasks in _models(run):
+            found.setdefault(place, []).append(_Owner(group, role, run, tasks))
     return found
 
 
-def _of_older_runs(groups: Sequence[Group], predicted: Collection[Path]) -> list[str]:
-    """Return a line for each run of which there are predictions, and none of the later run that counts in its place.
+def _of_runs_made_again(
+    groups: Sequence[Group], written: Mapping[Path, Path], owners: Mapping[Path, Sequence[_Owner]]
+) -> list[str]:
+    """Return a line for each run of which there are predictions, and not the same of the run that counts in its place.
 
     Args:
         groups: Of the runs.
-        predicted: The folders of the models whose predictions there are.
+        written: File -> folder of the model.
+        owners: Folder of a model -> the runs that count and have it.
     """
-
-    def has(run: Run) -> bool:
-        return any(place in predicted for place, _, _ in _models(run))
-
-    lines = []
-    for one in groups:
-        known = {run.summary["seed"] for run in one.runs if has(run)}
-        for run in filter(has, one.repeated):
-            if run.summary["seed"] not in known:
-                why = "a later run of the same settings and seed counts"
-                lines.append(f"{run.folder}: these predictions are left out, since {why}")
-    return lines
+    counted = {owner.of(path) for path, model in written.items() for owner in owners.get(model, ())}
+    instead = {(one.name, run.summary["seed"]): run for one in groups for run in one.runs}
+    older = _owners((one.name, run) for one in groups for run in one.repeated)
+    alone = (
+        owner
+        for path, model in written.items()
+        for owner in older.get(model, ())
+        if owner.split_of(path) and owner.of(path) not in counted
+    )
+    return list(
+        dict.fromkeys(
+            f"{owner.run.folder}: predictions of its {owner.role} are left out, since "
+            f"{instead[owner.group, owner.seed].folder} counts in its place"
+            for owner in alone
+        )
+    )
 
 
 def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
@@ -111,12 +145,17 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
         except UserError as error:
             if note.exists():
                 lines.append(f"{error}: its predictions are left out")
-    each = [(last_change(file) >= since, since, file, told) for told in noted for file, since in told.files.items()]
+    tables = [(file, since, told) for told in noted for file, since in told.files.items() if _is_table(file)]
+    each = [(last_change(file) >= since, since, file, told) for file, since, told in tables]
     found = {}
     for is_newer, _, file, told in sorted(each, key=itemgetter(0, 1)):
-        if file.suffix == ".csv" and file.is_file() and (is_newer or file.parent == told.folder):  # else of another
+        if is_newer or file.parent == told.folder:  # else of another
             found[file] = told.model
     return found, lines
+
+
+def _is_table(file: Path) -> bool:
+    return file.suffix == ".csv" and file.is_file()
 
 
 def _table(path: Path) -> pd.DataFrame | None:
