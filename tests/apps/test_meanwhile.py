@@ -123,12 +123,14 @@ def test_earlier_runs_are_found_where_they_may_lie(tmp_path, monkeypatch, sweep,
         "outputs/mine/0",
         *more,
     ]
-    others = ["outputs/store/fits/x", "named/0", "elsewhere/sweep_1/0", "outputs/b/2026"]
+    others = ["outputs/store/fits/x", "named/0", "elsewhere/sweep_1/0", "outputs/b/2026", "outputs/c/d/e/0"]
     for place in {*found, *others}:
         (tmp_path / "real" / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / "real" / place / "identity").symlink_to("/annex/of/all/identity")
     for folder in ("train/sweep_1", "a/sweep_7", "quickstart/sweep_1", "train/grid", "mine"):
         (tmp_path / "real" / "outputs" / folder / "multirun.yaml").touch()
+    (tmp_path / "real" / "outputs" / "c" / "d" / "e" / "multirun.yaml").touch()
+    (tmp_path / "real" / "outputs" / "b" / "2026" / "config.yaml").touch()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "link")
     now = {"mode": RunMode.MULTIRUN if sweep else RunMode.RUN, "sweep": {"dir": sweep}}

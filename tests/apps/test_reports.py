@@ -545,17 +545,24 @@ def test_many_groups_have_numbers(tmp_path):
 
 
 def test_a_legend_names_what_its_plot_shows(tmp_path):
-    """A run of kd-train measures no latency: it has its points against size, and none against latency."""
+    """A run of kd-train measures no latency: it has its points against size, and none against latency.
+
+    Where one of several is left, it still has to be named.
+    """
     pytest.importorskip("matplotlib")
     for name in ("a", "b", "c"):
         folder = make_run(tmp_path / name, name=name, baseline=None)
-        if name == "c":
+        if name != "a":
             summary = json.loads((folder / "summary.json").read_text())
             write_json(folder / "summary.json", summary | {"latency_ms": {}})
     table = long_table(groups_of(tmp_path))
     size, latency = plots(table, main_scores(table)).values()
     assert [f">{name}<" in size for name in ("a", "b", "c")] == [True, True, True]
-    assert [f">{name}<" in latency for name in ("a", "b", "c")] == [True, True, False]
+    assert [f">{name}<" in latency for name in ("a", "b", "c")] == [True, False, False]
+    (group,) = groups_of(tmp_path / "a")
+    alone = long_table([group])
+    size, latency = plots(alone, main_scores(alone)).values()
+    assert f">{group.name}<" not in size + latency, "there is no other"
 
 
 def test_two_seeds_do_not_take_the_page(tmp_path):
@@ -683,25 +690,41 @@ def test_scores_have_an_interval_and_no_p(tmp_path):
 
 
 def test_predictions_of_a_run_that_was_made_again_are_told(tmp_path):
-    """A sweep, predictions, the sweep once more: no table of rows, and not a word."""
-    labels = ["yes", "no"] * 20
-    students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
+    """A sweep, predictions, the sweep once more, and some of them: no table of rows, and not a word."""
+    labels, baseline = ["yes", "no"] * 20, tmp_path / "store" / "baseline"
+    students_of(tmp_path, {"a": {1: labels, 2: labels}, "b": {1: labels}}, labels)
+    before = [tmp_path / "runs" / f"a{seed}" for seed in (1, 2)]
+    again = [make_run(tmp_path / "runs" / f"again{seed}", seed, optimizer__lr=1.0) for seed in (1, 2)]
     make_run(tmp_path / "runs" / "a0", 1, optimizer__lr=1.0)
-    before, again = tmp_path / "runs" / "a1", make_run(tmp_path / "runs" / "again", 1, optimizer__lr=1.0)
-    for run, ended in ((tmp_path / "runs" / "a0", 1), (before, 2), (again, 3)):
+    for ended, run in enumerate((tmp_path / "runs" / "a0", *before, *again)):
         summary = json.loads((run / "summary.json").read_text())
-        summary["folders"] = {"baseline": {"rte": [str(tmp_path / "store" / "baseline")]}}
+        summary["folders"] = {"baseline": {"rte": [str(baseline)]}}
         write_json(run / "summary.json", summary)
         os.utime(run / "summary.json", (ended, ended))
-    predict(tmp_path / "predict" / "baseline", tmp_path / "store" / "baseline", labels, labels)
+    predict(tmp_path / "predict" / "baseline", baseline, labels, labels)
     groups = groups_of(tmp_path)
-    told = [f"{before}: predictions of its student are left out, since {again} counts in its place"]
-    assert predictions([tmp_path], groups)[1] == told, "that of a baseline, which they share, is of both"
-    predict(tmp_path / "predict" / "again", again, labels, labels)
+
+    def told(place, split):
+        return (
+            f"{before[place]}: its student's predictions of rte-{split} are left out, since {again[place]} "
+            "counts in its place"
+        )
+
+    assert predictions([tmp_path], groups)[1] == [told(0, "validation"), told(1, "validation")]
+    predict(tmp_path / "predict" / "again1", again[0], labels, labels)
     found, lines = predictions([tmp_path], groups)
-    assert (len(next(iter(found.values()))), lines) == (3, [])
-    predict(tmp_path / "predict" / "a1", before, labels, labels, split="test")
-    assert predictions([tmp_path], groups)[1] == told, "of the rows of test there are those of the earlier alone"
+    assert len(next(iter(found.values()))) == 3, "two students, and the baseline that the earlier and the later share"
+    assert lines == [told(1, "validation")]
+    predict(tmp_path / "predict" / "a1", before[0], labels, labels, split="test")
+    (before[0] / "student").mkdir()
+    predict(tmp_path / "predict" / "handed_over", before[0] / "student", labels, labels, split="test")
+    predict(tmp_path / "predict" / "again2", again[1], labels, labels)
+    assert predictions([tmp_path], groups)[1] == [told(0, "test")], "of these rows the earlier has the only ones"
+    pd.DataFrame({"id": ["r0"], "prediction": ["yes"]}).to_csv(tmp_path / "mine.csv", index=False)
+    (tmp_path / "mine.csv").rename(tmp_path / "predict" / "a1" / "rte-mine.csv")
+    note_predicted(tmp_path / "predict" / "a1", before[0], [tmp_path / "predict" / "a1" / "rte-mine.csv"])
+    os.utime(tmp_path / "predict" / "a1" / "rte-mine.csv")
+    assert predictions([tmp_path], groups)[1] == [told(0, "test")], "without labels no report has use for them"
 
 
 def test_a_baseline_in_the_store_is_that_of_its_runs(tmp_path, monkeypatch):
@@ -745,9 +768,11 @@ def test_a_table_is_of_who_wrote_it_last(tmp_path, monkeypatch):
     os.utime(there / "own" / table.name, (1, 1))
     own = {there / "own" / table.name: there / "b"}
     assert _written([there]) == (own, []), "nobody else writes there"
-    (there / "soft_targets").mkdir()
-    note_predicted(there / "p2", there / "b", [there / "soft_targets", *own, *[path / "x.csv" for path in own]])
-    assert _written([there]) == (own, []), "soft targets, and what is a file by now"
+    others = [there / "soft_targets", there / "own" / "rte-validation.jsonl", *[path / "x.csv" for path in own]]
+    note_predicted(there / "p2", there / "b", others)
+    others[0].mkdir()
+    others[1].touch()
+    assert _written([there]) == (own, []), "no table, or its folder is a file by now"
 
 
 def test_a_folder_keeps_what_was_predicted_there(tmp_path):

@@ -343,7 +343,7 @@ def test_last_is_unfinished_and_of_the_same_settings(kd):
     assert {path: path.read_bytes() for path in before} == before
     (folder / "fit.json").unlink()
     with pytest.raises(
-        UserError, match=r"\S+/train/1, the newest unfinished run of this name, has other settings or data"
+        UserError, match=r"\S+/train/1, the newest unfinished run of this name, has other settings, data or code"
     ):
         kd("train", "task=animals", "trainer.max_epochs=1", "optimizer.lr=0.5", "ckpt_path=last")
 
@@ -501,6 +501,24 @@ def test_a_run_whose_checkpoints_lie_elsewhere_goes_on(tmp_path):
     assert found == (run, run / "checkpoints" / "last.ckpt")
 
 
+def test_of_several_the_newest_unfinished_goes_on(tmp_path):
+    """By its last checkpoint; a finished one that is newer is no reason to refuse them, or told as unfinished."""
+    runs = {name: tmp_path / name for name in ("older", "newer", "done", "other")}
+    for when, (name, run) in enumerate(runs.items()):
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "last.ckpt").touch()
+        os.utime(run / "checkpoints" / "last.ckpt", (when, when))
+        (run / "identity").write_text("xyz" if name == "other" else "abc")
+    for name in ("done", "other"):
+        (runs[name] / "fit.json").touch()
+    found, checkpoint = find_checkpoint("last", tmp_path / "ours", "abc", runs.values())
+    assert (found, checkpoint) == (runs["newer"], runs["newer"] / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="/newer, the newest unfinished run of this name, has other settings, data or"):
+        find_checkpoint("last", tmp_path / "ours", "other", runs.values())
+    with pytest.raises(UserError, match=r"last: /.*/done has these settings and this data, and has finished"):
+        find_checkpoint("last", tmp_path / "ours", "abc", [runs["done"], runs["other"]])
+
+
 def test_a_run_in_a_folder_of_ones_own_goes_on_beside_it(kd):
     """``hydra.run.dir=mine/1`` was killed; ``mine/2`` is no place where runs of a name lie."""
     settings = ["task=animals", "trainer.max_epochs=1"]
@@ -516,7 +534,7 @@ def test_a_run_of_another_name_is_left_alone(kd):
     other = kd("train", *settings, "name=a", folder="outputs/train/sweep_1/0")
     (other / "fit.json").unlink()
     (other.parent / "multirun.yaml").touch()
-    with pytest.raises(UserError, match="ckpt_path=last: no unfinished run of this name has a checkpoint"):
+    with pytest.raises(UserError, match="ckpt_path=last: no unfinished run of this name with a checkpoint"):
         kd("train", *settings, "ckpt_path=last")
     kd("train", *settings, "name=a", "ckpt_path=last", folder="outputs/a/1")
     assert (other / "fit.json").exists()

@@ -118,8 +118,8 @@ def finished_before(cfg: DictConfig) -> tuple[Path, Any] | None:
 def files_of_runs(name: str, cfg: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the files of a name in runs, where those lie that may have what a job asks for, without links.
 
-    They are looked for under the job's own name, in all sweeps of the output, since jobs of several names lie there,
-    and in the job's own sweep.
+    They are looked for under the job's own name, in the sweeps in the output and one folder below, since jobs of
+    several names lie there, and in the job's own sweep.
 
     Args:
         name: Of the files.

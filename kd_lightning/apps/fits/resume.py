@@ -96,9 +96,9 @@ def find_checkpoint(
     if same:
         why = f"{from_here(same[0])} has these settings and this data, and has finished"
     elif others := [place for place in saved if not _has_finished(place)]:
-        why = f"{from_here(others[0])}, the newest unfinished run of this name, has other settings or data"
+        why = f"{from_here(others[0])}, the newest unfinished run of this name, has other settings, data or code"
     else:
-        why = "no unfinished run of this name has a checkpoint"
+        why = "no unfinished run of this name with a checkpoint was found (ckpt_path=FILE goes on from one)"
     raise UserError(f"ckpt_path=last: {why}; leave ckpt_path out to start anew")
 
 

@@ -26,17 +26,22 @@ class Mark:
     Args:
         colour: Of its points.
         number: Beside them, where there are more groups than colours; else empty.
+        label: In a legend; empty where there is no other group.
     """
 
     colour: str
     number: str
+    label: str
 
 
 def marks_of(groups: Iterable[str]) -> dict[str, Mark]:
     """Return the mark of each group, in their order."""
     names = list(dict.fromkeys(groups))
+    if len(names) < 2:
+        return {name: Mark(COLOURS[0], "", "") for name in names}
     numbers = [str(i + 1) if len(names) > len(COLOURS) else "" for i in range(len(names))]
-    return {name: Mark(COLOURS[i % len(COLOURS)], numbers[i]) for i, name in enumerate(names)}
+    labels = [f"{number}  {name}" if number else name for number, name in zip(numbers, names, strict=True)]
+    return {name: Mark(COLOURS[i % len(COLOURS)], numbers[i], labels[i]) for i, name in enumerate(names)}
 
 
 def write_number(axes: Any, mark: Mark, place: tuple[float, float], transform: Any) -> None:
@@ -47,24 +52,24 @@ def write_number(axes: Any, mark: Mark, place: tuple[float, float], transform: A
 
 def legend_height(marks: Mapping[str, Mark], roles: Sequence[str]) -> float:
     """Return the inches that a legend takes."""
-    return LINE * math.ceil((len(marks) + len(roles)) / _columns(marks))
+    return LINE * math.ceil((len(_named(marks)) + len(roles)) / _columns(marks))
 
 
 def draw_legend(figure: Any, marks: Mapping[str, Mark], roles: Sequence[str]) -> None:
     """Draw the legend of groups, if there are several, and of roles below a figure."""
     from matplotlib.lines import Line2D
 
-    handles = []
-    if len(marks) > 1:
-        for group, mark in marks.items():
-            label = f"{mark.number}  {group}" if mark.number else group
-            handles.append(Line2D([], [], marker="o", ls="", color=mark.colour, label=label))
+    handles = [Line2D([], [], marker="o", ls="", color=each.colour, label=each.label) for each in _named(marks)]
     for role in roles:
         filled = "none" if role == "baseline" else INK
         label = role.replace("_fine_tuned", ", fine-tuned")
         handles.append(Line2D([], [], marker=MARKERS[role], ls="", color=INK, mfc=filled, label=label))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=_columns(marks), frameon=False)
+
+
+def _named(marks: Mapping[str, Mark]) -> list[Mark]:
+    return [mark for mark in marks.values() if mark.label]
 
 
 def _columns(marks: Mapping[str, Mark]) -> int:

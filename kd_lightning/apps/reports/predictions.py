@@ -47,10 +47,6 @@ class _Owner(NamedTuple):
         task = next((name for name in self.tasks if table.stem.startswith(f"{name}-")), None)
         return Split(task, table.stem.removeprefix(f"{task}-")) if task else None
 
-    def of(self, table: Path) -> tuple[str, str, int, Split | None]:
-        """Return what a table is of, in whichever run of the group and the seed."""
-        return self.group, self.role, self.seed, self.split_of(table)
-
 
 Predictions = dict[Split, dict[tuple[str, str], dict[int, pd.DataFrame]]]
 """Split -> (group, role) -> seed -> table by row id, with ``prediction`` and ``label``: classes' names, or scores."""
@@ -67,21 +63,15 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
         groups: Of the runs.
     """
     owners = _owners((one.name, run) for one in groups for run in one.runs)
-    found: Predictions = {}
+    older = _owners((one.name, run) for one in groups for run in one.repeated)
     written, lines = _written(folders)
-    lines += _of_runs_made_again(groups, written, owners)
-    for path, model in written.items():
-        for owner in owners.get(model, ()):
-            split = owner.split_of(path)
-            if split is None:
-                continue
-            try:
-                table = _table(path)
-            except UserError as error:
-                lines.append(f"{error}: these predictions are left out")
-                break
-            if table is not None:
+    tables, unread = _tables([path for path, model in written.items() if model in owners or model in older])
+    found: Predictions = {}
+    for path, table in tables.items():
+        for owner in owners.get(written[path], ()):
+            if split := owner.split_of(path):
                 found.setdefault(split, {}).setdefault((owner.group, owner.role), {})[owner.seed] = table
+    lines += unread + _left_out(groups, {path: older.get(written[path], ()) for path in tables}, found)
     tasks = list(dict.fromkeys(task for group in groups for run in group.runs for task in run.summary["tasks"]))
     ordered = sorted(found, key=lambda split: (tasks.index(split.task), split.name))
     return {split: found[split] for split in ordered}, lines
@@ -96,32 +86,23 @@ def _owners(runs: Iterable[tuple[str, Run]]) -> dict[Path, list[_Owner]]:
     return found
 
 
-def _of_runs_made_again(
-    groups: Sequence[Group], written: Mapping[Path, Path], owners: Mapping[Path, Sequence[_Owner]]
-) -> list[str]:
-    """Return a line for each run of which there are predictions, and not the same of the run that counts in its place.
+def _left_out(groups: Sequence[Group], older: Mapping[Path, Sequence[_Owner]], found: Predictions) -> list[str]:
+    """Return a line for each table of an older run, of rows that the run that counts in its place has not predicted.
 
     Args:
         groups: Of the runs.
-        written: File -> folder of the model.
-        owners: Folder of a model -> the runs that count and have it.
+        older: Table -> the older runs that have its model.
+        found: What the runs that count have predicted.
     """
-    counted = {owner.of(path) for path, model in written.items() for owner in owners.get(model, ())}
-    instead = {(one.name, run.summary["seed"]): run for one in groups for run in one.runs}
-    older = _owners((one.name, run) for one in groups for run in one.repeated)
-    alone = (
-        owner
-        for path, model in written.items()
-        for owner in older.get(model, ())
-        if owner.split_of(path) and owner.of(path) not in counted
-    )
-    return list(
-        dict.fromkeys(
-            f"{owner.run.folder}: predictions of its {owner.role} are left out, since "
-            f"{instead[owner.group, owner.seed].folder} counts in its place"
-            for owner in alone
-        )
-    )
+    instead = {(one.name, run.summary["seed"]): run.folder for one in groups for run in one.runs}
+    lines = [
+        f"{owner.run.folder}: its {owner.role}'s predictions of {path.stem} are left out, since "
+        f"{instead[owner.group, owner.seed]} counts in its place"
+        for path, owners in older.items()
+        for owner in owners
+        if (split := owner.split_of(path)) and owner.seed not in found.get(split, {}).get((owner.group, owner.role), {})
+    ]
+    return [*dict.fromkeys(lines)]
 
 
 def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
@@ -151,6 +132,20 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     for is_newer, _, file, told in sorted(each, key=itemgetter(0, 1)):
         if is_newer or file.parent == told.folder:  # else of another
             found[file] = told.model
+    return found, lines
+
+
+def _tables(paths: Sequence[Path]) -> tuple[dict[Path, pd.DataFrame], list[str]]:
+    """Return those tables that tell who is right, by row id, and what could not be read."""
+    found, lines = {}, []
+    for path in paths:
+        try:
+            table = _table(path)
+        except UserError as error:
+            lines.append(f"{error}: these predictions are left out")
+        else:
+            if table is not None:
+                found[path] = table
     return found, lines
 
 
