@@ -32,7 +32,7 @@ from kd_lightning.apps.reports.group import group
 from kd_lightning.apps.reports.missing import missing, state
 from kd_lightning.apps.reports.naming import names_of
 from kd_lightning.apps.reports.plots import beside, plots, within
-from kd_lightning.apps.reports.predictions import _written, predictions
+from kd_lightning.apps.reports.predictions import Split, _written, predictions
 from kd_lightning.apps.reports.row_tables import rows_table
 from kd_lightning.apps.reports.scores import long_table, main_scores, values
 from kd_lightning.apps.reports.statistics import bootstrap, holm, interval, mann_whitney, sign_flip, spread
@@ -704,27 +704,45 @@ def test_predictions_of_a_run_that_was_made_again_are_told(tmp_path):
     predict(tmp_path / "predict" / "baseline", baseline, labels, labels)
     groups = groups_of(tmp_path)
 
-    def told(place, split):
-        return (
-            f"{before[place]}: its student's predictions of rte-{split} are left out, since {again[place]} "
-            "counts in its place"
-        )
+    def told(place, tables):
+        why = f"since {again[place]} counts in its place"
+        return f"{before[place]}: its student's predictions of {tables} are left out, {why}"
 
-    assert predictions([tmp_path], groups)[1] == [told(0, "validation"), told(1, "validation")]
+    assert predictions([tmp_path], groups)[1] == [told(0, "rte-validation"), told(1, "rte-validation")]
     predict(tmp_path / "predict" / "again1", again[0], labels, labels)
     found, lines = predictions([tmp_path], groups)
     assert len(next(iter(found.values()))) == 3, "two students, and the baseline that the earlier and the later share"
-    assert lines == [told(1, "validation")]
-    predict(tmp_path / "predict" / "a1", before[0], labels, labels, split="test")
+    assert lines == [told(1, "rte-validation")]
     (before[0] / "student").mkdir()
-    predict(tmp_path / "predict" / "handed_over", before[0] / "student", labels, labels, split="test")
+    for model, split in ((before[0], "train"), (before[0], "test"), (before[0] / "student", "test")):
+        predict(tmp_path / "predict" / f"{model.name}_{split}", model, labels, labels, split=split)
     predict(tmp_path / "predict" / "again2", again[1], labels, labels)
-    assert predictions([tmp_path], groups)[1] == [told(0, "test")], "of these rows the earlier has the only ones"
-    pd.DataFrame({"id": ["r0"], "prediction": ["yes"]}).to_csv(tmp_path / "mine.csv", index=False)
-    (tmp_path / "mine.csv").rename(tmp_path / "predict" / "a1" / "rte-mine.csv")
-    note_predicted(tmp_path / "predict" / "a1", before[0], [tmp_path / "predict" / "a1" / "rte-mine.csv"])
-    os.utime(tmp_path / "predict" / "a1" / "rte-mine.csv")
-    assert predictions([tmp_path], groups)[1] == [told(0, "test")], "without labels no report has use for them"
+    assert predictions([tmp_path], groups)[1] == [told(0, "rte-test, rte-train")], "the earlier has the only ones"
+
+
+def test_predictions_that_no_report_has_use_for_are_not_missed(tmp_path):
+    """Of an earlier run without labels; damaged, of what a later has as well, of another task, or of no run here."""
+    labels = ["yes", "no"] * 20
+    students_of(tmp_path, {"a": {1: labels}, "b": {1: labels}}, labels)
+    again = make_run(tmp_path / "runs" / "again", 1, optimizer__lr=1.0)
+    os.utime(tmp_path / "runs" / "a1" / "summary.json", (1, 1))
+    predict(tmp_path / "predict" / "again", again, labels, labels)
+    (tmp_path / "predict" / "a1" / "rte-validation.csv").write_text("{")
+    for place, model, name, text in (
+        ("unlabelled", tmp_path / "runs" / "a1", "rte-mine.csv", "id,prediction\nr0,yes\n"),
+        ("other_task", again, "ax-test.csv", "{"),
+        ("other_model", tmp_path / "elsewhere", "rte-validation.csv", "{"),
+    ):
+        note_predicted(tmp_path / place, model, [tmp_path / place / name])
+        (tmp_path / place / name).write_text(text)
+    found, lines = predictions([tmp_path], groups_of(tmp_path))
+    assert (len(found[Split("rte", "validation")]), lines) == (2, [])
+    for place in ("b1", "again"):
+        (tmp_path / "predict" / place / "rte-validation.csv").write_text("id,prediction,label\nr0,0.5,\n")
+    *each, older = predictions([tmp_path], groups_of(tmp_path))[1]
+    why = "cannot be read (could not convert string to float: ''): these predictions are left out"
+    assert each == [f"{tmp_path / 'predict' / place / 'rte-validation.csv'} {why}" for place in ("b1", "again")]
+    assert older.startswith(f"{tmp_path / 'runs' / 'a1'}: its student's predictions of rte-validation are left out")
 
 
 def test_a_baseline_in_the_store_is_that_of_its_runs(tmp_path, monkeypatch):

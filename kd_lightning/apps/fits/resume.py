@@ -67,8 +67,8 @@ def find_checkpoint(
     """Return the folder to train in and the checkpoint to continue from.
 
     Args:
-        wanted: None starts anew; ``last`` continues the newest unfinished run with the same settings and data, in its
-            own folder; anything else is a checkpoint file.
+        wanted: None starts anew; ``last`` continues the newest unfinished run of the same name, settings, data and
+            code, in its own folder; anything else is a checkpoint file.
         folder: This run's folder.
         identity: This run's content address.
         begun: The folders of earlier runs of this name; looked at only if ``last`` is asked for.

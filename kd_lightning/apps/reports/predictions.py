@@ -62,16 +62,20 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
         folders: Where the commands ran, at any depth.
         groups: Of the runs.
     """
-    owners = _owners((one.name, run) for one in groups for run in one.runs)
-    older = _owners((one.name, run) for one in groups for run in one.repeated)
     written, lines = _written(folders)
-    tables, unread = _tables([path for path, model in written.items() if model in owners or model in older])
+    owners = _owners((one.name, run) for one in groups for run in one.runs)
     found: Predictions = {}
-    for path, table in tables.items():
-        for owner in owners.get(written[path], ()):
-            if split := owner.split_of(path):
+    for path, model in written.items():
+        asked = [(split, owner) for owner in owners.get(model, ()) if (split := owner.split_of(path))]
+        try:
+            table = _table(path) if asked else None
+        except UserError as error:
+            lines.append(f"{error}: these predictions are left out")
+            continue
+        if table is not None:
+            for split, owner in asked:
                 found.setdefault(split, {}).setdefault((owner.group, owner.role), {})[owner.seed] = table
-    lines += unread + _left_out(groups, {path: older.get(written[path], ()) for path in tables}, found)
+    lines += _left_out(groups, written, found)
     tasks = list(dict.fromkeys(task for group in groups for run in group.runs for task in run.summary["tasks"]))
     ordered = sorted(found, key=lambda split: (tasks.index(split.task), split.name))
     return {split: found[split] for split in ordered}, lines
@@ -86,23 +90,27 @@ def _owners(runs: Iterable[tuple[str, Run]]) -> dict[Path, list[_Owner]]:
     return found
 
 
-def _left_out(groups: Sequence[Group], older: Mapping[Path, Sequence[_Owner]], found: Predictions) -> list[str]:
-    """Return a line for each table of an older run, of rows that the run that counts in its place has not predicted.
+def _left_out(groups: Sequence[Group], written: Mapping[Path, Path], found: Predictions) -> list[str]:
+    """Return a line for each model of an older run whose rows the run that counts in its place has not predicted.
 
     Args:
         groups: Of the runs.
-        older: Table -> the older runs that have its model.
+        written: Table -> folder of the model.
         found: What the runs that count have predicted.
     """
+    older = _owners((one.name, run) for one in groups for run in one.repeated)
     instead = {(one.name, run.summary["seed"]): run.folder for one in groups for run in one.runs}
-    lines = [
-        f"{owner.run.folder}: its {owner.role}'s predictions of {path.stem} are left out, since "
-        f"{instead[owner.group, owner.seed]} counts in its place"
-        for path, owners in older.items()
-        for owner in owners
-        if (split := owner.split_of(path)) and owner.seed not in found.get(split, {}).get((owner.group, owner.role), {})
+    tables: dict[tuple[Path, str, Path], set[str]] = {}
+    for path, model in written.items():
+        for owner in older.get(model, ()):
+            split = owner.split_of(path)
+            if split and owner.seed not in found.get(split, {}).get((owner.group, owner.role), {}) and _tells(path):
+                of = owner.run.folder, owner.role, instead[owner.group, owner.seed]
+                tables.setdefault(of, set()).add(path.stem)
+    return [
+        f"{run}: its {role}'s predictions of {', '.join(sorted(of))} are left out, since {other} counts in its place"
+        for (run, role, other), of in tables.items()
     ]
-    return [*dict.fromkeys(lines)]
 
 
 def _models(run: Run) -> Iterator[tuple[Path, str, list[str]]]:
@@ -135,22 +143,16 @@ def _written(folders: Sequence[Path]) -> tuple[dict[Path, Path], list[str]]:
     return found, lines
 
 
-def _tables(paths: Sequence[Path]) -> tuple[dict[Path, pd.DataFrame], list[str]]:
-    """Return those tables that tell who is right, by row id, and what could not be read."""
-    found, lines = {}, []
-    for path in paths:
-        try:
-            table = _table(path)
-        except UserError as error:
-            lines.append(f"{error}: these predictions are left out")
-        else:
-            if table is not None:
-                found[path] = table
-    return found, lines
-
-
 def _is_table(file: Path) -> bool:
     return file.suffix == ".csv" and file.is_file()
+
+
+def _tells(path: Path) -> bool:
+    """Tell whether a table would say who is right, were it whole."""
+    try:
+        return _table(path) is not None
+    except UserError:
+        return True
 
 
 def _table(path: Path) -> pd.DataFrame | None:
@@ -161,11 +163,12 @@ def _table(path: Path) -> pd.DataFrame | None:
     """
     try:
         table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False).set_index("id")
+        if not {"label", "prediction"} <= {*table} or "rank" in table:
+            return None
+        scored = not any(str(name).startswith("p_") for name in table)
+        rows = table[["prediction", "label"]].astype(float if scored else str)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)})") from error
-    if not {"label", "prediction"} <= {*table} or "rank" in table:
-        return None
-    if table.index.has_duplicates:
-        raise UserError(f"{path}: the id '{table.index[table.index.duplicated()][0]}' stands there twice")
-    scored = not any(str(name).startswith("p_") for name in table)
-    return table[["prediction", "label"]].astype(float if scored else str)
+    if rows.index.has_duplicates:
+        raise UserError(f"{path}: the id '{rows.index[rows.index.duplicated()][0]}' stands there twice")
+    return rows
