@@ -42,15 +42,17 @@ def more_to_tell(name: str, in_sweep: bool) -> str:
     return " ".join(filter(None, [TOLD.get(name, ""), "skip_finished=true" * in_sweep]))
 
 
-def how_it_goes_on(name: str, sweeper: Mapping[str, Any] | None = None) -> str:
+def how_it_goes_on(name: str, sweeper: Mapping[str, Any] | None = None, apart: bool = False) -> str:
     """Return how what was interrupted is continued, nothing of a command that is not.
 
     Args:
         name: Of the command.
         sweeper: The settings of its sweep; None of a single job.
+        apart: Whether its jobs are processes of their own, which may go on where the command's own has ended.
     """
     if name not in TOLD:
         return ""
     if sweeper is None:
         return f"; {TOLD[name] or 'the same command'} {FROM_THERE}"
-    return f"; {ADDS}" if is_search(sweeper) else f"; the same command with {more_to_tell(name, in_sweep=True)} goes on"
+    how = ADDS if is_search(sweeper) else f"the same command with {more_to_tell(name, in_sweep=True)} goes on"
+    return f"; once its jobs have ended, {how}" if apart else f"; {how}"
