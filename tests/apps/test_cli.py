@@ -135,14 +135,14 @@ def test_kd_distill_goes_on_by_itself():
         ("distill", {}, "Basic", "the same command with skip_finished=true goes on"),
         ("train", {}, "Basic", "the same command with ckpt_path=last skip_finished=true goes on"),
         ("distill", {}, "Local", "once its jobs have ended, the same command with skip_finished=true goes on"),
-        ("distill", {}, "Joblib", "once its jobs have ended, the same command with skip_finished=true goes on"),
+        ("distill", {}, "Joblib", "the same command with skip_finished=true goes on"),
         ("distill", {}, "Slurm", "jobs that were submitted go on: squeue --me lists them, scancel ends them"),
     ],
 )
 def test_an_interrupted_sweep_is_told_how_it_goes_on(monkeypatch, capfd, command, sweeper, launcher, how):
     """A search not from a checkpoint; where ckpt_path=last alone is told, what has finished is trained once more.
 
-    Jobs in processes of their own go on where the command's own was told to end: one that is given again is refused.
+    Jobs of submitit_local go on where the command alone was told to end: one that is given again is refused meanwhile.
     """
     config = OmegaConf.create({"hydra": {"sweeper": sweeper, "launcher": {"_target_": f"x.{launcher}Launcher"}}})
     monkeypatch.setattr(sweeps, "begun", [sweeps.Sweep(config, 0.0)])

@@ -718,6 +718,10 @@ def test_predictions_of_a_run_that_was_made_again_are_told(tmp_path):
         predict(tmp_path / "predict" / f"{model.name}_{split}", model, labels, labels, split=split)
     predict(tmp_path / "predict" / "again2", again[1], labels, labels)
     assert predictions([tmp_path], groups)[1] == [told(0, "rte-test, rte-train")], "the earlier has the only ones"
+    (tmp_path / "predict" / "baseline" / "rte-validation.csv").write_text("{")
+    damaged, *others = predictions([tmp_path], groups)[1]
+    assert damaged.endswith("these predictions are left out")
+    assert others == [told(0, "rte-test, rte-train")], "not because of the later run, which has that baseline as well"
 
 
 def test_predictions_that_no_report_has_use_for_are_not_missed(tmp_path):

@@ -247,8 +247,7 @@ def test_an_interrupt_of_all_processes_is_said_once(place):
         os.killpg(launcher.pid, signal.SIGINT)
         said = launcher.communicate(timeout=60)[1]
     assert (launcher.returncode, len(said.splitlines())) == (130, 1), said
-    how = "once its jobs have ended, the same command with ckpt_path=last skip_finished=true goes on"
-    assert said.startswith(f"kd-train: interrupted; {how}")
+    assert said.startswith("kd-train: interrupted; the same command with ckpt_path=last skip_finished=true goes on")
     for number in ("0", "1"):
         assert (jobs(place, "once")[number] / "error.txt").read_text().startswith("interrupted: ")
 

@@ -20,9 +20,6 @@ from kd_lightning.errors import Terminated
 if TYPE_CHECKING:
     from kd_lightning.apps.command_line.sweeps import Sweep
 
-WORKERS = ("LocalLauncher", "JoblibLauncher")
-"""Launchers whose jobs are processes here: Ctrl-C in a terminal ends them, a signal to the command alone does not."""
-
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes."""
 
@@ -36,7 +33,8 @@ def tell(name: str) -> None:
         print(f"kd-{name}: interrupted; no job had begun", file=sys.__stderr__, flush=True)
         return
     launcher = begun[0].config.hydra.launcher["_target_"].rpartition(".")[2] if begun else ""
-    how = how_it_goes_on(name, begun[0].config.hydra.sweeper if begun else None, launcher in WORKERS)
+    apart = launcher == "LocalLauncher"  # Ctrl-C in a terminal ends its jobs, a signal to the command alone does not
+    how = how_it_goes_on(name, begun[0].config.hydra.sweeper if begun else None, apart)
     if launcher == "SlurmLauncher":
         how = "; jobs that were submitted go on: squeue --me lists them, scancel ends them"
     print(f"kd-{name}: interrupted{how}", file=sys.__stderr__, flush=True)

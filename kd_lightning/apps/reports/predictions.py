@@ -99,14 +99,15 @@ def _left_out(groups: Sequence[Group], written: Mapping[Path, Path], found: Pred
         found: What the runs that count have predicted.
     """
     older = _owners((one.name, run) for one in groups for run in one.repeated)
-    instead = {(one.name, run.summary["seed"]): run.folder for one in groups for run in one.runs}
+    instead = {(one.name, run.summary["seed"]): run for one in groups for run in one.runs}
     tables: dict[tuple[Path, str, Path], set[str]] = {}
     for path, model in written.items():
         for owner in older.get(model, ()):
-            split = owner.split_of(path)
-            if split and owner.seed not in found.get(split, {}).get((owner.group, owner.role), {}) and _tells(path):
-                of = owner.run.folder, owner.role, instead[owner.group, owner.seed]
-                tables.setdefault(of, set()).add(path.stem)
+            split, other = owner.split_of(path), instead[owner.group, owner.seed]
+            is_shared = any(place == model for place, *_ in _models(other))
+            has_these = split in found and owner.seed in found[split].get((owner.group, owner.role), {})
+            if split and not is_shared and not has_these and _tells(path):
+                tables.setdefault((owner.run.folder, owner.role, other.folder), set()).add(path.stem)
     return [
         f"{run}: its {role}'s predictions of {', '.join(sorted(of))} are left out, since {other} counts in its place"
         for (run, role, other), of in tables.items()
