@@ -87,13 +87,12 @@ def find_checkpoint(
         return folder, resume_path(folder)
     saved = [place for place in {run.absolute() for run in begun} if resume_path(place).is_file()]
     saved.sort(key=lambda place: last_change(resume_path(place)), reverse=True)
-    same = [place for place in saved if identity_in(place) == identity]
-    for place in same:
-        if not _has_finished(place):
+    for place in saved:
+        if not _has_finished(place) and identity_in(place) == identity:
             return place, resume_path(place)
     if in_sweep:
         return folder, None
-    if same:
+    if same := [place for place in saved if identity_in(place) == identity]:
         why = f"{from_here(same[0])} has these settings and this data, and has finished"
     elif others := [place for place in saved if not _has_finished(place)]:
         why = f"{from_here(others[0])}, the newest unfinished run of this name, has other settings, data or code"

@@ -85,8 +85,9 @@ def score_plot(table: pd.DataFrame, cost: str, marks: Mapping[str, Mark]) -> str
     known = table[table["main"] & table[cost].notna() & table["role"].isin(MARKERS)]
     if known.empty:
         return None
-    panels = _panels(table, list(dict.fromkeys(known["group"])))
-    marks = {group: mark for group, mark in marks.items() if group in set(known["group"])}
+    plotted = list(dict.fromkeys(known["group"]))
+    panels = _panels(table, plotted)
+    marks = {group: mark for group, mark in marks.items() if group in plotted}
     rows = math.ceil(len(panels) / 2)
     roles = [role for role in MARKERS if role in set(known["role"])]
     figure = Figure(figsize=(WIDTH, 3.4 * rows + legend_height(marks, roles)), layout="constrained")

@@ -75,7 +75,7 @@ def predictions(folders: Sequence[Path], groups: Sequence[Group]) -> tuple[Predi
         if table is not None:
             for split, owner in asked:
                 found.setdefault(split, {}).setdefault((owner.group, owner.role), {})[owner.seed] = table
-    lines += _left_out(groups, written, found)
+    lines += _left_out(groups, written, owners, found)
     tasks = list(dict.fromkeys(task for group in groups for run in group.runs for task in run.summary["tasks"]))
     ordered = sorted(found, key=lambda split: (tasks.index(split.task), split.name))
     return {split: found[split] for split in ordered}, lines
@@ -90,24 +90,28 @@ def _owners(runs: Iterable[tuple[str, Run]]) -> dict[Path, list[_Owner]]:
     return found
 
 
-def _left_out(groups: Sequence[Group], written: Mapping[Path, Path], found: Predictions) -> list[str]:
+def _left_out(
+    groups: Sequence[Group], written: Mapping[Path, Path], owners: Mapping[Path, Sequence[_Owner]], found: Predictions
+) -> list[str]:
     """Return a line for each model of an older run whose rows the run that counts in its place has not predicted.
 
     Args:
         groups: Of the runs.
         written: Table -> folder of the model.
+        owners: Folder of a model -> the runs that count and have it.
         found: What the runs that count have predicted.
     """
     older = _owners((one.name, run) for one in groups for run in one.repeated)
-    instead = {(one.name, run.summary["seed"]): run for one in groups for run in one.runs}
+    instead = {(one.name, run.summary["seed"]): run.folder for one in groups for run in one.runs}
     tables: dict[tuple[Path, str, Path], set[str]] = {}
     for path, model in written.items():
         for owner in older.get(model, ()):
-            split, other = owner.split_of(path), instead[owner.group, owner.seed]
-            is_shared = any(place == model for place, *_ in _models(other))
+            split = owner.split_of(path)
+            is_shared = any((each.group, each.seed) == (owner.group, owner.seed) for each in owners.get(model, ()))
             has_these = split in found and owner.seed in found[split].get((owner.group, owner.role), {})
             if split and not is_shared and not has_these and _tells(path):
-                tables.setdefault((owner.run.folder, owner.role, other.folder), set()).add(path.stem)
+                of = owner.run.folder, owner.role, instead[owner.group, owner.seed]
+                tables.setdefault(of, set()).add(path.stem)
     return [
         f"{run}: its {role}'s predictions of {', '.join(sorted(of))} are left out, since {other} counts in its place"
         for (run, role, other), of in tables.items()
